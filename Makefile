@@ -1,0 +1,55 @@
+# GamePulse. `make` lists what there is; CONTRIBUTING.md says more.
+.DEFAULT_GOAL := help
+.PHONY: help up down status test check bench web chromium
+BIN := .venv/bin
+PAGE := src/gamepulse/static/index.html
+
+help: ## List the targets (at once)
+	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Settings: DETACH=1 DEMO=0 GAMEPULSE_HOME=.gamepulse GAMEPULSE_PORT_OFFSET=0, as in: make up DETACH=1"
+
+up: .venv/installed $(PAGE) ## Start everything; Ctrl-C stops it (page after 1 min; first time 15 min more to build the rest)
+	@$(BIN)/python -m stack up
+
+down: .venv/installed ## Stop everything; the data stays (5 s)
+	@$(BIN)/python -m stack down
+
+status: .venv/installed ## Say what runs, since when, and what is wrong (1 s)
+	@$(BIN)/python -m stack status
+
+test: .venv/installed $(PAGE) chromium ## Run all tests, on the real programs (6 min; first time 15 min more to build them)
+	$(BIN)/pytest
+
+check: .venv/installed ## Check format, lint and types (1 min)
+	$(BIN)/ruff format --check src stack bench tests
+	$(BIN)/ruff check src stack bench tests
+	$(BIN)/mypy --strict src stack bench tests
+	$(BIN)/python -m stack.web check
+
+bench: .venv/installed ## Measure the service against its peers (5 min)
+	$(BIN)/python -m bench
+
+web: .venv/installed ## Build the live page into the package (20 s)
+	$(BIN)/python -m stack.web build
+
+$(PAGE): .venv/installed web/package-lock.json web/build.mjs $(shell find web/src -type f 2>/dev/null)
+	$(BIN)/python -m stack.web build
+	@touch $@
+
+# Everything pinned with hashes: pip fetches only uv, as the lock names it, and uv the rest.
+.venv/installed: requirements-dev.lock pyproject.toml
+	@python=$$(for p in python3.13 python3; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' \
+		2>/dev/null && echo $$p && break; done); \
+	test -n "$$python" || { echo "Python 3.13 is needed: no python3.13 on the PATH"; exit 1; }; \
+	echo "Installing into .venv (1 min)"; $$python -m venv .venv
+	@sed -n '/^uv==/,/[^\\]$$/p' $< > .venv/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.lock
+	@$(BIN)/python -m uv pip sync --quiet --require-hashes $<
+	@$(BIN)/python -m uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# tests/browser looks at the live page in a real browser.
+chromium:
+	@command -v chromium google-chrome >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		echo "Installing Chromium (1 min)" && apt-get -qq update && apt-get -qq install -y chromium >/dev/null; } || \
+		{ echo "make test needs Chromium: install it, or run as root on Debian"; exit 1; }

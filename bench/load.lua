@@ -1,0 +1,30 @@
+-- wrk: each request is the same batch under its own batch_id, from one of a thousand sessions.
+local head, middle, tail, key, path, run
+local count = 0
+
+function init(arguments)
+  local file = assert(io.open(arguments[1]))
+  local body = file:read("*a")
+  file:close()
+  head, middle, tail = body:match("^(.-)@BATCH@(.-)@SESSION@(.*)$")
+  key, run = arguments[2], tonumber(arguments[3])
+  wrk.method = "POST"
+  wrk.headers["Authorization"] = "Bearer " .. key
+  wrk.headers["Content-Type"] = "application/json"
+  wrk.headers["X-Forwarded-For"] = arguments[4]
+end
+
+function request()
+  count = count + 1
+  local batch = string.format("%08x-0000-4000-8000-%012x", run, count)
+  local session = string.format("%08x-0000-4000-9000-%012x", run, count % 1000)
+  return wrk.format(nil, nil, nil, head .. batch .. middle .. session .. tail)
+end
+
+function done(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format(
+    '{"requests":%d,"duration_s":%f,"p50_ms":%f,"p99_ms":%f,"refused":%d,"broken":%d}\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+end

@@ -1,0 +1,82 @@
+"""The command line: gamepulse serve | aggregate | migrate | demo | settings."""
+
+import asyncio
+import sys
+from typing import Annotated
+
+import click
+import msgspec
+from msgspec import Meta
+
+from gamepulse import __version__, aggregate, database, migrate, run, settings
+from gamepulse.settings import Settings
+
+
+class DemoKeys(msgspec.Struct):
+    """What `gamepulse demo` reads: keys of at least 32 characters."""
+
+    ingest_key: Annotated[str, Meta(min_length=32, max_length=128)]
+    server_key: Annotated[str, Meta(min_length=32, max_length=128)]
+
+
+@click.group(help=__doc__)
+@click.version_option(__version__)
+def main() -> None:
+    """Entry point."""
+
+
+def _settings() -> Settings:
+    try:
+        return settings.load()
+    except ValueError as error:
+        raise click.ClickException(f"{error}. See `gamepulse settings`.") from None
+
+
+@main.command()
+def serve() -> None:
+    """Serve HTTP and aggregate until SIGTERM."""
+    configured = _settings()
+    try:
+        run.serve(configured)
+    except database.Unsafe as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command("aggregate")
+def aggregate_command() -> None:
+    """Aggregate only, until SIGTERM (`serve` starts one by itself)."""
+    asyncio.run(aggregate.main(_settings()))
+
+
+@main.command("migrate")
+def migrate_command() -> None:
+    """Bring the database to the newest version."""
+    try:
+        version = asyncio.run(migrate.migrate(_settings().database_url))
+    except database.Unsafe as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"The database is at version {version}.")
+
+
+@main.command()
+def demo() -> None:
+    """Make the public game `demo`; reads {"ingest_key", "server_key"} as JSON from standard input."""
+    try:
+        keys = msgspec.json.decode(sys.stdin.buffer.read(), type=DemoKeys)
+    except msgspec.DecodeError as error:
+        raise click.ClickException(f"standard input: {error}") from None
+    asyncio.run(migrate.put_demo(_settings().database_url, keys.ingest_key, keys.server_key))
+    click.echo("The game `demo` is there.")
+
+
+@main.command("settings")
+def settings_command() -> None:
+    """List all settings: environment variables, their types and defaults."""
+    for field in msgspec.structs.fields(Settings):
+        name = field.name.upper() if field.name.startswith("otel_") else settings.PREFIX + field.name.upper()
+        default = "required" if field.required else f"default {field.default!r}"
+        click.echo(f"{name:38} {default}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""Group commit: batches that arrive while a commit is in flight share the next one, and each is answered after it.
+
+No queue stands between an answer and the database. When a commit's outcome is unknown (the connection broke, time ran out) its
+batches are answered 503: the client sends them again under the same batch_id, and what was stored after all is told as a duplicate.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from gamepulse import database, errors, records
+from gamepulse.batch import Rejection, Report
+from gamepulse.geography import Place
+from gamepulse.keys import IngestKey
+from gamepulse.telemetry import CommitFacts, RequestFacts, Telemetry
+
+COMMIT_REPORTS_MAX = 10_000
+COMMIT_BATCHES_MAX = 1_000
+_SQL = database.queries("accept")
+
+
+class Part(msgspec.Struct, gc=False):
+    """One session's part of a batch, checked and ready to be stored."""
+
+    session_id: UUID
+    shard: int
+    player: bytes | None
+    platform: str | None
+    build: str | None
+    connection: str | None
+    match: str | None
+    reports: list[Report]
+    at_ms: list[int]
+    """Of each report, relative to the batch's arrival."""
+    place_codes: list[int]
+    places: str
+    events: str | None
+    """JSON."""
+    rejected: int
+
+
+class Sent(msgspec.Struct):
+    """A batch that was received and awaits its commit."""
+
+    key: IngestKey
+    batch_id: UUID
+    fingerprint: int
+    received_at: datetime
+    clock_offset_ms: int | None
+    geography: Place
+    parts: list[Part]
+    accepted: int
+    rejected: list[Rejection]
+    facts: RequestFacts
+
+
+class Stored(msgspec.Struct):
+    """What a batch was first accepted with. `is_duplicate`: by an earlier sending, not by this one."""
+
+    fingerprint: int
+    accepted: int
+    rejected: list[Rejection]
+    is_duplicate: bool
+    commit: CommitFacts | None = None
+
+
+class Acceptor:
+    """Stores batches in groups. `pending_reports_max`: how many may wait for their commit."""
+
+    def __init__(self, pool: database.Pool, telemetry: Telemetry, pending_reports_max: int) -> None:
+        self._pool = pool
+        self._telemetry = telemetry
+        self._pending_reports_max = pending_reports_max
+        self._pending: deque[tuple[Sent, asyncio.Future[Stored]]] = deque()
+        self._arrived = asyncio.Event()
+        self._is_closing = False
+        self._committer = asyncio.create_task(self._commit_forever())
+        self.pending_reports = 0
+
+    async def accept(self, sent: Sent) -> Stored:
+        """Store one batch; returns when it is safe.
+
+        Raises Unavailable (full, or PostgreSQL is away), Conflict (same id, other content) and Invalid (cannot be stored).
+        """
+        if self.pending_reports + sent.accepted > self._pending_reports_max:
+            raise errors.Unavailable("overloaded", "Too many reports wait for their commit. Send again.", retry_after_s=1)
+        answered: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+        self.pending_reports += sent.accepted
+        self._pending.append((sent, answered))
+        self._arrived.set()
+        stored = await answered
+        if stored.fingerprint != sent.fingerprint:
+            raise errors.Conflict(
+                "batch_id_reused", "This batch_id was accepted before with other content.", pointers=["/batch_id"]
+            )
+        return stored
+
+    async def known(self, sent: Sent) -> Stored | None:
+        """What the batch was first accepted with, if it was."""
+        try:
+            rows = await self._pool.fetch(_SQL["known"], [sent.key.studio_id], [sent.key.game_id], [sent.batch_id])
+        except database.UNREACHABLE as error:
+            raise _away() from error
+        return _stored(rows[0]) if rows else None
+
+    async def close(self) -> None:
+        """Commit what is pending, then stop."""
+        self._is_closing = True
+        self._arrived.set()
+        await self._committer
+
+    async def _commit_forever(self) -> None:
+        while self._pending or not self._is_closing:
+            self._arrived.clear()
+            if not self._pending:
+                await self._arrived.wait()
+                continue
+            await self._settle(self._next_group())
+
+    def _next_group(self) -> list[tuple[Sent, asyncio.Future[Stored]]]:
+        """The batches that share the next commit, in order of arrival, up to its limits."""
+        group = [self._pending.popleft()]
+        reports = group[0][0].accepted
+        while self._pending and len(group) < COMMIT_BATCHES_MAX:
+            reports += self._pending[0][0].accepted
+            if reports > COMMIT_REPORTS_MAX:
+                break
+            group.append(self._pending.popleft())
+        return group
+
+    async def _settle(self, group: list[tuple[Sent, asyncio.Future[Stored]]]) -> None:
+        """Commit a group and tell everyone in it; one poisonous batch does not sink the others."""
+        try:
+            stored = await self._commit([sent for sent, _ in group])
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            if len(group) > 1:
+                for one in group:
+                    await self._settle([one])
+                return
+            self._telemetry.failed("commit refused", error)
+            self._fail(group, errors.Invalid("not_storable", "PostgreSQL refused this batch."))
+        except database.UNREACHABLE as error:
+            self._telemetry.failed("commit failed", error)
+            self._fail(group, _away())
+        except Exception as error:  # noqa: BLE001 — whatever it is, nobody must wait for ever; it is logged, and the answer says that it is ours
+            self._telemetry.failed("commit failed", error)
+            self._fail(group, errors.Unavailable("commit_failed", "The batch was not stored. Send again.", retry_after_s=5))
+        else:
+            for (sent, answered), result in zip(group, stored, strict=True):
+                self.pending_reports -= sent.accepted
+                if not answered.done():
+                    answered.set_result(result)
+
+    def _fail(self, group: list[tuple[Sent, asyncio.Future[Stored]]], problem: errors.Problem) -> None:
+        for sent, answered in group:
+            self.pending_reports -= sent.accepted
+            if not answered.done():
+                answered.set_exception(problem)
+
+    async def _commit(self, group: list[Sent]) -> list[Stored]:
+        """One transaction for a group; what each of its batches is stored with, in the same order."""
+        # Sorted by key: two processes that commit the same keys in another order would wait for each other.
+        firsts = dict(sorted({(sent.key.game_id, sent.batch_id): sent for sent in reversed(group)}.items()))
+        facts = CommitFacts.begin(len(firsts), next((sent.facts for sent in group if sent.facts.sampled), None))
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(_SQL["commit"], *_arguments(list(firsts.values()), facts))
+            fresh = {(row["game_id"], row["batch_id"]) for row in rows}
+            older = [sent for key, sent in firsts.items() if key not in fresh]
+            known = await connection.fetch(_SQL["known"], *_keys(older)) if older else []
+        facts.end(reports=sum(sent.accepted for key, sent in firsts.items() if key in fresh))
+        self._telemetry.committed(facts)
+        earlier = {(row["game_id"], row["batch_id"]): _stored(row) for row in known}
+        stored = []
+        for sent in group:
+            key = (sent.key.game_id, sent.batch_id)
+            if key in fresh:
+                first = firsts[key]
+                stored.append(Stored(first.fingerprint, first.accepted, first.rejected, first is not sent, facts))
+            else:
+                stored.append(earlier[key])
+        return stored
+
+
+def _stored(row: asyncpg.Record) -> Stored:
+    rejected = msgspec.json.decode(row["rejected"], type=list[Rejection]) if row["rejected"] else []
+    return Stored(row["fingerprint"], row["accepted"], rejected, is_duplicate=True)
+
+
+def _away() -> errors.Unavailable:
+    return errors.Unavailable("database_unavailable", "PostgreSQL is away. Send again.", retry_after_s=2)
+
+
+def _keys(group: Sequence[Sent]) -> tuple[list[int], list[int], list[UUID]]:
+    return [s.key.studio_id for s in group], [s.key.game_id for s in group], [s.batch_id for s in group]
+
+
+def _arguments(group: Sequence[Sent], facts: CommitFacts) -> tuple[object, ...]:
+    """The columns of the commit statement: first of batch_key, then of raw_batch."""
+    parts = [(sent, part) for sent in group for part in sent.parts]
+    return (
+        *_keys(group),
+        [s.fingerprint for s in group],
+        [s.received_at for s in group],
+        [s.accepted for s in group],
+        [msgspec.json.encode(s.rejected).decode() if s.rejected else None for s in group],
+        [s.key.studio_id for s, _ in parts],
+        [s.key.game_id for s, _ in parts],
+        [s.batch_id for s, _ in parts],
+        [p.session_id for _, p in parts],
+        [s.received_at for s, _ in parts],
+        [s.clock_offset_ms for s, _ in parts],
+        [p.shard for _, p in parts],
+        [p.rejected for _, p in parts],
+        [s.geography.country for s, _ in parts],
+        [s.geography.subdivision for s, _ in parts],
+        [s.geography.network for s, _ in parts],
+        [p.connection for _, p in parts],
+        [p.platform for _, p in parts],
+        [p.build for _, p in parts],
+        [p.match for _, p in parts],
+        [p.player for _, p in parts],
+        [p.places for _, p in parts],
+        _records([p for _, p in parts]),
+        [p.events for _, p in parts],
+        facts.span_context(),
+    )
+
+
+def _records(parts: Sequence[Part]) -> list[memoryview]:
+    """The packed reports of each part, packed all at once."""
+    packed = records.pack(
+        [report for part in parts for report in part.reports],
+        [at for part in parts for at in part.at_ms],
+        [code for part in parts for code in part.place_codes],
+    )
+    slices, start = [], 0
+    for part in parts:
+        end = start + len(part.reports) * records.RECORD.itemsize
+        slices.append(packed[start:end])
+        start = end
+    return slices

@@ -1,0 +1,114 @@
+"""The web worker: the one place where everything is put together."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis.asyncio as redis
+from litestar import Litestar
+
+from gamepulse import database, metrics, serve, settings
+from gamepulse.accept import Acceptor
+from gamepulse.geography import Geography
+from gamepulse.keys import Keys
+from gamepulse.live import Live
+from gamepulse.reports import PATH, Ingest, Receive, Scope, Send
+from gamepulse.settings import Settings
+from gamepulse.telemetry import RequestFacts, Telemetry
+
+DRAIN_SIGNAL = signal.SIGUSR1
+"""Sent by the parent a moment before SIGTERM: connections are closed with their next answer."""
+INGEST_CONNECTIONS_MAX = 4
+QUERY_CONNECTIONS_MAX = 8
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class App:
+    """The ASGI application: ingest by hand, the rest by the framework, every request noted."""
+
+    def __init__(self, configured: Settings) -> None:
+        self._settings = configured
+        self._framework = serve.build(self._lifespan)
+        self._ingest: Ingest
+        self._telemetry: Telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if scope["path"] == PATH:
+                await self._ingest(scope, receive, send)
+            else:
+                await self._serve(scope, receive, send)
+        else:
+            await self._framework(scope, receive, send)  # type: ignore[arg-type]
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        traceparent = headers.get(b"traceparent")
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        facts = self._telemetry.begin(method, traceparent.decode("latin-1") if traceparent else None)
+        scope["state"] = {**scope.get("state", {}), "facts": facts}
+        try:
+            await self._framework(scope, receive, self._noting(facts, send))  # type: ignore[arg-type]
+        finally:
+            facts.route = scope.get("path_template") or "unmatched"
+            self._telemetry.end(facts)
+
+    def _noting(self, facts: RequestFacts, send: Send) -> Send:
+        async def noting(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                facts.status = message["status"]
+                if self._ingest.is_draining:
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        return noting
+
+    @asynccontextmanager
+    async def _lifespan(self, framework: Litestar) -> AsyncIterator[None]:
+        configured = self._settings
+        telemetry = self._telemetry = Telemetry(configured, "web")
+        ingest_pool = await database.open_pool(configured.database_url, "ingest", size=INGEST_CONNECTIONS_MAX)
+        query_pool = await database.open_pool(configured.database_url, "query", size=QUERY_CONNECTIONS_MAX)
+        valkey = redis.Redis.from_url(configured.valkey_url, socket_timeout=1, socket_connect_timeout=1)
+        acceptor = Acceptor(ingest_pool, telemetry, configured.pending_reports_max)
+        live = Live(query_pool, configured.valkey_url, telemetry)
+        geography = Geography(configured.trusted_proxies, configured.geo_database)
+        self._ingest = Ingest(configured, Keys(ingest_pool), geography, acceptor, telemetry)
+        framework.state.reader = serve.Reader(configured, query_pool, valkey, live)
+        framework.state.telemetry = telemetry
+        telemetry.observe.append(lambda: _observe(telemetry, acceptor, {"ingest": ingest_pool, "query": query_pool}))
+        asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self._drain, framework, live)
+        telemetry.start()
+        live.start()
+        yield
+        self._drain(framework, live)
+        await live.close()
+        await acceptor.close()
+        for pool in (ingest_pool, query_pool):
+            try:
+                await asyncio.wait_for(pool.close(), timeout=1)
+            except TimeoutError:
+                pool.terminate()
+        await valkey.aclose()
+        await telemetry.close()
+
+    def _drain(self, framework: Litestar, live: Live) -> None:
+        """Not ready any more; every connection ends with its next answer, every stream at once."""
+        self._ingest.is_draining = True
+        framework.state.reader.is_draining = True
+        live.is_draining = True
+
+
+def _observe(telemetry: Telemetry, acceptor: Acceptor, pools: dict[str, database.Pool]) -> None:
+    telemetry.metrics.set(metrics.INGEST_PENDING, acceptor.pending_reports)
+    for name, pool in pools.items():
+        idle = pool.get_idle_size()
+        telemetry.metrics.set(metrics.POOL_CONNECTIONS, idle, name, "idle")
+        telemetry.metrics.set(metrics.POOL_CONNECTIONS, pool.get_size() - idle, name, "used")
+
+
+def create() -> App:
+    """What Granian calls in each worker."""
+    return App(settings.load())

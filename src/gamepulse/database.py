@@ -1,0 +1,78 @@
+"""Connections to PostgreSQL: one pool a role, the SQL by name, and what must hold of the server before we promise anything."""
+
+import re
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import asyncpg
+
+type Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
+type Pool = asyncpg.Pool[asyncpg.Record]
+
+CONNECT_TIMEOUT_S = 3
+STATEMENT_TIMEOUT_S = 5
+UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError, asyncpg.ReadOnlySQLTransactionError)  # fmt: skip
+"""What asyncpg raises when PostgreSQL is away, stopping, full or has just failed over."""
+
+
+class Unsafe(RuntimeError):
+    """The server is set so that an answered batch could be lost."""
+
+
+@cache
+def queries(name: str) -> dict[str, str]:
+    """The named queries (`-- name: x`) of sql/<name>.sql."""
+    text = files("gamepulse").joinpath(f"sql/{name}.sql").read_text()
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+async def _keep(connection: Connection) -> None:
+    """Replaces asyncpg's reset (a round trip a use): our roles change no session state."""
+
+
+async def open_pool(url: str, role: str, *, size: int, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> Pool:
+    """A pool whose connections act as gamepulse_<role>. Connects when first used, so it opens while PostgreSQL is away."""
+    pool: Pool = asyncpg.create_pool(
+        url,
+        min_size=0,
+        max_size=size,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=statement_timeout_s + 1,
+        max_inactive_connection_lifetime=300,
+        reset=_keep,
+        server_settings={
+            "role": f"gamepulse_{role}",
+            "application_name": f"gamepulse-{role}",
+            "statement_timeout": str(int(statement_timeout_s * 1000)),
+            "jit": "off",
+        },
+    )
+    return await pool
+
+
+@asynccontextmanager
+async def studio(pool: Pool, studio_id: int | None) -> AsyncIterator[Connection]:
+    """A read-only snapshot of what one studio may see (none: public games' names only)."""
+    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
+        await connection.execute("SELECT set_config('gamepulse.studio_id', $1, true)", str(studio_id or ""))
+        yield connection
+
+
+async def verify(connection: Connection) -> None:
+    """Refuses a server that does not keep its promises over a power loss.
+
+    Raises Unsafe when fsync, full_page_writes or synchronous_commit is off, or when the server is older than version 15.
+    """
+    wrong: Iterable[Any] = await connection.fetch(
+        "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'"
+    )
+    names = [row["name"] for row in wrong]
+    if names:
+        raise Unsafe(f"PostgreSQL has {', '.join(names)} off: an answered batch could be lost. Turn it on.")
+    if connection.get_server_version().major < 15:
+        raise Unsafe("PostgreSQL is older than version 15.")

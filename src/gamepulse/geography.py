@@ -1,0 +1,96 @@
+"""Where a client is: from the edge's headers, else from an MMDB file, else unknown. The address goes no further than here."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
+
+import maxminddb
+from maxminddb.types import RecordDict
+
+UNKNOWN_COUNTRY = "ZZ"
+
+
+class Place(NamedTuple):
+    """ISO 3166-1 country (ZZ: unknown), ISO 3166-2 subdivision, and network as AS number."""
+
+    country: str
+    subdivision: str | None
+    network: str | None
+
+
+NOWHERE = Place(UNKNOWN_COUNTRY, None, None)
+type Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Geography:
+    """Finds a request's place. `proxies`: CIDRs that are believed; `database`: path of an MMDB file or ''."""
+
+    def __init__(self, proxies: str, database: str) -> None:
+        self._proxies = [ip_network(cidr.strip()) for cidr in proxies.split(",") if cidr.strip()]
+        self._reader = maxminddb.open_database(database) if database else None
+
+    def locate(self, peer: str, headers: Headers) -> Place:
+        """The place of the client behind `peer` (an address) and its headers (lower-case names)."""
+        if not self._proxies or not _within(peer, self._proxies):
+            return self._look_up(peer)
+        forwarded, viewer = None, {}
+        for name, value in headers:
+            if name == b"x-forwarded-for":
+                forwarded = value
+            elif name.startswith(b"cloudfront-viewer-"):
+                viewer[name] = value.decode("latin-1")
+        if b"cloudfront-viewer-country" in viewer:
+            return _from_edge(viewer)
+        return self._look_up(self._client(peer, forwarded))
+
+    def _client(self, peer: str, forwarded: bytes | None) -> str:
+        """The rightmost address that is not a proxy of ours: those further left could be made up."""
+        if forwarded is None:
+            return peer
+        for address in reversed(forwarded.decode("latin-1").split(",")):
+            peer = address.strip()
+            if not _within(peer, self._proxies):
+                break
+        return peer
+
+    def _look_up(self, address: str) -> Place:
+        if self._reader is None:
+            return NOWHERE
+        try:
+            record = self._reader.get(address)
+        except ValueError:
+            return NOWHERE
+        return _from_record(record) if isinstance(record, dict) else NOWHERE
+
+
+def _within(address: str, networks: list[IPv4Network | IPv6Network]) -> bool:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)
+
+
+def _from_record(record: RecordDict) -> Place:
+    country, subdivisions = record.get("country"), record.get("subdivisions")
+    code = country.get("iso_code") if isinstance(country, dict) else None
+    if not isinstance(code, str):
+        return NOWHERE
+    first = subdivisions[0] if isinstance(subdivisions, list) and subdivisions else None
+    part = first.get("iso_code") if isinstance(first, dict) else None
+    number = record.get("autonomous_system_number")
+    return Place(code, f"{code}-{part}" if part else None, f"AS{number}" if number else None)
+
+
+def _from_edge(viewer: dict[bytes, str]) -> Place:
+    """From CloudFront's viewer headers (CloudFront Developer Guide, "Add CloudFront request headers")."""
+    code = viewer[b"cloudfront-viewer-country"]
+    if len(code) != 2 or not code.isascii() or not code.isalpha():
+        return NOWHERE
+    part = viewer.get(b"cloudfront-viewer-country-region", "")
+    number = viewer.get(b"cloudfront-viewer-asn", "")
+    return Place(
+        code.upper(),
+        f"{code.upper()}-{part}" if part.isascii() and part.isalnum() and len(part) <= 3 else None,
+        f"AS{number}" if number.isascii() and number.isdigit() and len(number) <= 10 else None,
+    )

@@ -1,0 +1,76 @@
+"""Ingest keys: which game a batch is for, and whether it may hold many sessions."""
+
+import asyncio
+import hashlib
+import time
+from typing import NamedTuple
+
+from gamepulse import database, errors
+
+FRESH_S = 4.0
+"""A revoked key is refused within 5 s everywhere."""
+KNOWN_MAX = 10_000
+KEY_LENGTH_MAX = 128
+_SQL = database.queries("accept")
+
+
+class IngestKey(NamedTuple):
+    """What a key opens."""
+
+    studio_id: int
+    game_id: int
+    game: str
+    is_server: bool
+
+
+class Keys:
+    """The keys, looked up by hash and remembered for FRESH_S, wrong ones too."""
+
+    def __init__(self, pool: database.Pool) -> None:
+        self._pool = pool
+        self._known: dict[bytes, tuple[float, IngestKey | None]] = {}
+        self._asked: dict[bytes, asyncio.Task[IngestKey | None]] = {}
+
+    async def find(self, secret: str) -> IngestKey:
+        """The key with this secret.
+
+        Raises Unauthenticated when there is none, Unavailable when PostgreSQL cannot say.
+        """
+        if len(secret) > KEY_LENGTH_MAX:
+            raise _unknown()
+        key_hash = hash_key(secret)
+        fresh_until, key = self._known.get(key_hash, (0.0, None))
+        if fresh_until < time.monotonic():
+            key = await asyncio.shield(self._ask(key_hash))
+        if key is None:
+            raise _unknown()
+        return key
+
+    def _ask(self, key_hash: bytes) -> asyncio.Task[IngestKey | None]:
+        """One question at a time for each key, however many requests wait for it."""
+        task = self._asked.get(key_hash)
+        if task is None:
+            task = self._asked[key_hash] = asyncio.create_task(self._look_up(key_hash))
+            task.add_done_callback(lambda _: self._asked.pop(key_hash, None))
+        return task
+
+    async def _look_up(self, key_hash: bytes) -> IngestKey | None:
+        try:
+            row = await self._pool.fetchrow(_SQL["ingest_key"], key_hash)
+        except database.UNREACHABLE as error:
+            raise errors.Unavailable("database_unavailable", "PostgreSQL is away. Send again.", retry_after_s=2) from error
+        key = IngestKey(row["studio_id"], row["game_id"], row["slug"], row["kind"] == "server") if row else None
+        while len(self._known) >= KNOWN_MAX:
+            self._known.pop(next(iter(self._known)))
+        self._known.pop(key_hash, None)
+        self._known[key_hash] = (time.monotonic() + FRESH_S, key)
+        return key
+
+
+def hash_key(secret: str) -> bytes:
+    """How a key is stored. A 256-bit random secret needs no slow hash."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _unknown() -> errors.Unauthenticated:
+    return errors.Unauthenticated("unknown_key", "The ingest key is unknown or revoked.")

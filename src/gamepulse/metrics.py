@@ -1,0 +1,196 @@
+"""Every metric that GamePulse emits, declared once with unit and meaning; one that is not declared here cannot be recorded."""
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal, NamedTuple
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.metrics.v1 import metrics_pb2 as pb
+
+from gamepulse import histogram
+
+SERIES_MAX = 2_000
+"""Attribute sets of an instrument; what comes beyond counts under `otel.metric.overflow` (OpenTelemetry, "Cardinality limits")."""
+
+type Attributes = tuple[str | int, ...]
+"""Values in the order of the instrument's attributes."""
+
+
+class Instrument(NamedTuple):
+    """A metric: OpenTelemetry name (no unit, no _total), kind, UCUM unit, meaning, and the names of its attributes."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    description: str
+    attributes: tuple[str, ...] = ()
+
+
+def _declare(*instrument: object) -> Instrument:
+    declared = Instrument(*instrument)  # type: ignore[arg-type]  # the literals below are checked by Instrument's users
+    REGISTRY[declared.name] = declared
+    return declared
+
+
+REGISTRY: Final[dict[str, Instrument]] = {}
+
+REQUEST_DURATION = _declare(
+    "http.server.request.duration", "histogram", "s", "Time from a request's head to the end of its answer",
+    ("http.request.method", "http.route", "http.response.status_code"),
+)  # fmt: skip
+INGEST_REPORTS = _declare("ingest.reports", "counter", "{report}", "Reports and events by what became of them", ("outcome",))
+INGEST_BATCHES = _declare(
+    "ingest.batches", "counter", "{batch}", "Batches by answer: accepted, duplicate, or a problem's code", ("outcome",)
+)
+INGEST_CLOCKS = _declare("ingest.clocks.corrected", "counter", "{batch}", "Batches whose client's clock was more than 30 s off")
+INGEST_PENDING = _declare("ingest.pending.reports", "gauge", "{report}", "Reports that wait for their commit")
+COMMIT_SIZE = _declare("ingest.commit.size", "histogram", "{report}", "Reports stored by one commit")
+COMMIT_DURATION = _declare("ingest.commit.duration", "histogram", "s", "Time of one commit", ("outcome",))
+POOL_CONNECTIONS = _declare("db.client.connection.count", "gauge", "{connection}", "Connections to PostgreSQL",
+    ("db.client.connection.pool.name", "db.client.connection.state"))  # fmt: skip
+AGGREGATE_LAG = _declare("aggregate.lag", "gauge", "s", "Age of the moment up to which the rollups are complete", ("shard",))
+AGGREGATE_DURATION = _declare("aggregate.duration", "histogram", "s", "Time of one step of aggregation")
+AGGREGATE_REPORTS = _declare("aggregate.reports", "counter", "{report}", "Reports counted into the rollups")
+LIVE_VIEWERS = _declare("live.viewers", "gauge", "{connection}", "Open live streams")
+PROCESS_CPU = _declare("process.cpu.time", "counter", "s", "CPU time of the process", ("cpu.mode",))
+PROCESS_MEMORY = _declare("process.memory.usage", "gauge", "By", "Resident memory of the process")
+TELEMETRY_DROPPED = _declare("telemetry.dropped", "counter", "{item}", "Log records and spans that could not be sent", ("signal",))
+
+_PLAYER = ("game", "region", "country")
+PLAYER_RTT = _declare("player.rtt", "histogram", "s", "Players' round-trip time", _PLAYER)
+PLAYER_JITTER = _declare("player.jitter", "histogram", "s", "Players' jitter", _PLAYER)
+PLAYER_LOSS = _declare("player.loss", "histogram", "1", "Players' packet loss, 0 to 1", _PLAYER)
+PLAYER_REPORTS = _declare("player.reports", "counter", "{report}", "Reports of players", _PLAYER)
+PLAYER_QUALITY = _declare(
+    "player.quality", "counter", "{report}", "Reports by the client's own quality word", (*_PLAYER, "quality")
+)
+PLAYER_EVENTS = _declare(
+    "player.events", "counter", "{event}", "Players who connect, drop, come back, complain", (*_PLAYER, "kind")
+)
+
+
+class HistogramState:
+    """A cumulative exponential histogram: scale-5 buckets and the sum of what fell in."""
+
+    __slots__ = ("buckets", "sum")
+
+    def __init__(self, buckets: histogram.Buckets | None = None, total: float = 0.0) -> None:
+        self.buckets: histogram.Buckets = {} if buckets is None else buckets
+        self.sum = total
+
+    def record(self, value: float) -> None:
+        index = math.ceil(math.log2(value) * histogram.BUCKETS_PER_OCTAVE) - 1 if value > 0 else histogram.ZERO_BUCKET
+        self.buckets[index] = self.buckets.get(index, 0) + 1
+        self.sum += value
+
+
+class Metrics:
+    """What one process has counted since `since_ns` (Unix time)."""
+
+    def __init__(self, since_ns: int | None = None) -> None:
+        self.since_ns = since_ns or time.time_ns()
+        self._numbers: dict[Instrument, dict[Attributes, float]] = {}
+        self._histograms: dict[Instrument, dict[Attributes, HistogramState]] = {}
+
+    def add(self, instrument: Instrument, amount: float, *attributes: str | int) -> None:
+        """Add to a counter."""
+        series = self._series(self._numbers, instrument, "counter")
+        key = _bounded(series, attributes)
+        series[key] = series.get(key, 0) + amount
+
+    def set(self, instrument: Instrument, value: float, *attributes: str | int) -> None:
+        """Set a gauge, or a counter whose total is known."""
+        series = self._series(self._numbers, instrument, "counter", "gauge")
+        series[_bounded(series, attributes)] = value
+
+    def record(self, instrument: Instrument, value: float, *attributes: str | int) -> None:
+        """Record one value (in the instrument's unit) into a histogram."""
+        series = self._series(self._histograms, instrument, "histogram")
+        key = _bounded(series, attributes)
+        state = series.get(key)
+        if state is None:
+            state = series[key] = HistogramState()
+        state.record(value)
+
+    def put(self, instrument: Instrument, state: HistogramState, *attributes: str | int) -> None:
+        """Set a histogram whose cumulated state is known."""
+        series = self._series(self._histograms, instrument, "histogram")
+        series[_bounded(series, attributes)] = state
+
+    def points(self, now_ns: int) -> list[pb.Metric]:
+        """All series as OTLP metrics, cumulative."""
+        return [
+            *(self._number_metric(instrument, series, now_ns) for instrument, series in self._numbers.items()),
+            *(self._histogram_metric(instrument, series, now_ns) for instrument, series in self._histograms.items()),
+        ]
+
+    @staticmethod
+    def _series[T](all_series: dict[Instrument, dict[Attributes, T]], instrument: Instrument, *kinds: str) -> dict[Attributes, T]:
+        series = all_series.get(instrument)
+        if series is None:
+            if REGISTRY.get(instrument.name) is not instrument or instrument.kind not in kinds:
+                raise LookupError(f"{instrument.name} is not declared in gamepulse.metrics as {' or '.join(kinds)}")
+            series = all_series[instrument] = {}
+        return series
+
+    def _number_metric(self, instrument: Instrument, series: Mapping[Attributes, float], now_ns: int) -> pb.Metric:
+        metric = pb.Metric(name=instrument.name, unit=instrument.unit, description=instrument.description)
+        if instrument.kind == "gauge":
+            points = metric.gauge.data_points
+        else:
+            metric.sum.is_monotonic = True
+            metric.sum.aggregation_temporality = pb.AGGREGATION_TEMPORALITY_CUMULATIVE
+            points = metric.sum.data_points
+        for attributes, value in series.items():
+            points.add(
+                attributes=_key_values(instrument, attributes),
+                start_time_unix_nano=self.since_ns,
+                time_unix_nano=now_ns,
+                as_double=value,
+            )
+        return metric
+
+    def _histogram_metric(self, instrument: Instrument, series: Mapping[Attributes, HistogramState], now_ns: int) -> pb.Metric:
+        metric = pb.Metric(name=instrument.name, unit=instrument.unit, description=instrument.description)
+        metric.exponential_histogram.aggregation_temporality = pb.AGGREGATION_TEMPORALITY_CUMULATIVE
+        for attributes, state in series.items():
+            point = metric.exponential_histogram.data_points.add(
+                attributes=_key_values(instrument, attributes),
+                start_time_unix_nano=self.since_ns,
+                time_unix_nano=now_ns,
+                count=sum(state.buckets.values()),
+                sum=state.sum,
+                scale=histogram.SCALE,
+                zero_count=state.buckets.get(histogram.ZERO_BUCKET, 0),
+            )
+            indexes = state.buckets.keys() - {histogram.ZERO_BUCKET}
+            if indexes:
+                first, last = min(indexes), max(indexes)
+                point.positive.offset = first
+                point.positive.bucket_counts.extend(state.buckets.get(index, 0) for index in range(first, last + 1))
+        return metric
+
+
+_OVERFLOW = ("",)
+
+
+def _bounded(series: Mapping[Attributes, object], attributes: Attributes) -> Attributes:
+    return attributes if attributes in series or len(series) < SERIES_MAX else _OVERFLOW
+
+
+def _key_values(instrument: Instrument, attributes: Attributes) -> Iterable[KeyValue]:
+    if attributes is _OVERFLOW:
+        return [KeyValue(key="otel.metric.overflow", value=AnyValue(bool_value=True))]
+    return key_values(zip(instrument.attributes, attributes, strict=True))
+
+
+def key_values(attributes: Iterable[tuple[str, str | int | float]]) -> list[KeyValue]:
+    """OTLP attributes."""
+    return [KeyValue(key=key, value=_any_value(value)) for key, value in attributes]
+
+
+def _any_value(value: str | int | float) -> AnyValue:
+    if isinstance(value, str):
+        return AnyValue(string_value=value)
+    return AnyValue(int_value=value) if isinstance(value, int) else AnyValue(double_value=value)

@@ -1,0 +1,309 @@
+"""From the bytes of a request to a batch that is checked: decoded, within limits, its bad reports set aside, its times corrected.
+
+Nothing personal goes further: the address has become a place, the player a keyed hash.
+"""
+
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+from zlib import crc32
+
+import msgspec
+from backports import zstd
+from msgspec import Raw
+
+from gamepulse import errors, records
+from gamepulse.accept import Part, Sent
+from gamepulse.batch import (
+    BODY_EXPANDED_BYTES_MAX,
+    ITEMS_MAX,
+    Batch,
+    Connection,
+    Event,
+    LooseBatch,
+    Rejection,
+    Report,
+    Session,
+    SessionFields,
+)
+from gamepulse.geography import Place
+from gamepulse.keys import IngestKey
+from gamepulse.telemetry import RequestFacts
+
+SHARDS = 4
+"""A session's reports are aggregated by the leader of its shard."""
+CLOCK_TOLERANCE_MS = 30_000
+AGE_MS_MAX = 24 * 3600 * 1000
+AHEAD_MS_MAX = 5 * 60 * 1000
+ZSTD_WINDOW_LOG_MAX = 23
+"""8 MiB, what RFC 8878 asks every decoder to support."""
+
+_batch_decoder = msgspec.json.Decoder(Batch)
+_loose_decoder = msgspec.json.Decoder(LooseBatch)
+_report_decoder = msgspec.json.Decoder(Report)
+_event_decoder = msgspec.json.Decoder(Event)
+_packer = msgspec.msgpack.Encoder(order="deterministic")
+
+
+class Content(msgspec.Struct):
+    """A decoded batch, with what was set aside of it."""
+
+    batch: Batch
+    sessions: Sequence[Session]
+    rejected: list[Rejection]
+    rejected_by_session: list[int]
+    positions: dict[str, list[int]]
+    """Where the good items of a list (JSON pointer) stood, for lists of which some were set aside."""
+    fingerprint: int
+
+
+def expand(body: bytes, encoding: bytes) -> bytes:
+    """Undo the content encoding.
+
+    Raises TooLarge beyond 1 MiB, Malformed for what is not that encoding, UnsupportedMedia for another one.
+    """
+    if encoding in (b"", b"identity"):
+        return body
+    try:
+        if encoding == b"gzip":
+            gunzip = zlib.decompressobj(wbits=31)
+            expanded, is_whole = gunzip.decompress(body, BODY_EXPANDED_BYTES_MAX + 1), gunzip.eof
+        elif encoding == b"zstd":
+            unzstd = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG_MAX})
+            expanded, is_whole = unzstd.decompress(body, BODY_EXPANDED_BYTES_MAX + 1), unzstd.eof
+        else:
+            raise errors.UnsupportedMedia("unsupported_encoding", "Content-Encoding may be gzip, zstd or identity.")
+    except (zlib.error, zstd.ZstdError) as error:
+        raise errors.Malformed("not_its_encoding", "The body is not what Content-Encoding says.") from error
+    if len(expanded) > BODY_EXPANDED_BYTES_MAX:
+        raise errors.TooLarge("expanded_too_large", f"At most {BODY_EXPANDED_BYTES_MAX} bytes when expanded.")
+    if not is_whole:
+        raise errors.Malformed("truncated", "The compressed body is cut off.")
+    return expanded
+
+
+def decode(body: bytes) -> Content:
+    """Decode and check a batch; bad reports and events are set aside, not fatal.
+
+    Raises Malformed when it is not JSON, Invalid when the envelope is wrong.
+    """
+    try:
+        sifted = _Sifted()
+        batch = _batch_decoder.decode(body)
+    except msgspec.ValidationError:
+        batch = _decode_loosely(body, sifted)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise errors.Malformed("not_json", "The body is not JSON.") from error
+    sessions = _sessions(batch)
+    sent = sum(len(session.reports) + len(session.events) for session in sessions) + len(sifted.rejected)
+    if not 1 <= sent <= ITEMS_MAX:
+        raise errors.Invalid("wrong_item_count", f"A batch holds 1 to {ITEMS_MAX} reports and events together.")
+    by_session = [0] * len(sessions)
+    for rejection in sifted.rejected:
+        by_session[_session_of(rejection)] += 1
+    return Content(batch, sessions, sifted.rejected, by_session, sifted.positions, _fingerprint(batch, sifted.spoiled))
+
+
+def check_key(content: Content, key: IngestKey) -> None:
+    """Raises Forbidden when the key does not open the batch's game, or not for many sessions."""
+    if content.batch.game != key.game:
+        raise errors.Forbidden("other_game", "This key is not for this game.", pointers=["/game"])
+    if content.batch.sessions is not None and not key.is_server:
+        raise errors.Forbidden("server_key_required", "Only a server key may send `sessions`.", pointers=["/sessions"])
+
+
+def prepare(content: Content, key: IngestKey, geography: Place, now_ms: int, player_hash_key: bytes, facts: RequestFacts) -> Sent:
+    """What is stored of a batch: clocks corrected, times checked, players hashed.
+
+    Raises Invalid when a session names more than 256 servers.
+    """
+    offset_ms = now_ms - content.batch.sent_at
+    shift_ms = offset_ms if abs(offset_ms) > CLOCK_TOLERANCE_MS else 0
+    prefixes = [""] if content.batch.sessions is None else [f"/sessions/{n}" for n in range(len(content.sessions))]
+    parts = []
+    for prefix, session, spoiled in zip(prefixes, content.sessions, content.rejected_by_session, strict=True):
+        late = _reject_by_time(session, prefix, shift_ms, now_ms, content.positions)
+        content.rejected.extend(late)
+        parts.append(_part(session, key, shift_ms, now_ms, player_hash_key, spoiled + len(late)))
+    return Sent(
+        key=key,
+        batch_id=content.batch.batch_id,
+        fingerprint=content.fingerprint,
+        received_at=datetime.fromtimestamp(now_ms / 1000, UTC),
+        clock_offset_ms=shift_ms or None,
+        geography=geography,
+        parts=parts,
+        accepted=sum(len(session.reports) + len(session.events) for session in content.sessions),
+        rejected=content.rejected,
+        facts=facts,
+    )
+
+
+def hash_player(player: str, game_id: int, player_hash_key: bytes) -> bytes:
+    """A player's id as it is stored: keyed BLAKE2b, another for each game."""
+    return hashlib.blake2b(player.encode(), digest_size=16, key=player_hash_key, salt=game_id.to_bytes(8)).digest()
+
+
+def shard_of(session_id: UUID) -> int:
+    """The shard of a session: by hash, so that one big game is spread over all."""
+    return crc32(session_id.bytes) % SHARDS
+
+
+def _sessions(batch: Batch) -> Sequence[Session]:
+    if batch.sessions is not None:
+        if batch.reports or batch.events or batch.session is not None:
+            raise errors.Invalid("session_and_sessions", "Give one session inline or `sessions`, not both.", pointers=["/sessions"])
+        missing = [f"/sessions/{n}/session" for n, session in enumerate(batch.sessions) if session.session is None]
+        if missing:
+            raise errors.Invalid("missing_field", "Each session needs its `session`.", pointers=missing)
+        return batch.sessions
+    if batch.session is None:
+        raise errors.Invalid("missing_field", "Give `session` or `sessions`.", pointers=["/session"])
+    return [
+        Session(
+            batch.session, batch.player, batch.platform, batch.build, batch.connection, batch.match, batch.reports, batch.events
+        )
+    ]
+
+
+def _part(session: Session, key: IngestKey, shift_ms: int, now_ms: int, player_hash_key: bytes, rejected: int) -> Part:
+    assert session.session is not None
+    places: dict[tuple[str, str | None], int] = {}
+    codes = [places.setdefault((report.region, report.server), len(places)) for report in session.reports]
+    if len(places) > records.PLACES_MAX:
+        raise errors.Invalid("too_many_servers", f"A session may name {records.PLACES_MAX} servers in a batch.")
+    return Part(
+        session_id=session.session,
+        shard=shard_of(session.session),
+        player=hash_player(session.player, key.game_id, player_hash_key) if session.player else None,
+        platform=session.platform,
+        build=session.build,
+        connection=session.connection,
+        match=session.match,
+        reports=session.reports,
+        at_ms=[report.at + shift_ms - now_ms for report in session.reports],
+        place_codes=codes,
+        places=",".join([f"{region} {server or ''}" for region, server in places]),
+        events=_events(session.events, shift_ms) if session.events else None,
+        rejected=rejected,
+    )
+
+
+def _events(events: Iterable[Event], shift_ms: int) -> str:
+    """Events as they are stored: JSON, their times corrected."""
+    if shift_ms:
+        events = [msgspec.structs.replace(event, at=event.at + shift_ms) for event in events]
+    return msgspec.json.encode(events).decode()
+
+
+def _reject_by_time(session: Session, prefix: str, shift_ms: int, now_ms: int, positions: dict[str, list[int]]) -> list[Rejection]:
+    """Sets aside what is older than 24 h or more than 5 min ahead; usually nothing, so it looks before it works."""
+    earliest, latest = now_ms - AGE_MS_MAX - shift_ms, now_ms + AHEAD_MS_MAX - shift_ms
+    rejected: list[Rejection] = []
+    for name, items in (("reports", session.reports), ("events", session.events)):
+        times = [item.at for item in items]
+        if not times or (min(times) >= earliest and max(times) <= latest):
+            continue
+        where = positions.get(f"{prefix}/{name}", range(len(times)))
+        for index, at in zip(where, times, strict=True):
+            if not earliest <= at <= latest:
+                code = "too_old" if at < earliest else "in_the_future"
+                rejected.append(Rejection(f"{prefix}/{name}/{index}/at", index, code))
+        setattr(session, name, [item for item in items if earliest <= item.at <= latest])
+    return rejected
+
+
+# -- a batch with bad reports ---------------------------------------------------------------------------------------------------
+
+
+class _Sifted:
+    """What is wrong with the items set aside, what they were, and where the good ones of their lists stood."""
+
+    def __init__(self) -> None:
+        self.rejected: list[Rejection] = []
+        self.spoiled: list[object] = []
+        self.positions: dict[str, list[int]] = {}
+
+    def items[T](self, raws: Sequence[Raw], decoder: msgspec.json.Decoder[T], pointer: str) -> list[T]:
+        """The good ones of a list at this JSON pointer."""
+        good, positions = [], []
+        for index, raw in enumerate(raws):
+            try:
+                good.append(decoder.decode(raw))
+                positions.append(index)
+            except msgspec.ValidationError as error:
+                at, code = explain(error)
+                self.rejected.append(Rejection(f"{pointer}/{index}{at}", index, code))
+                self.spoiled.append(msgspec.json.decode(raw))
+        if len(good) < len(raws):
+            self.positions[pointer] = positions
+        return good
+
+
+def _decode_loosely(body: bytes, sifted: _Sifted) -> Batch:
+    """Decode report by report. Raises Invalid when it is the envelope that is wrong."""
+    try:
+        loose = _loose_decoder.decode(body)
+    except msgspec.ValidationError as error:
+        pointer, code = explain(error)
+        raise errors.Invalid(code, "The envelope of the batch is wrong.", pointers=[pointer]) from None
+    reports = sifted.items(loose.reports, _report_decoder, "/reports")
+    events = sifted.items(loose.events, _event_decoder, "/events")
+    sessions = None
+    if loose.sessions is not None:
+        sessions = []
+        for n, session in enumerate(loose.sessions):
+            own_reports = sifted.items(session.reports, _report_decoder, f"/sessions/{n}/reports")
+            own_events = sifted.items(session.events, _event_decoder, f"/sessions/{n}/events")
+            sessions.append(Session(*_fields(session), own_reports, own_events))
+    return Batch(
+        *_fields(loose), batch_id=loose.batch_id, game=loose.game, sent_at=loose.sent_at, key=loose.key, dropped=loose.dropped,
+        reports=reports, events=events, sessions=sessions,
+    )  # fmt: skip
+
+
+def _fields(of: SessionFields) -> tuple[UUID | None, str | None, str | None, str | None, Connection | None, str | None]:
+    return of.session, of.player, of.platform, of.build, of.connection, of.match
+
+
+_AT = re.compile(r" - at `\$(.*)`$")
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_MISSING = re.compile(r"missing required field `(\w+)`")
+_CODES = (
+    ("missing required field", "missing_field"),
+    ("matching regex", "invalid_characters"),
+    ("Invalid enum value", "unknown_value"),
+    ("Invalid UUID", "invalid_uuid"),
+    ("of length", "wrong_length"),
+    (" >= ", "out_of_range"),
+    (" <= ", "out_of_range"),
+    ("out of range", "out_of_range"),
+    (", got ", "wrong_type"),
+)
+
+
+def explain(error: msgspec.ValidationError) -> tuple[str, str]:
+    """JSON pointer and code of what is wrong. The library's text is not passed on: it may quote what was sent."""
+    text = str(error)
+    at = _AT.search(text)
+    pointer = "".join("/" + (name or index) for name, index in _STEP.findall(at[1])) if at else ""
+    missing = _MISSING.search(text)
+    if missing:
+        pointer += f"/{missing[1]}"
+    return pointer, next((code for words, code in _CODES if words in text), "invalid")
+
+
+def _session_of(rejection: Rejection) -> int:
+    return int(rejection.pointer.split("/")[2]) if rejection.pointer.startswith("/sessions/") else 0
+
+
+def _fingerprint(batch: Batch, spoiled: list[object]) -> int:
+    """64 bits of the decoded content without sent_at and key: the same for every sending of the same batch."""
+    sent_at, key = batch.sent_at, batch.key
+    batch.sent_at, batch.key = 0, None
+    packed = _packer.encode((batch, spoiled) if spoiled else batch)
+    batch.sent_at, batch.key = sent_at, key
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), signed=True)

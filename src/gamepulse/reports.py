@@ -1,0 +1,157 @@
+"""POST /v1/reports: the one route that is hot, by hand on ASGI; everything else is the framework's (app.py)."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from gamepulse import errors, metrics, receive
+from gamepulse.accept import Acceptor, Sent, Stored
+from gamepulse.batch import BODY_BYTES_MAX, Answer
+from gamepulse.geography import Geography
+from gamepulse.keys import Keys
+from gamepulse.settings import Settings
+from gamepulse.telemetry import RequestFacts, Telemetry
+
+type Scope = MutableMapping[str, Any]
+type Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+PATH = "/v1/reports"
+BODY_TIMEOUT_S = 10.0
+_CORS = [(b"access-control-allow-origin", b"*"), (b"access-control-max-age", b"86400")]
+_PREFLIGHT = [
+    *_CORS,
+    (b"access-control-allow-methods", b"POST"),
+    (b"access-control-allow-headers", b"authorization, content-type, content-encoding, traceparent"),
+]
+_MEDIA_TYPES = (b"", b"application/json", b"text/plain")
+"""text/plain: sendBeacon sends it without asking first."""
+_answer_encoder = msgspec.json.Encoder()
+
+
+class Ingest:
+    """Receives, accepts, answers."""
+
+    def __init__(self, settings: Settings, keys: Keys, geography: Geography, acceptor: Acceptor, telemetry: Telemetry) -> None:
+        self._keys = keys
+        self._geography = geography
+        self._acceptor = acceptor
+        self._telemetry = telemetry
+        self._player_hash_key = bytes.fromhex(settings.player_hash_key)
+        self._next_report_s = settings.next_report_s
+        self.is_draining = False
+
+    async def __call__(self, scope: Scope, receive_: Receive, send: Send) -> None:
+        """One request, always answered and always noted."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        traceparent = headers.get(b"traceparent")
+        facts = self._telemetry.begin(scope["method"], traceparent.decode("latin-1") if traceparent else None)
+        facts.route = PATH
+        try:
+            if scope["method"] == "OPTIONS":
+                return await self._send(send, facts, 204, b"", _PREFLIGHT)
+            if scope["method"] != "POST":
+                facts.method = "OTHER"
+                return await self._send(send, facts, 405, b"", [*_CORS, (b"allow", b"POST, OPTIONS")])
+            answer = await self._ingest(scope, headers, receive_, facts)
+            await self._send(send, facts, 202, _answer_encoder.encode(answer), [*_CORS, (b"content-type", b"application/json")])
+        except errors.Problem as problem:
+            await self._refuse(send, facts, problem)
+        finally:
+            self._telemetry.end(facts)
+
+    async def _ingest(self, scope: Scope, headers: dict[bytes, bytes], receive_: Receive, facts: RequestFacts) -> Answer:
+        body = await _body(headers, receive_)
+        content = receive.decode(receive.expand(body, headers.get(b"content-encoding", b"").strip().lower()))
+        key = await self._keys.find(_secret(headers, content))
+        receive.check_key(content, key)
+        place = self._geography.locate(scope["client"][0] if scope["client"] else "", scope["headers"])
+        sent = receive.prepare(content, key, place, time.time_ns() // 1_000_000, self._player_hash_key, facts)
+        facts.received_ns = time.time_ns()
+        facts.reports = sent.accepted
+        stored = await self._store(sent)
+        facts.commit = stored.commit
+        self._count(sent, stored)
+        return Answer(
+            accepted=0 if stored.is_duplicate else stored.accepted,
+            duplicate=stored.accepted if stored.is_duplicate else 0,
+            rejected=stored.rejected,
+            next_report_s=self._next_report_s,
+        )
+
+    async def _store(self, sent: Sent) -> Stored:
+        """Commit. A batch with bad times may be one that was good when first sent: that is looked up first."""
+        if any(rejection.pointer.endswith("/at") for rejection in sent.rejected):
+            known = await self._acceptor.known(sent)
+            if known is not None and known.fingerprint == sent.fingerprint:
+                return known
+        return await self._acceptor.accept(sent)
+
+    def _count(self, sent: Sent, stored: Stored) -> None:
+        counted = self._telemetry.metrics
+        counted.add(metrics.INGEST_BATCHES, 1, "duplicate" if stored.is_duplicate else "accepted")
+        counted.add(metrics.INGEST_REPORTS, stored.accepted, "duplicate" if stored.is_duplicate else "accepted")
+        if stored.rejected:
+            counted.add(metrics.INGEST_REPORTS, len(stored.rejected), "rejected")
+        if sent.clock_offset_ms is not None:
+            counted.add(metrics.INGEST_CLOCKS, 1)
+
+    async def _refuse(self, send: Send, facts: RequestFacts, problem: errors.Problem) -> None:
+        self._telemetry.metrics.add(metrics.INGEST_BATCHES, 1, problem.code)
+        facts.code = problem.code
+        headers = [*_CORS, (b"content-type", errors.CONTENT_TYPE.encode())]
+        if problem.retry_after_s is not None:
+            headers.append((b"retry-after", str(problem.retry_after_s).encode()))
+        await self._send(send, facts, problem.status, errors.document(problem, facts.trace), headers)
+
+    async def _send(self, send: Send, facts: RequestFacts, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        facts.status = status
+        headers = [*headers, (b"content-length", str(len(body)).encode())]
+        if self.is_draining:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _body(headers: dict[bytes, bytes], receive_: Receive) -> bytes:
+    """The whole body.
+
+    Raises TooLarge beyond 256 KiB, TooSlow after 10 s, Malformed when the client went away, UnsupportedMedia.
+    """
+    if headers.get(b"content-type", b"").split(b";")[0].strip().lower() not in _MEDIA_TYPES:
+        raise errors.UnsupportedMedia("unsupported_media_type", "Send application/json.")
+    if int(headers.get(b"content-length", b"0") or 0) > BODY_BYTES_MAX:
+        raise _too_large()
+    chunks, size, more = [], 0, True
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while more:
+                message = await receive_()
+                if message["type"] == "http.disconnect":
+                    raise errors.Malformed("cut_off", "The body was cut off.")
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > BODY_BYTES_MAX:
+                    raise _too_large()
+                chunks.append(chunk)
+                more = message.get("more_body", False)
+    except TimeoutError:
+        raise errors.TooSlow("body_too_slow", f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large() -> errors.TooLarge:
+    return errors.TooLarge("body_too_large", f"At most {BODY_BYTES_MAX} bytes as sent.")
+
+
+def _secret(headers: dict[bytes, bytes], content: receive.Content) -> str:
+    """The ingest key: from the header, else from the body (sendBeacon cannot set headers)."""
+    authorization = headers.get(b"authorization", b"")
+    if authorization[:7].lower() == b"bearer ":
+        return authorization[7:].strip().decode("latin-1")
+    if content.batch.key is None:
+        raise errors.Unauthenticated("missing_key", "Give the ingest key as Authorization: Bearer …, or as `key`.")
+    return content.batch.key

@@ -1,0 +1,107 @@
+"""`gamepulse serve`: the parent of the web workers (Granian) and of the aggregator, which it starts again when it dies."""
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import asyncpg
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server.mp import MPServer
+
+from gamepulse import database
+from gamepulse.app import DRAIN_SIGNAL
+from gamepulse.settings import Settings
+
+DRAIN_S = 1.0
+WORKERS_KILL_TIMEOUT_S = 7
+AGGREGATOR_KILL_TIMEOUT_S = 5
+RESTART_AFTER_S = 1.0
+KEEP_ALIVE_S = 75
+"""Longer than the load balancer's idle timeout (60 s), or it would answer 502 for connections that we close."""
+_log = logging.getLogger(__name__)
+
+
+class WebServer(MPServer):
+    """Granian, but its workers are told to drain a moment before they are stopped: their clients go elsewhere by themselves."""
+
+    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
+        for worker in self.wrks:
+            if worker.inner.is_alive():
+                os.kill(worker.inner.pid, DRAIN_SIGNAL)
+        threading.Timer(DRAIN_S, super().signal_handler_interrupt).start()
+
+
+class AggregatorKeeper:
+    """Keeps one aggregator process running."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="aggregator-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Start it, and again whenever it ends."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop it: SIGTERM, then SIGKILL."""
+        self._is_stopping.set()
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        self._thread.join(AGGREGATOR_KILL_TIMEOUT_S)
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+
+    def _keep(self) -> None:
+        while not self._is_stopping.is_set():
+            self._process = subprocess.Popen([sys.executable, "-m", "gamepulse", "aggregate"])
+            status = self._process.wait()
+            if not self._is_stopping.wait(RESTART_AFTER_S):
+                _log.error("the aggregator ended with status %s; it is started again", status)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises database.Unsafe when PostgreSQL could lose an answered batch."""
+    asyncio.run(_verify(settings.database_url))
+    keeper = AggregatorKeeper()
+    server = WebServer(
+        "gamepulse.app:create",
+        factory=True,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        loop=Loops.uvloop,
+        workers=settings.workers,
+        websockets=False,
+        backlog=4096,
+        http1_settings=HTTP1Settings(keep_alive=True, header_read_timeout=KEEP_ALIVE_S * 1000),
+        workers_kill_timeout=WORKERS_KILL_TIMEOUT_S,
+        respawn_failed_workers=True,
+        log_level=LogLevels.warning,
+    )
+    server.on_startup(keeper.start)
+    try:
+        server.serve()
+    finally:
+        keeper.stop()
+
+
+async def _verify(database_url: str) -> None:
+    """Check PostgreSQL's promises. When it is away that is no reason not to start: requests are answered 503 until it is there."""
+    try:
+        connection = await asyncpg.connect(database_url, timeout=database.CONNECT_TIMEOUT_S)
+    except database.UNREACHABLE as error:
+        _log.warning("PostgreSQL is away (%s); serving 503 until it is there", type(error).__name__)
+        return
+    try:
+        await database.verify(connection)
+    finally:
+        await connection.close()

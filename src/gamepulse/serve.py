@@ -1,0 +1,287 @@
+"""The routes that are not hot: quality, sessions, the live stream, health, the page, and their description (OpenAPI)."""
+
+from datetime import datetime
+from importlib.resources import files
+from mimetypes import guess_type
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import redis.asyncio as redis
+from litestar import Litestar, MediaType, Request, Response, get, post
+from litestar.exceptions import HTTPException
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.params import Parameter
+from litestar.response import Stream
+from msgspec import Struct
+
+from gamepulse import __version__, batch, database, errors, health, live, quality, receive, sessions
+from gamepulse.settings import Settings
+
+STATIC = files("gamepulse").joinpath("static")
+SECURITY_HEADERS = {
+    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+_DOCS_POLICY = SECURITY_HEADERS["content-security-policy"] + "; img-src 'self' data:"
+
+type GameName = Annotated[str, Parameter(description="The game's slug", max_length=64)]
+type GroupBy = Annotated[
+    str, Parameter(query="group_by", description="Comma-separated dimensions that are rolled up together", max_length=200)
+]
+type From = Annotated[datetime | None, Parameter(query="from", description="RFC 3339; default: an hour before `to`")]
+type To = Annotated[datetime | None, Parameter(description="RFC 3339; default: now")]
+type Limit = Annotated[int, Parameter(ge=1, le=quality.GROUPS_MAX)]
+type Order = Literal["count", "sessions", "bad_sessions"]
+type Step = Literal["1m", "5m", "10m", "30m", "1h", "6h", "1d"]
+
+
+class Reader(Struct):
+    """What the routes need; made in app.py, found in the application's state."""
+
+    settings: Settings
+    pool: database.Pool
+    valkey: redis.Redis
+    live: live.Live
+    is_draining: bool = False
+
+
+class Limits(Struct):
+    """What a batch may hold."""
+
+    body_bytes: int = batch.BODY_BYTES_MAX
+    body_expanded_bytes: int = batch.BODY_EXPANDED_BYTES_MAX
+    reports_and_events: int = batch.ITEMS_MAX
+    sessions: int = batch.SESSIONS_MAX
+    rtt_ms_min: float = batch.RTT_MS_MIN
+    rtt_ms_max: float = batch.RTT_MS_MAX
+    age_s: int = receive.AGE_MS_MAX // 1000
+    ahead_s: int = receive.AHEAD_MS_MAX // 1000
+
+
+class Meta(Struct):
+    """Who answers, and its limits."""
+
+    name: str
+    version: str
+    environment: str
+    limits: Limits
+
+
+def _reader(request: Request[Any, Any, Any]) -> Reader:
+    reader: Reader = request.app.state.reader
+    return reader
+
+
+@post("/v1/reports", status_code=202)
+async def reports_route(data: batch.Batch) -> batch.Answer:
+    """Send a batch of reports and events. Answered when it is safe in PostgreSQL."""
+    raise AssertionError(f"app.py routes this to reports.py; here it is only described ({data.batch_id})")
+
+
+@get("/v1/quality")
+async def quality_route(
+    request: Request[Any, Any, Any],
+    game: GameName,
+    to: To = None,
+    from_: From = None,
+    group_by: GroupBy = "region",
+    limit: Limit = 100,
+    order: Order = "count",
+) -> quality.Quality:
+    """Quality by group over one span."""
+    reader = _reader(request)
+    asked = quality.span(from_, to)
+    dimensions = _dimensions(group_by)
+    found = await quality.find_game(reader.pool, game)
+    return await quality.quality(reader.pool, found, dimensions, asked, limit, order)
+
+
+@get("/v1/quality/series")
+async def series_route(
+    request: Request[Any, Any, Any],
+    game: GameName,
+    to: To = None,
+    from_: From = None,
+    group_by: GroupBy = "region",
+    step: Step = "1m",
+    limit: Annotated[int, Parameter(ge=1, le=100)] = 20,
+) -> quality.Series:
+    """Quality by group over time."""
+    reader = _reader(request)
+    asked = quality.span(from_, to)
+    dimensions = _dimensions(group_by)
+    found = await quality.find_game(reader.pool, game)
+    return await quality.series(reader.pool, found, dimensions, asked, step, limit)
+
+
+def _dimensions(group_by: str) -> list[str]:
+    """The dimensions named, checked to be rolled up together."""
+    dimensions = list(dict.fromkeys(name.strip() for name in group_by.split(",") if name.strip()))
+    quality.dimension_set(dimensions)
+    return dimensions
+
+
+@get("/v1/games/{game:str}/sessions/{session_id:uuid}")
+async def session_route(request: Request[Any, Any, Any], game: str, session_id: UUID) -> sessions.Timeline:
+    """One session's timeline: client and server side by side, and its events."""
+    reader = _reader(request)
+    return await sessions.timeline(reader.pool, await quality.find_game(reader.pool, game), session_id)
+
+
+@post("/v1/games/{game:str}/player-sessions", status_code=200)
+async def player_sessions_route(
+    request: Request[Any, Any, Any], game: str, data: sessions.PlayerQuestion
+) -> sessions.FoundSessions:
+    """A player's recent sessions. The id is hashed on arrival, and the look-up is written down."""
+    reader = _reader(request)
+    found = await quality.find_game(reader.pool, game)
+    key = bytes.fromhex(reader.settings.player_hash_key)
+    return await sessions.of_player(reader.pool, found, data.player, key, actor="anyone")
+
+
+@get("/v1/games/{game:str}/servers/{server:str}/sessions")
+async def server_sessions_route(
+    request: Request[Any, Any, Any], game: str, server: str, to: To = None, from_: From = None
+) -> sessions.FoundSessions:
+    """Everyone on one server during a span (default: the last hour)."""
+    reader = _reader(request)
+    asked = quality.span(from_, to)
+    return await sessions.on_server(reader.pool, await quality.find_game(reader.pool, game), server, asked)
+
+
+@get("/v1/live", media_type="text/event-stream")
+async def live_route(request: Request[Any, Any, Any], game: GameName) -> Stream:
+    """Server-sent events: the last 15 minutes, every second."""
+    reader = _reader(request)
+    if reader.is_draining or reader.live.viewers >= live.VIEWERS_MAX:
+        raise errors.Unavailable("too_many_viewers", "This process has as many live streams as it may.", retry_after_s=5)
+    found = await quality.find_game(reader.pool, game)
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return Stream(reader.live.watch(found), media_type="text/event-stream", headers=headers)
+
+
+@get("/health", status_code=200)
+async def health_route(request: Request[Any, Any, Any]) -> Response[health.Health]:
+    """How the service and what it depends on are doing; 503 when it cannot store."""
+    reader = _reader(request)
+    document = await health.check(reader.pool, reader.valkey)
+    return Response(document, status_code=503 if document.status == "Unhealthy" else 200)
+
+
+@get("/health/live")
+async def live_health_route() -> dict[str, str]:
+    """Answers as long as the process is not stuck."""
+    return {"status": "Healthy"}
+
+
+@get("/health/ready")
+async def ready_health_route(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
+    """Ready but for start-up and draining. PostgreSQL being away does not count: it would take every task out of service."""
+    is_draining = _reader(request).is_draining
+    return Response({"status": "Unhealthy" if is_draining else "Healthy"}, status_code=503 if is_draining else 200)
+
+
+@get("/v1/meta")
+async def meta_route(request: Request[Any, Any, Any]) -> Meta:
+    """Version and limits."""
+    return Meta("gamepulse", __version__, _reader(request).settings.environment, Limits())
+
+
+@get("/", include_in_schema=False)
+async def page_route() -> Response[bytes]:
+    """The live page."""
+    return _file("index.html", cache="no-cache")
+
+
+@get("/assets/{name:str}", include_in_schema=False)
+async def asset_route(name: str) -> Response[bytes]:
+    """The page's files; their names change with their content."""
+    return _file(f"assets/{name}", cache="public, max-age=31536000, immutable")
+
+
+@get("/docs", include_in_schema=False)
+async def docs_route() -> Response[bytes]:
+    """The description of the interface, for people."""
+    page = _file("docs/index.html", cache="no-cache")
+    page.headers["content-security-policy"] = _DOCS_POLICY
+    return page
+
+
+@get("/docs/assets/{name:str}", include_in_schema=False)
+async def docs_asset_route(name: str) -> Response[bytes]:
+    """Files of the documentation page."""
+    return _file(f"docs/{name}", cache="no-cache")
+
+
+def _file(name: str, cache: str) -> Response[bytes]:
+    """A file of the page. Raises NotFound."""
+    file = STATIC.joinpath(name)
+    if ".." in name or not file.is_file():
+        raise errors.NotFound("unknown_file", "There is no such file.")
+    return Response(
+        file.read_bytes(), media_type=guess_type(name)[0] or "application/octet-stream", headers={"cache-control": cache}
+    )
+
+
+# -- errors -------------------------------------------------------------------------------------------------------------------
+
+
+def _answer_problem(request: Request[Any, Any, Any], problem: errors.Problem) -> Response[bytes]:
+    facts = request.scope["state"]["facts"]
+    facts.code = problem.code
+    headers = {} if problem.retry_after_s is None else {"retry-after": str(problem.retry_after_s)}
+    body = errors.document(problem, facts.trace)
+    return Response(body, status_code=problem.status, media_type=errors.CONTENT_TYPE, headers=headers)
+
+
+def _answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """The framework's own errors, in our shape; their texts may quote what was sent, so only the names of fields are kept."""
+    kinds: dict[int, tuple[type[errors.Problem], str, str]] = {
+        400: (errors.Invalid, "invalid_parameter", "A parameter or the body is wrong."),
+        404: (errors.NotFound, "unknown_route", "There is nothing here."),
+        405: (errors.MethodNotAllowed, "method_not_allowed", "This path does not take that method."),
+        413: (errors.TooLarge, "body_too_large", "The body is too large."),
+    }
+    kind, code, detail = kinds.get(error.status_code, (errors.Problem, "internal", "Something went wrong on our side."))
+    extra = error.extra if isinstance(error.extra, list) else []
+    names = [str(item["key"]) for item in extra if isinstance(item, dict) and "key" in item]
+    return _answer_problem(request, kind(code, f"{detail[:-1]}: {', '.join(names)}." if names else detail))
+
+
+def _answer_unreachable(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    request.app.state.telemetry.failed("query failed", error)
+    return _answer_problem(request, errors.Unavailable("database_unavailable", "PostgreSQL is away.", retry_after_s=2))
+
+
+def _answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    request.app.state.telemetry.failed("request failed", error)
+    return _answer_problem(request, errors.Problem("internal", "Something went wrong on our side."))
+
+
+def build(lifespan: Any) -> Litestar:
+    """The framework's application."""
+    return Litestar(
+        [
+            reports_route, quality_route, series_route, session_route, player_sessions_route, server_sessions_route, live_route,
+            health_route, live_health_route, ready_health_route, meta_route, page_route, asset_route, docs_route, docs_asset_route,
+        ],
+        lifespan=[lifespan],
+        exception_handlers={
+            errors.Problem: _answer_problem,
+            HTTPException: _answer_http,
+            **dict.fromkeys(database.UNREACHABLE, _answer_unreachable),
+            Exception: _answer_unexpected,
+        },
+        openapi_config=OpenAPIConfig(
+            title="GamePulse",
+            version=__version__,
+            path="/docs/schema",
+            render_plugins=[JsonRenderPlugin(path="/openapi.json", media_type=MediaType.JSON)],
+            use_handler_docstrings=True,
+        ),
+        response_headers=SECURITY_HEADERS,
+        request_max_body_size=64 * 1024,
+        logging_config=None,
+    )  # fmt: skip

@@ -1,0 +1,194 @@
+"""Looking up: one session's timeline, a player's sessions, everyone on a server at a time."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from gamepulse import database, errors, records
+from gamepulse.batch import Player
+from gamepulse.quality import Game, Span
+from gamepulse.receive import hash_player
+
+BATCHES_MAX = 2_000
+"""Of one session's timeline: more than five hours at one batch each 10 s."""
+SESSIONS_MAX = 500
+_SQL = database.queries("serve")
+
+
+class TimelineReport(msgspec.Struct, omit_defaults=True):
+    """A report as it was stored; `side` tells who measured."""
+
+    seq: int
+    at: datetime
+    region: str
+    server: str | None = None
+    side: str | None = None
+    rtt_ms: float | None = None
+    rtt_min_ms: float | None = None
+    rtt_max_ms: float | None = None
+    jitter_ms: float | None = None
+    jitter_method: str | None = None
+    loss: float | None = None
+    quality: str | None = None
+
+
+class TimelineEvent(msgspec.Struct, omit_defaults=True):
+    """An event as it was stored."""
+
+    seq: int
+    at: datetime
+    kind: str
+    reason: str | None = None
+    region: str | None = None
+    server: str | None = None
+
+
+class Timeline(msgspec.Struct):
+    """A session, by time: what client and server measured side by side, and what happened. `is_cut`: there is more."""
+
+    session: UUID
+    country: str
+    subdivision: str | None
+    network: str | None
+    connection: str | None
+    platform: str | None
+    build: str | None
+    match: str | None
+    clock_offset_ms: int | None
+    reports: list[TimelineReport]
+    events: list[TimelineEvent]
+    is_cut: bool
+
+
+class FoundSession(msgspec.Struct):
+    """A session and when and where it was seen; `bad_reports` by the game's thresholds at that time."""
+
+    session: UUID
+    first_at: datetime
+    last_at: datetime
+    reports: int
+    bad_reports: int
+    events: int
+    country: str
+    subdivision: str | None
+    network: str | None
+    connection: str | None
+    platform: str | None
+    build: str | None
+    match: str | None
+    places: list[str]
+    """"region server"."""
+
+
+class FoundSessions(msgspec.Struct):
+    """Sessions, the latest first. `is_cut`: there are more."""
+
+    sessions: list[FoundSession]
+    is_cut: bool
+
+
+class PlayerQuestion(msgspec.Struct):
+    """Whose sessions to look up: the player's id as the game knows it. It is hashed on arrival."""
+
+    player: Player
+
+
+async def timeline(pool: database.Pool, game: Game, session: UUID) -> Timeline:
+    """All that is stored of a session. Raises NotFound."""
+    async with database.studio(pool, game.studio_id) as connection:
+        rows = await connection.fetch(_SQL["session_batches"], game.studio_id, game.game_id, session, BATCHES_MAX + 1)
+    if not rows:
+        raise errors.NotFound("unknown_session", "There is no such session within the retention of raw data.")
+    is_cut, rows = len(rows) > BATCHES_MAX, rows[:BATCHES_MAX]
+    reports = sorted((report for row in rows for report in _reports(row)), key=lambda report: (report.at, report.seq))
+    stored = [event for row in rows if row["events"] for event in msgspec.json.decode(row["events"], type=list[_StoredEvent])]
+    events = sorted((event.shown() for event in stored), key=lambda event: (event.at, event.seq))
+
+    def known(column: str) -> str | None:
+        return next((row[column] for row in rows if row[column] is not None), None)
+
+    return Timeline(
+        session=session,
+        country=next((row["country"] for row in rows if row["country"] != "ZZ"), "ZZ"),
+        **{name: known(name) for name in ("subdivision", "network", "connection", "platform", "build", "match")},
+        clock_offset_ms=next((row["clock_offset_ms"] for row in rows if row["clock_offset_ms"] is not None), None),
+        reports=reports,
+        events=events,
+        is_cut=is_cut,
+    )
+
+
+async def of_player(pool: database.Pool, game: Game, player: str, player_hash_key: bytes, actor: str) -> FoundSessions:
+    """A player's recent sessions. Who looked is written down in the same transaction."""
+    hashed = hash_player(player, game.game_id, player_hash_key)
+    async with database.studio(pool, game.studio_id) as connection:
+        await connection.execute(_SQL["audit"], game.studio_id, game.game_id, actor, "player_sessions", hashed)
+        rows = await connection.fetch(_SQL["player_sessions"], game.studio_id, game.game_id, hashed, SESSIONS_MAX + 1)
+    return _found(rows)
+
+
+async def on_server(pool: database.Pool, game: Game, server: str, asked: Span) -> FoundSessions:
+    """Everyone who was on a server during a span."""
+    async with database.studio(pool, game.studio_id) as connection:
+        rows = await connection.fetch(
+            _SQL["server_sessions"], game.studio_id, game.game_id, server, asked.start, asked.end, SESSIONS_MAX + 1
+        )
+    return _found(rows)
+
+
+class _StoredEvent(msgspec.Struct):
+    seq: int
+    at: int
+    kind: str
+    reason: str | None = None
+    region: str | None = None
+    server: str | None = None
+
+    def shown(self) -> TimelineEvent:
+        at = datetime.fromtimestamp(self.at / 1000, UTC)
+        return TimelineEvent(self.seq, at, self.kind, self.reason, self.region, self.server)
+
+
+def _reports(row: asyncpg.Record) -> list[TimelineReport]:
+    places = [named.partition(" ") for named in row["places"].split(",")]
+    return [
+        TimelineReport(
+            seq=int(one["seq"]),
+            at=row["received_at"] + timedelta(milliseconds=int(one["at_ms"])),
+            region=places[one["place"]][0],
+            server=places[one["place"]][2] or None,
+            side=records.side(int(one["flags"])),
+            rtt_ms=_known(one["rtt_us"], 1e3),
+            rtt_min_ms=_known(one["rtt_min_us"], 1e3),
+            rtt_max_ms=_known(one["rtt_max_us"], 1e3),
+            jitter_ms=_known(one["jitter_us"], 1e3),
+            jitter_method=records.jitter_method(int(one["flags"])),
+            loss=_known(one["loss_ppm"], 1e6),
+            quality=records.quality(int(one["flags"])),
+        )
+        for one in records.unpack(row["records"])
+    ]
+
+
+def _known(value: int, scale: float) -> float | None:
+    return None if value == records.UNKNOWN else int(value) / scale
+
+
+def _found(rows: list[asyncpg.Record]) -> FoundSessions:
+    sessions = [
+        FoundSession(
+            session=row["session_id"],
+            places=[place.strip() for place in row["places"]],
+            **{
+                name: row[name]
+                for name in (
+                    "first_at", "last_at", "reports", "bad_reports", "events", "country", "subdivision", "network", "connection",
+                    "platform", "build", "match",
+                )
+            },
+        )
+        for row in rows[:SESSIONS_MAX]
+    ]  # fmt: skip
+    return FoundSessions(sessions, len(rows) > SESSIONS_MAX)

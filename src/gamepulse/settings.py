@@ -1,0 +1,64 @@
+"""The settings: read from the environment once, here and nowhere else."""
+
+import os
+from collections.abc import Mapping
+from ipaddress import ip_network
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+PREFIX = "GAMEPULSE_"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What differs between environments. Each field is the variable GAMEPULSE_<NAME>, but for those of OpenTelemetry (OTEL_…)."""
+
+    database_url: str
+    """postgresql://user@host:port/database; its user must be a member of the gamepulse_… roles."""
+    player_hash_key: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    """64 hexadecimal digits: the secret under which player ids are hashed. With another one, players are strangers."""
+    valkey_url: str = "redis://127.0.0.1:6379/0"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8080
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    environment: str = "local"
+    trusted_proxies: str = ""
+    """Comma-separated CIDRs whose X-Forwarded-For and CloudFront-Viewer-… headers are believed."""
+    geo_database: str = ""
+    """Path of an MMDB file for country, subdivision and network; empty: ZZ unless the edge's headers say."""
+    pending_reports_max: Annotated[int, Meta(ge=500, le=1_000_000)] = 40_000
+    """Reports of a process that wait for their commit; more is answered 503 at once."""
+    raw_retention_days: Annotated[int, Meta(ge=1, le=90)] = 7
+    minute_retention_days: Annotated[int, Meta(ge=2, le=90)] = 14
+    hour_retention_months: Annotated[int, Meta(ge=1, le=60)] = 13
+    trace_sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    """Share of requests whose trace is kept. Errors and slow requests are kept besides."""
+    next_report_s: Annotated[int, Meta(ge=1, le=3600)] = 10
+    """When the answer asks a client to report next."""
+    otel_exporter_otlp_endpoint: str = ""
+    """The Collector's OTLP gRPC address, as http://127.0.0.1:4317; empty: no telemetry leaves but stdout."""
+    otel_service_name: str = "gamepulse"
+    otel_resource_attributes: str = ""
+
+
+def load(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings from environment variables.
+
+    Raises ValueError, naming the variable, when one is missing, unknown or out of range.
+    """
+    values = {}
+    for name, value in environment.items():
+        if name.startswith(PREFIX):
+            values[name.removeprefix(PREFIX).lower()] = value
+        elif name in {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"}:
+            values[name.lower()] = value
+    for name in ("home", "port_offset"):  # read by stack/, not by the service
+        values.pop(name, None)
+    try:
+        settings = msgspec.convert(values, Settings, strict=False)
+        for cidr in filter(None, settings.trusted_proxies.split(",")):
+            ip_network(cidr.strip())
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ValueError(f"settings (environment variables {PREFIX}…): {error}") from None
+    return settings

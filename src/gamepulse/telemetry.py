@@ -1,0 +1,387 @@
+"""What this process says of itself. The path of a request only notes facts; logs, spans and points are made from them in bulk.
+
+A request is traced when it is sampled at its head, when it failed, or when it was slow. Its commit is a child of the first
+traced batch in it, links to all of them, and is linked to by the aggregation that read it.
+"""
+
+import asyncio
+import os
+import platform
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from uuid import uuid4
+
+import msgspec
+import psutil
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.logs.v1 import logs_pb2
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+from gamepulse import __version__, metrics
+from gamepulse.export import Exporter
+from gamepulse.metrics import Metrics, key_values
+from gamepulse.settings import Settings
+
+FLUSH_EVERY_S = 0.25
+POINTS_EVERY_S = 5.0
+SLOW_S = 0.25
+"""A request that took longer is always traced."""
+TRACES_PER_FLUSH_MAX = 200
+LINKS_MAX = 64
+REQUESTS_NOTED_MAX = 100_000
+CLOSE_TIMEOUT_S = 2.0
+_SCOPE = InstrumentationScope(name="gamepulse", version=__version__)
+
+
+class CommitFacts(msgspec.Struct, eq=False):
+    """One commit: when, how much, and under which trace."""
+
+    started_ns: int
+    batches: int
+    trace_id: int
+    """0 when no batch in it was sampled at its head."""
+    span_id: int
+    parent_span_id: int
+    ended_ns: int = 0
+    reports: int = 0
+
+    @staticmethod
+    def begin(batches: int, sampled: "RequestFacts | None") -> "CommitFacts":
+        """A commit that starts now; `sampled`: the first traced batch in it."""
+        trace_id, parent = (sampled.trace_id, sampled.accept_span_id) if sampled else (0, 0)
+        return CommitFacts(time.time_ns(), batches, trace_id, random.getrandbits(64), parent)
+
+    def end(self, reports: int) -> None:
+        """The commit has succeeded with so many new reports."""
+        self.ended_ns = time.time_ns()
+        self.reports = reports
+
+    def span_context(self) -> bytes | None:
+        """Trace id and span id (24 bytes), for who reads the rows later; None when not traced."""
+        return self.trace_id.to_bytes(16) + self.span_id.to_bytes(8) if self.trace_id else None
+
+
+class RequestFacts(msgspec.Struct, eq=False):
+    """One request, as it passed. Times are Unix nanoseconds; route is the template, never the path."""
+
+    started_ns: int
+    method: str
+    trace_id: int
+    parent_span_id: int
+    sampled: bool
+    span_id: int
+    accept_span_id: int
+    route: str = ""
+    status: int = 0
+    code: str = ""
+    """Of the problem answered, if any."""
+    received_ns: int = 0
+    ended_ns: int = 0
+    reports: int = 0
+    commit: CommitFacts | None = None
+
+    @property
+    def trace(self) -> str:
+        """The trace id in hexadecimal digits."""
+        return f"{self.trace_id:032x}"
+
+
+class Telemetry:
+    """A process's logs, traces and metrics. `component`: web or aggregate."""
+
+    def __init__(self, settings: Settings, component: str) -> None:
+        self.metrics = Metrics()
+        self._sample_ratio = settings.trace_sample_ratio
+        self._resource = resource(settings, f"{component}-{uuid4()}")
+        self._exporter = Exporter(settings.otel_exporter_otlp_endpoint, self._dropped)
+        self._requests: list[RequestFacts] = []
+        self._spans: list[trace_pb2.Span] = []
+        self._records: list[logs_pb2.LogRecord] = []
+        self._lines: list[dict[str, object]] = []
+        self._access_records: dict[tuple[str, str, int], logs_pb2.LogRecord] = {}
+        self._process = psutil.Process()
+        self._points_at = time.monotonic() + POINTS_EVERY_S
+        self._flusher: asyncio.Task[None] | None = None
+        self.observe: list[Callable[[], None]] = []
+        """Called before points are made, to set gauges."""
+
+    # -- what the paths note -------------------------------------------------------------------------------------------------
+
+    def begin(self, method: str, traceparent: str | None = None) -> RequestFacts:
+        """Facts of a request that has just arrived. A caller's trace is continued (W3C Trace Context, level 1)."""
+        trace_id, parent, sampled = _parse_traceparent(traceparent) if traceparent else (0, 0, False)
+        return RequestFacts(
+            started_ns=time.time_ns(),
+            method=method,
+            trace_id=trace_id or random.getrandbits(128) or 1,
+            parent_span_id=parent,
+            sampled=sampled or random.random() < self._sample_ratio,
+            span_id=random.getrandbits(64) or 1,
+            accept_span_id=random.getrandbits(64) or 1,
+        )
+
+    def end(self, facts: RequestFacts) -> None:
+        """The request has been answered."""
+        facts.ended_ns = time.time_ns()
+        if len(self._requests) < REQUESTS_NOTED_MAX:
+            self._requests.append(facts)
+        else:
+            self._dropped("logs", 1)
+
+    def committed(self, facts: CommitFacts) -> None:
+        """A commit has succeeded."""
+        self.metrics.record(metrics.COMMIT_SIZE, facts.reports)
+        self.metrics.record(metrics.COMMIT_DURATION, (facts.ended_ns - facts.started_ns) / 1e9, "ok")
+
+    def failed(self, event: str, error: BaseException) -> None:
+        """Something went wrong that a person should know of. Only the error's kind is told: its text may hold what was sent."""
+        self.log("ERROR", event, {"error.type": type(error).__qualname__})
+
+    def log(self, level: str, event: str, fields: dict[str, str | int | float] | None = None) -> None:
+        """One event for people. `fields` must hold no personal data."""
+        now_ns, fields = time.time_ns(), fields or {}
+        self._lines.append({"time": _rfc3339(now_ns), "level": level.lower(), "event": event, **fields})
+        self._records.append(_record(now_ns, level, event, fields))
+
+    def span(self, name: str, started_ns: int, ended_ns: int, links: Iterable[bytes], **attributes: str | int | float) -> None:
+        """A span that stands alone and links to others (each: 16 bytes of trace id, 8 of span id)."""
+        span = _span(name, random.getrandbits(128), random.getrandbits(64), 0, started_ns, ended_ns, attributes)
+        for link in list(links)[:LINKS_MAX]:
+            span.links.add(trace_id=link[:16], span_id=link[16:])
+        self._spans.append(span)
+
+    # -- what becomes of it --------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to flush, on the running loop."""
+        self._flusher = asyncio.create_task(self._flush_forever())
+
+    async def close(self) -> None:
+        """Flush for the last time, within CLOSE_TIMEOUT_S."""
+        if self._flusher:
+            self._flusher.cancel()
+        self._points_at = 0.0
+        self.flush()
+        await asyncio.to_thread(self._exporter.close, CLOSE_TIMEOUT_S)
+
+    def flush(self) -> None:
+        """Make logs, spans and (every POINTS_EVERY_S) points of what was noted, and queue them."""
+        requests, self._requests = self._requests, []
+        if requests:
+            self._count(requests)
+            self._log_requests(requests)
+            self._trace(requests)
+        self._send_logs()
+        self._send_spans()
+        if time.monotonic() >= self._points_at:
+            self._points_at = time.monotonic() + POINTS_EVERY_S
+            self._observe_process()
+            for observe in self.observe:
+                observe()
+            self.send_points(self.metrics, self._resource)
+
+    def send_points(self, counted: Metrics, of: Resource) -> None:
+        """Queue the points of some metrics under a resource."""
+        request = ExportMetricsServiceRequest()
+        scope = request.resource_metrics.add(resource=of).scope_metrics.add(scope=_SCOPE)
+        scope.metrics.extend(counted.points(time.time_ns()))
+        self._exporter.send("metrics", request, 0)
+
+    async def _flush_forever(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_EVERY_S)
+            self.flush()
+
+    def _count(self, requests: Sequence[RequestFacts]) -> None:
+        for facts in requests:
+            duration_s = (facts.ended_ns - facts.started_ns) / 1e9
+            self.metrics.record(metrics.REQUEST_DURATION, duration_s, facts.method, facts.route, facts.status)
+
+    def _log_requests(self, requests: Sequence[RequestFacts]) -> None:
+        for facts in requests:
+            duration_s = (facts.ended_ns - facts.started_ns) / 1e9
+            record = logs_pb2.LogRecord()
+            record.CopyFrom(self._access_record(facts))
+            record.time_unix_nano = record.observed_time_unix_nano = facts.ended_ns
+            record.trace_id = facts.trace_id.to_bytes(16)
+            record.span_id = facts.span_id.to_bytes(8)
+            record.attributes[0].value.double_value = duration_s
+            if facts.code:
+                record.attributes.extend(key_values([("error.code", facts.code)]))
+            self._records.append(record)
+            self._lines.append(_access_line(facts, duration_s))
+
+    def _access_record(self, facts: RequestFacts) -> logs_pb2.LogRecord:
+        """The record that all requests alike share; making it anew for each would cost most of a log line's time."""
+        key = (facts.method, facts.route, facts.status)
+        record = self._access_records.get(key)
+        if record is None:
+            fields: dict[str, str | int | float] = {
+                "duration": 0.0,
+                "http.request.method": facts.method,
+                "http.route": facts.route,
+                "http.response.status_code": facts.status,
+            }
+            record = _record(0, "ERROR" if facts.status >= 500 else "INFO", "request", fields)
+            self._access_records[key] = record
+        return record
+
+    def _trace(self, requests: Sequence[RequestFacts]) -> None:
+        kept = [facts for facts in requests if _is_kept(facts)][:TRACES_PER_FLUSH_MAX]
+        commits: dict[int, list[RequestFacts]] = {}
+        for facts in kept:
+            self._spans.extend(_request_spans(facts))
+            if facts.commit is not None:
+                commits.setdefault(id(facts.commit), []).append(facts)
+        self._spans.extend(_commit_span(together) for together in commits.values())
+
+    def _send_logs(self) -> None:
+        if self._lines:
+            self._exporter.write(msgspec.json.Encoder().encode_lines(self._lines), len(self._lines))
+            self._lines = []
+        if self._records:
+            request = ExportLogsServiceRequest()
+            request.resource_logs.add(resource=self._resource).scope_logs.add(scope=_SCOPE, log_records=self._records)
+            self._exporter.send("logs", request, len(self._records))
+            self._records = []
+
+    def _send_spans(self) -> None:
+        if self._spans:
+            request = ExportTraceServiceRequest()
+            request.resource_spans.add(resource=self._resource).scope_spans.add(scope=_SCOPE, spans=self._spans)
+            self._exporter.send("traces", request, len(self._spans))
+            self._spans = []
+
+    def _observe_process(self) -> None:
+        times = self._process.cpu_times()
+        self.metrics.set(metrics.PROCESS_CPU, times.user, "user")
+        self.metrics.set(metrics.PROCESS_CPU, times.system, "system")
+        self.metrics.set(metrics.PROCESS_MEMORY, self._process.memory_info().rss)
+
+    def _dropped(self, signal: str, items: int) -> None:
+        self.metrics.add(metrics.TELEMETRY_DROPPED, items, signal)
+
+
+def resource(settings: Settings, instance: str) -> Resource:
+    """Who speaks (OpenTelemetry semantic conventions, "Service" and "Deployment"). OTEL_RESOURCE_ATTRIBUTES go before ours."""
+    attributes: dict[str, str | int | float] = {
+        "service.name": settings.otel_service_name,
+        "service.namespace": "gamepulse",
+        "service.version": __version__,
+        "service.instance.id": instance,
+        "deployment.environment.name": settings.environment,
+        "process.runtime.version": platform.python_version(),
+        "process.pid": os.getpid(),
+    }
+    for pair in filter(None, settings.otel_resource_attributes.split(",")):
+        key, _, value = pair.partition("=")
+        attributes[key.strip()] = value.strip()
+    return Resource(attributes=key_values(attributes.items()))
+
+
+def _is_kept(facts: RequestFacts) -> bool:
+    return facts.sampled or facts.status >= 500 or facts.ended_ns - facts.started_ns > SLOW_S * 1e9
+
+
+def _request_spans(facts: RequestFacts) -> list[trace_pb2.Span]:
+    name = f"{facts.method} {facts.route}"
+    fields: dict[str, str | int | float] = {
+        "http.request.method": facts.method,
+        "http.route": facts.route,
+        "http.response.status_code": facts.status,
+    }
+    if facts.code:
+        fields["error.type"] = facts.code
+    span = _span(name, facts.trace_id, facts.span_id, facts.parent_span_id, facts.started_ns, facts.ended_ns, fields)
+    span.kind = trace_pb2.Span.SPAN_KIND_SERVER
+    if facts.status >= 500:
+        span.status.code = trace_pb2.Status.STATUS_CODE_ERROR
+    spans = [span]
+    if facts.received_ns:
+        child = random.getrandbits(64)
+        spans.append(_span("receive", facts.trace_id, child, facts.span_id, facts.started_ns, facts.received_ns, {}))
+        accept = _span(
+            "accept", facts.trace_id, facts.accept_span_id, facts.span_id, facts.received_ns, facts.ended_ns,
+            {"gamepulse.reports": facts.reports},
+        )  # fmt: skip
+        spans.append(accept)
+    return spans
+
+
+def _commit_span(together: Sequence[RequestFacts]) -> trace_pb2.Span:
+    """The span of one commit, linked to the traced batches that it stored."""
+    commit = together[0].commit
+    assert commit is not None
+    first = next((facts for facts in together if facts.trace_id == commit.trace_id), together[0])
+    span = _span(
+        "commit", first.trace_id, commit.span_id, first.accept_span_id, commit.started_ns, commit.ended_ns,
+        {"gamepulse.batches": commit.batches, "gamepulse.reports": commit.reports, "db.system.name": "postgresql"},
+    )  # fmt: skip
+    span.kind = trace_pb2.Span.SPAN_KIND_CLIENT
+    for facts in together[:LINKS_MAX]:
+        span.links.add(trace_id=facts.trace_id.to_bytes(16), span_id=facts.accept_span_id.to_bytes(8))
+    return span
+
+
+def _span(
+    name: str, trace_id: int, span_id: int, parent: int, started_ns: int, ended_ns: int, fields: dict[str, str | int | float]
+) -> trace_pb2.Span:
+    return trace_pb2.Span(
+        name=name,
+        kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
+        trace_id=trace_id.to_bytes(16),
+        span_id=span_id.to_bytes(8),
+        parent_span_id=parent.to_bytes(8) if parent else b"",
+        start_time_unix_nano=started_ns,
+        end_time_unix_nano=ended_ns,
+        attributes=key_values(fields.items()),
+    )
+
+
+def _record(time_ns: int, level: str, event: str, fields: dict[str, str | int | float]) -> logs_pb2.LogRecord:
+    record = logs_pb2.LogRecord(
+        time_unix_nano=time_ns,
+        observed_time_unix_nano=time_ns,
+        severity_text=level,
+        severity_number=getattr(logs_pb2, f"SEVERITY_NUMBER_{level}"),
+        attributes=key_values(fields.items()),
+    )
+    record.body.string_value = event
+    return record
+
+
+def _access_line(facts: RequestFacts, duration_s: float) -> dict[str, object]:
+    line: dict[str, object] = {
+        "time": _rfc3339(facts.ended_ns),
+        "level": "error" if facts.status >= 500 else "info",
+        "event": "request",
+        "method": facts.method,
+        "route": facts.route,
+        "status": facts.status,
+        "duration_ms": round(duration_s * 1e3, 3),
+        "trace_id": facts.trace,
+    }
+    if facts.code:
+        line["code"] = facts.code
+    return line
+
+
+def _rfc3339(time_ns: int) -> str:
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest // 1_000_000:03d}Z"
+
+
+def _parse_traceparent(header: str) -> tuple[int, int, bool]:
+    """Trace id, span id and the sampled flag; zeros when the header is not one."""
+    parts = header.split("-")
+    if len(parts) < 4 or len(parts[1]) != 32 or len(parts[2]) != 16 or parts[0] == "ff":
+        return 0, 0, False
+    try:
+        return int(parts[1], 16), int(parts[2], 16), bool(int(parts[3][:2], 16) & 1)
+    except ValueError:
+        return 0, 0, False

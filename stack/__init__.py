@@ -1,0 +1,1 @@
+"""Runs all of GamePulse on one machine, without containers."""

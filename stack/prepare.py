@@ -1,0 +1,76 @@
+"""What has to be in place before the first program starts: folders, free ports, Prometheus's files."""
+
+import json
+import socket
+from collections.abc import Iterable
+
+import psutil
+
+from stack.components import OBSERVABILITY, Component
+from stack.settings import LISTEN, Problem, Settings
+
+FOLDERS = ("logs", "valkey", "prometheus", "alertmanager", "loki", "jaeger", "collector", "grafana")
+SCRAPED = {
+    "collector": "collector-metrics",
+    "prometheus": "prometheus",
+    "alertmanager": "alertmanager",
+    "loki": "loki",
+    "jaeger": "jaeger-metrics",
+}
+
+
+def make_folders(settings: Settings) -> None:
+    for folder in FOLDERS:
+        (settings.home / folder).mkdir(parents=True, exist_ok=True)
+
+
+def check_ports(settings: Settings, components: Iterable[Component]) -> None:
+    """Raise Problem when somebody else listens on a port that we need."""
+    ports = {port: component.name for component in components for port in component.ports}
+    taken = [name for name in ports if not _is_free(settings.port(name))]
+    if taken:
+        lines = [
+            f"port {settings.port(name)}, for {ports[name]}, is in use{_by(settings.port(name))}" for name in taken
+        ]
+        advice = f"Stop that, or move all ports: make up GAMEPULSE_PORT_OFFSET={settings.port_offset + 1000}"
+        raise Problem("\n".join([*lines, advice]))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else connections just closed would count
+        try:
+            listener.bind((LISTEN, port))
+        except OSError:
+            return False
+    return True
+
+
+def _by(port: int) -> str:
+    """Say who listens, when the system lets us see it."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            local = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and local and local.port == port and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except psutil.Error:
+        pass
+    return ""
+
+
+def render_prometheus(settings: Settings) -> None:
+    """Lay out Prometheus's folder: its files as they are in observability/, and beside them what they point to."""
+    folder = settings.home / "config" / "prometheus"
+    for name in ("prometheus.yml", "rules"):
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(OBSERVABILITY / "prometheus" / name)
+    targets = [{"targets": [settings.address(port)], "labels": {"job": name}} for name, port in SCRAPED.items()]
+    for name, content in (
+        ("targets/stack.json", targets),
+        ("alertmanagers/local.json", [{"targets": [settings.address("alertmanager")]}]),
+    ):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content, indent=2))

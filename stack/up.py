@@ -1,0 +1,191 @@
+"""`make up`: starts what does not run yet, in order, says where everything is, and stays until it is told to stop."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from types import FrameType
+
+from stack import postgres
+from stack.components import Component, gamepulse_command, grafana_component, service_environment, stack_components
+from stack.down import stop_orphans, take_down
+from stack.grafana import MISSING, find_grafana
+from stack.keys import Keys, load_keys
+from stack.lock import only_one
+from stack.prepare import check_ports, make_folders, render_prometheus
+from stack.programs import BUILD_LIMIT_S, ensure_program
+from stack.record import say_urls, write_stack_file
+from stack.settings import CHECKOUT, Problem, Settings
+from stack.supervise import AWAY, Process, Supervisor
+
+STEP_LIMIT_S = 120
+WATCH_EVERY_S = 2
+
+
+def bring_up(settings: Settings) -> None:
+    """Start the stack; return once every component is ready. Raises Problem with the reason and the last log lines.
+
+    In the foreground (not settings.detach) it then waits for Ctrl-C and takes the stack down again. Whoever started
+    the supervisor also ends it when the start fails; `make up` on a running stack only adds what is missing.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    supervisor = Supervisor(settings)
+    mine = False
+    try:
+        make_folders(settings)
+        with only_one(settings.home / "up.lock", "Another `make up` is starting this stack: waiting", BUILD_LIMIT_S):
+            mine = not supervisor.is_alive()
+            _start(settings, supervisor, load_keys(settings.home))
+        if mine and not settings.detach:
+            print("Ctrl-C stops everything.", flush=True)
+            _watch(supervisor)
+    except KeyboardInterrupt:
+        if mine:
+            take_down(settings)
+    except AWAY as error:
+        raise Problem(f"the stack was stopped while it started ({error})") from None
+    except BaseException:
+        if mine:
+            take_down(settings)
+        raise
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _start(settings: Settings, supervisor: Supervisor, keys: Keys) -> None:
+    began = time.monotonic()
+    every = stack_components(settings, keys)
+    wanted = {component.name: component for component in every if settings.demo or component.name != "demo"}
+    before = _launch(settings, supervisor, keys, every)
+    _start_service(settings, supervisor, keys, wanted)
+    _start_telemetry(settings, supervisor, wanted)
+    _start_grafana(settings, supervisor, every, wanted)
+    for component in wanted.values():
+        _wait(supervisor, component)
+    write_stack_file(settings)
+    took = f"Everything is up after {time.monotonic() - began:.0f} s:"
+    print("Already up:" if set(wanted) <= before else took, flush=True)
+    say_urls(settings)
+
+
+def _launch(settings: Settings, supervisor: Supervisor, keys: Keys, components: list[Component]) -> set[str]:
+    """Start supervisord if it is not there; return the names of what runs already."""
+    if supervisor.is_alive():
+        _check_same_ports(settings)
+        return {process.name for process in supervisor.processes().values() if process.runs}
+    stop_orphans(settings)
+    check_ports(settings, components)
+    render_prometheus(settings)
+    postgres.prepare_data(settings, keys)
+    supervisor.launch(component.supervised for component in components)
+    return set()
+
+
+def _check_same_ports(settings: Settings) -> None:
+    if settings.stack_file.exists():
+        running = json.loads(settings.stack_file.read_text())["urls"]["gamepulse"]
+        if running != settings.url("gamepulse"):
+            raise Problem(f"the stack in {settings.home} runs with other ports ({running}): `make down` first")
+
+
+def _start_service(settings: Settings, supervisor: Supervisor, keys: Keys, wanted: dict[str, Component]) -> None:
+    """Database and cache, then the service on a migrated database with the demo game in it, then its players."""
+    for name in ("postgres", "valkey"):
+        supervisor.start(name)
+    for name in ("postgres", "valkey"):
+        _wait(supervisor, wanted[name])
+    postgres.create_database(settings, keys)
+    if not supervisor.runs("gamepulse"):
+        environment = service_environment(settings, keys)
+        _step("migrate", environment)
+        _step("demo", environment, json.dumps({"ingest_key": keys.ingest_key, "server_key": keys.server_key}))
+        supervisor.start("gamepulse")
+    _wait(supervisor, wanted["gamepulse"])
+    write_stack_file(settings)
+    print(f"GamePulse is up: {settings.url('gamepulse')}", flush=True)
+    if "demo" in wanted:
+        supervisor.start("demo")
+
+
+def _start_telemetry(settings: Settings, supervisor: Supervisor, wanted: dict[str, Component]) -> None:
+    """Each program as soon as it is built. The Collector is the first and queues until its stores are there."""
+    for component in wanted.values():
+        if component.builds:
+            ensure_program(settings, component.builds)
+            supervisor.start(component.name)
+
+
+def _start_grafana(
+    settings: Settings, supervisor: Supervisor, every: list[Component], wanted: dict[str, Component]
+) -> None:
+    """Last, because its image may have to be pulled; supervisord learns of it only now."""
+    if supervisor.runs("grafana"):
+        return
+    found = find_grafana(settings)
+    if found is None:
+        print(MISSING, flush=True)
+        return
+    wanted["grafana"] = grafana_component(settings, found)
+    check_ports(settings, [wanted["grafana"]])
+    supervisor.add([component.supervised for component in (*every, wanted["grafana"])])
+    supervisor.start("grafana")
+
+
+def _step(name: str, environment: dict[str, str], stdin: str = "") -> None:
+    """Run `gamepulse NAME` to its end."""
+    done = subprocess.run(
+        gamepulse_command(name),
+        input=stdin,
+        env=os.environ | environment,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=STEP_LIMIT_S,
+        check=False,
+    )
+    if done.returncode:
+        last = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+        raise Problem(f"`gamepulse {name}` failed:\n{last}")
+
+
+def _wait(supervisor: Supervisor, component: Component) -> None:
+    """Wait until a component runs and says that it is ready. Raises Problem with its last lines when it does not."""
+    deadline = time.monotonic() + component.ready_seconds
+    while True:
+        process = supervisor.processes().get(component.name)
+        if process is None:
+            raise Problem("the stack was stopped while it started")
+        why = f"it is {process.state} {process.error}".strip() if process.state != "RUNNING" else component.ready()
+        if not why:
+            return
+        if process.state == "FATAL" or time.monotonic() > deadline:
+            tail = supervisor.tail(component.name)
+            raise Problem(
+                f"{component.name} is not ready after {component.ready_seconds} s: {why}\n"
+                f"The last lines of {supervisor.settings.logs / component.name}.log:\n{tail}"
+            )
+        time.sleep(0.2)
+
+
+def _watch(supervisor: Supervisor) -> None:
+    """Say what dies and comes back, until the stack is stopped from elsewhere or Ctrl-C comes."""
+    known = supervisor.processes()
+    while now := supervisor.processes():
+        for name, process in now.items():
+            _say_change(supervisor, known.get(name), process)
+        known = now
+        time.sleep(WATCH_EVERY_S)
+    print("Stopped.", flush=True)
+
+
+def _say_change(supervisor: Supervisor, before: Process | None, now: Process) -> None:
+    if before is None or before == now:
+        return
+    if now.state == "RUNNING" and now.pid != before.pid:
+        print(f"{now.name} was restarted (pid {now.pid})", flush=True)
+    if now.state in ("FATAL", "EXITED") and now.state != before.state:
+        print(f"{now.name} is {now.state}; its last lines:\n{supervisor.tail(now.name, 5)}", flush=True)

@@ -1,0 +1,85 @@
+"""How a stack is described before anything of it runs."""
+
+import configparser
+import re
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from stack.components import OBSERVABILITY, stack_components
+from stack.keys import load_keys
+from stack.lock import only_one
+from stack.prepare import check_ports
+from stack.programs import PROGRAMS, cache_key
+from stack.settings import PORTS, Problem, Settings, read_settings
+from stack.supervise import Supervised, render
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, cache=tmp_path / "cache", port_offset=20_000)
+
+
+def test_offset_moves_every_listener_and_none_meets_another() -> None:
+    moved = read_settings({"GAMEPULSE_PORT_OFFSET": "1000", "HOME": "/nowhere"})
+    assert {moved.port(name) for name in PORTS} == {port + 1000 for port in PORTS.values()}
+    assert len(set(PORTS.values())) == len(PORTS)
+
+
+@pytest.mark.parametrize("offset", ["many", "60000", "-5000"])
+def test_impossible_offset_is_refused(offset: str) -> None:
+    with pytest.raises(Problem, match="GAMEPULSE_PORT_OFFSET"):
+        read_settings({"GAMEPULSE_PORT_OFFSET": offset})
+
+
+def test_cache_key_follows_pins_flags_and_toolchain(tmp_path: Path) -> None:
+    (tmp_path / "go.sum").write_text("one")
+    program = PROGRAMS["loki"]
+    keys = {cache_key(program, tmp_path, "1.26.8"), cache_key(program, tmp_path, "1.27.3")}
+    keys.add(cache_key(PROGRAMS["jaeger"], tmp_path, "1.26.8"))
+    (tmp_path / "go.sum").write_text("two")
+    keys.add(cache_key(program, tmp_path, "1.26.8"))
+    assert len(keys) == 4
+
+
+def test_taken_port_is_named_with_a_way_out(settings: Settings) -> None:
+    components = [c for c in stack_components(settings, load_keys(settings.home)) if c.name == "loki"]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", settings.port("loki")))
+        listener.listen()
+        with pytest.raises(Problem, match=rf"port {settings.port('loki')}, for loki, .*\n.*GAMEPULSE_PORT_OFFSET="):
+            check_ports(settings, components)
+    check_ports(settings, components)
+
+
+def test_keys_are_made_once_and_read_by_their_owner_only(tmp_path: Path) -> None:
+    keys = load_keys(tmp_path)
+    assert load_keys(tmp_path) == keys
+    assert stat.S_IMODE((tmp_path / "keys.json").stat().st_mode) == 0o600
+
+
+def test_supervisord_takes_words_literally(settings: Settings) -> None:
+    parser = configparser.RawConfigParser()
+    parser.read_string(render(settings, [Supervised("x", ["run", "100%", "a b"], {"URL": "a,b=c%d"})]))
+    assert parser["program:x"]["command"] == '"run" "100%%" "a b"'
+    assert 'URL="a,b=c%%d"' in parser["program:x"]["environment"]
+    with pytest.raises(Problem):
+        render(settings, [Supervised("x", ['quote"'])])
+
+
+@pytest.mark.parametrize("name", ["collector", "loki", "jaeger"])
+def test_every_variable_of_a_configuration_is_set_natively(settings: Settings, name: str) -> None:
+    component = next(c for c in stack_components(settings, load_keys(settings.home)) if c.name == name)
+    text = "".join(path.read_text() for path in (OBSERVABILITY / name).glob("*.yaml"))
+    assert set(re.findall(r"\$\{(?:env:)?(\w+):-", text)) - {"COLLECTOR_MEMORY_MIB"} == set(component.environment)
+
+
+def test_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    with (
+        only_one(tmp_path / "lock", "waiting", 1),
+        pytest.raises(Problem, match="waiting"),
+        only_one(tmp_path / "lock", "waiting", 0.1),
+    ):
+        pass
