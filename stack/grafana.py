@@ -13,8 +13,7 @@ IMAGE = "grafana/grafana:12.3.0"
 PULL_LIMIT_S = 300
 PROVISIONING = CHECKOUT / "observability" / "grafana" / "provisioning"
 MISSING = (
-    "Grafana is left out: there is no `grafana` on the PATH or at GRAFANA_HOME, "
-    "and no container engine that has or gets its image."
+    "Grafana is left out: there is no `grafana` on the PATH or at GRAFANA_HOME, and no container engine that has or gets its image."
 )
 
 

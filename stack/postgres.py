@@ -77,7 +77,7 @@ def prepare_data(settings: Settings, keys: Keys) -> None:
     if not (folder / "PG_VERSION").exists():
         _initialise(folder, keys, user)
     text = CONFIGURATION.format(listen=LISTEN, port=settings.port("postgres"))
-    (folder / "postgresql.auto.conf").unlink(missing_ok=True)  # what somebody tried once must not outlive a restart
+    (folder / "postgresql.auto.conf").write_text("")  # what somebody tried once must not outlive a restart
     (folder / "gamepulse.conf").write_text(text)
     (folder / "gamepulse.conf").chmod(0o644)
     include = "include 'gamepulse.conf'\n"
@@ -125,9 +125,7 @@ def _sql(settings: Settings, keys: Keys, statement: str) -> str:
     return _run([str(BINARIES / "psql"), *arguments], "psql failed", stdin=statement, environ=environ)
 
 
-def _run(
-    command: list[str], what: str, *, user: str | None = None, stdin: str = "", environ: dict[str, str] | None = None
-) -> str:
+def _run(command: list[str], what: str, *, user: str | None = None, stdin: str = "", environ: dict[str, str] | None = None) -> str:
     done = subprocess.run(
         command,
         input=stdin,

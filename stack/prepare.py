@@ -29,9 +29,7 @@ def check_ports(settings: Settings, components: Iterable[Component]) -> None:
     ports = {port: component.name for component in components for port in component.ports}
     taken = [name for name in ports if not _is_free(settings.port(name))]
     if taken:
-        lines = [
-            f"port {settings.port(name)}, for {ports[name]}, is in use{_by(settings.port(name))}" for name in taken
-        ]
+        lines = [f"port {settings.port(name)}, for {ports[name]}, is in use{_by(settings.port(name))}" for name in taken]
         advice = f"Stop that, or move all ports: make up GAMEPULSE_PORT_OFFSET={settings.port_offset + 1000}"
         raise Problem("\n".join([*lines, advice]))
 

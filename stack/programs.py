@@ -115,9 +115,7 @@ def _run(program: Program, command: list[str], source: Path, started: float, out
     """Run one build in a process group of its own, so that giving up stops the compilers too."""
     # CGO_ENABLED=0: no C compiler needed, and the binaries run in an empty image as well.
     environ = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOTOOLCHAIN": "local", "GOWORK": "off"}
-    process = subprocess.Popen(
-        command, cwd=source, env=os.environ | environ, stdout=output, stderr=output, start_new_session=True
-    )
+    process = subprocess.Popen(command, cwd=source, env=os.environ | environ, stdout=output, stderr=output, start_new_session=True)
     try:
         while process.poll() is None:
             _report(program, time.monotonic() - started, _expected(cache, program))

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TextIO
 
-from supervisor import childutils  # type: ignore[import-untyped]
+from supervisor import childutils
 
 from stack.keys import load_keys, write_private
 from stack.postgres import database_url

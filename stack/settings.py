@@ -61,8 +61,7 @@ class Settings:
         path = self.home / "supervisor.sock"
         if len(os.fsencode(path)) > 95:  # supervisord binds a longer, temporary name first
             raise Problem(
-                f"the path of GAMEPULSE_HOME is too long for a unix socket: {self.home}\n"
-                "Set GAMEPULSE_HOME to a shorter one."
+                f"the path of GAMEPULSE_HOME is too long for a unix socket: {self.home}\nSet GAMEPULSE_HOME to a shorter one."
             )
         return path
 

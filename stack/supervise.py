@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
 
 from stack.keys import write_private
 from stack.settings import CHECKOUT, Problem, Settings
@@ -103,8 +104,12 @@ class Supervisor:
 
     def start(self, name: str) -> None:
         """Start a program, unless it runs. It may still fail: who starts it waits for its health."""
-        with suppress(xmlrpc.client.Fault):  # ALREADY_STARTED, or a failure that the health check reports better
+        try:
             self._rpc.supervisor.startProcess(name, False)
+        except xmlrpc.client.Fault:
+            return  # ALREADY_STARTED, or a failure that the health check reports better
+        except AWAY:
+            raise Problem(f"{name} could not be started: the stack was stopped meanwhile") from None
 
     def stop(self, name: str) -> None:
         """Stop a program and wait until it is gone: SIGTERM, its time, SIGKILL."""
@@ -112,14 +117,14 @@ class Supervisor:
             self._rpc.supervisor.stopProcess(name, True)
 
     def shutdown(self, limit_s: float = RPC_LIMIT_S) -> None:
-        """End supervisord itself; what still runs is stopped with it."""
-        with suppress(*AWAY, xmlrpc.client.Fault):
+        """End supervisord itself and wait until it is gone; what still runs is stopped with it."""
+        with suppress(*AWAY, xmlrpc.client.Fault, psutil.NoSuchProcess):
+            process = psutil.Process(int(str(self._rpc.supervisor.getPID())))
             self._rpc.supervisor.shutdown()
-        deadline = time.monotonic() + limit_s
-        while self.is_alive():
-            if time.monotonic() > deadline:
-                raise Problem(f"supervisord did not end within {limit_s:.0f} s")
-            time.sleep(0.1)
+            try:
+                process.wait(limit_s)
+            except psutil.TimeoutExpired:
+                raise Problem(f"supervisord did not end within {limit_s:.0f} s") from None
 
     def tail(self, name: str, lines: int = 15) -> str:
         """Return the last lines of a program's log."""

@@ -17,7 +17,7 @@ from stack.prepare import check_ports, make_folders, render_prometheus
 from stack.programs import BUILD_LIMIT_S, ensure_program
 from stack.record import say_urls, write_stack_file
 from stack.settings import CHECKOUT, Problem, Settings
-from stack.supervise import AWAY, Process, Supervisor
+from stack.supervise import Process, Supervisor
 
 STEP_LIMIT_S = 120
 WATCH_EVERY_S = 2
@@ -29,7 +29,7 @@ def bring_up(settings: Settings) -> None:
     In the foreground (not settings.detach) it then waits for Ctrl-C and takes the stack down again. Whoever started
     the supervisor also ends it when the start fails; `make up` on a running stack only adds what is missing.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGINT too: a script's `&` ignores it
         signal.signal(number, _interrupt)
     supervisor = Supervisor(settings)
     mine = False
@@ -38,18 +38,15 @@ def bring_up(settings: Settings) -> None:
         with only_one(settings.home / "up.lock", "Another `make up` is starting this stack: waiting", BUILD_LIMIT_S):
             mine = not supervisor.is_alive()
             _start(settings, supervisor, load_keys(settings.home))
-        if mine and not settings.detach:
-            print("Ctrl-C stops everything.", flush=True)
-            _watch(supervisor)
-    except KeyboardInterrupt:
+    except BaseException as error:
         if mine:
             take_down(settings)
-    except AWAY as error:
-        raise Problem(f"the stack was stopped while it started ({error})") from None
-    except BaseException:
-        if mine:
-            take_down(settings)
+        if isinstance(error, KeyboardInterrupt):
+            raise Problem("Interrupted.") from None
         raise
+    if mine and not settings.detach:
+        print("Ctrl-C stops everything.", flush=True)
+        _watch(settings, supervisor)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -119,9 +116,7 @@ def _start_telemetry(settings: Settings, supervisor: Supervisor, wanted: dict[st
             supervisor.start(component.name)
 
 
-def _start_grafana(
-    settings: Settings, supervisor: Supervisor, every: list[Component], wanted: dict[str, Component]
-) -> None:
+def _start_grafana(settings: Settings, supervisor: Supervisor, every: list[Component], wanted: dict[str, Component]) -> None:
     """Last, because its image may have to be pulled; supervisord learns of it only now."""
     if supervisor.runs("grafana"):
         return
@@ -171,15 +166,19 @@ def _wait(supervisor: Supervisor, component: Component) -> None:
         time.sleep(0.2)
 
 
-def _watch(supervisor: Supervisor) -> None:
+def _watch(settings: Settings, supervisor: Supervisor) -> None:
     """Say what dies and comes back, until the stack is stopped from elsewhere or Ctrl-C comes."""
     known = supervisor.processes()
-    while now := supervisor.processes():
-        for name, process in now.items():
-            _say_change(supervisor, known.get(name), process)
-        known = now
-        time.sleep(WATCH_EVERY_S)
-    print("Stopped.", flush=True)
+    try:
+        while now := supervisor.processes():
+            for name, process in now.items():
+                _say_change(supervisor, known.get(name), process)
+            known = now
+            time.sleep(WATCH_EVERY_S)
+    except KeyboardInterrupt:
+        take_down(settings)
+    else:
+        print("Stopped from elsewhere.", flush=True)
 
 
 def _say_change(supervisor: Supervisor, before: Process | None, now: Process) -> None:

@@ -89,6 +89,9 @@ class Aggregator:
                 await self._pause(RETRY_AFTER_S)
             finally:
                 self._led.clear()
+
+    async def close(self) -> None:
+        """Close what is not PostgreSQL's."""
         await self._valkey.aclose()
 
     async def _session(self) -> None:
@@ -385,4 +388,5 @@ async def main(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, aggregator.stop)
     await aggregator.run()
+    await aggregator.close()
     await telemetry.close()

@@ -224,7 +224,7 @@ class _Sifted:
 
     def __init__(self) -> None:
         self.rejected: list[Rejection] = []
-        self.spoiled: list[object] = []
+        self.spoiled: list[str] = []
         self.positions: dict[str, list[int]] = {}
 
     def items[T](self, raws: Sequence[Raw], decoder: msgspec.json.Decoder[T], pointer: str) -> list[T]:
@@ -237,10 +237,18 @@ class _Sifted:
             except msgspec.ValidationError as error:
                 at, code = explain(error)
                 self.rejected.append(Rejection(f"{pointer}/{index}{at}", index, code))
-                self.spoiled.append(msgspec.json.decode(raw))
+                self.spoiled.append(_content(raw))
         if len(good) < len(raws):
             self.positions[pointer] = positions
         return good
+
+
+def _content(raw: Raw) -> str:
+    """What an item says, however it is spaced; for the fingerprint only."""
+    try:
+        return repr(msgspec.json.decode(raw))
+    except msgspec.ValidationError:  # a number beyond all types
+        return repr(bytes(raw))
 
 
 def _decode_loosely(body: bytes, sifted: _Sifted) -> Batch:
@@ -300,7 +308,7 @@ def _session_of(rejection: Rejection) -> int:
     return int(rejection.pointer.split("/")[2]) if rejection.pointer.startswith("/sessions/") else 0
 
 
-def _fingerprint(batch: Batch, spoiled: list[object]) -> int:
+def _fingerprint(batch: Batch, spoiled: list[str]) -> int:
     """64 bits of the decoded content without sent_at and key: the same for every sending of the same batch."""
     sent_at, key = batch.sent_at, batch.key
     batch.sent_at, batch.key = 0, None

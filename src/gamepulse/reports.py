@@ -60,6 +60,9 @@ class Ingest:
             await self._send(send, facts, 202, _answer_encoder.encode(answer), [*_CORS, (b"content-type", b"application/json")])
         except errors.Problem as problem:
             await self._refuse(send, facts, problem)
+        except Exception as error:  # noqa: BLE001 — a fault of ours; it is logged, answered, and the worker goes on
+            self._telemetry.failed("request failed", error)
+            await self._refuse(send, facts, errors.Problem("internal", "Something went wrong on our side."))
         finally:
             self._telemetry.end(facts)
 

@@ -26,15 +26,16 @@ SECURITY_HEADERS = {
 }
 _DOCS_POLICY = SECURITY_HEADERS["content-security-policy"] + "; img-src 'self' data:"
 
-type GameName = Annotated[str, Parameter(description="The game's slug", max_length=64)]
-type GroupBy = Annotated[
+# Plain assignments: the framework does not look into `type` aliases.
+GameName = Annotated[str, Parameter(description="The game's slug", max_length=64)]
+GroupBy = Annotated[
     str, Parameter(query="group_by", description="Comma-separated dimensions that are rolled up together", max_length=200)
 ]
-type From = Annotated[datetime | None, Parameter(query="from", description="RFC 3339; default: an hour before `to`")]
-type To = Annotated[datetime | None, Parameter(description="RFC 3339; default: now")]
-type Limit = Annotated[int, Parameter(ge=1, le=quality.GROUPS_MAX)]
-type Order = Literal["count", "sessions", "bad_sessions"]
-type Step = Literal["1m", "5m", "10m", "30m", "1h", "6h", "1d"]
+From = Annotated[datetime | None, Parameter(query="from", description="RFC 3339; default: an hour before `to`")]
+To = Annotated[datetime | None, Parameter(description="RFC 3339; default: now")]
+Limit = Annotated[int, Parameter(ge=1, le=quality.GROUPS_MAX)]
+Order = Literal["count", "sessions", "bad_sessions"]
+Step = Literal["1m", "5m", "10m", "30m", "1h", "6h", "1d"]
 
 
 class Reader(Struct):

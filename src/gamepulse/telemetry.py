@@ -9,7 +9,9 @@ import os
 import platform
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePath
 from uuid import uuid4
 
 import msgspec
@@ -33,6 +35,7 @@ SLOW_S = 0.25
 """A request that took longer is always traced."""
 TRACES_PER_FLUSH_MAX = 200
 LINKS_MAX = 64
+STACK_FRAMES_MAX = 8
 REQUESTS_NOTED_MAX = 100_000
 CLOSE_TIMEOUT_S = 2.0
 _SCOPE = InstrumentationScope(name="gamepulse", version=__version__)
@@ -139,8 +142,10 @@ class Telemetry:
         self.metrics.record(metrics.COMMIT_DURATION, (facts.ended_ns - facts.started_ns) / 1e9, "ok")
 
     def failed(self, event: str, error: BaseException) -> None:
-        """Something went wrong that a person should know of. Only the error's kind is told: its text may hold what was sent."""
-        self.log("ERROR", event, {"error.type": type(error).__qualname__})
+        """Something went wrong that a person should know of. Kind and place are told, not the text: it may hold what was sent."""
+        frames = traceback.extract_tb(error.__traceback__)[-STACK_FRAMES_MAX:]
+        stack = " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+        self.log("ERROR", event, {"error.type": type(error).__qualname__, "error.stack": stack})
 
     def log(self, level: str, event: str, fields: dict[str, str | int | float] | None = None) -> None:
         """One event for people. `fields` must hold no personal data."""

@@ -1,7 +1,7 @@
 -- name: horizon
 -- All transactions below `horizon` have ended; order of ids is not order of commits, so no row at or above it may be read yet.
 SELECT pg_snapshot_xmin(now.snapshot)::text::bigint AS horizon, pg_snapshot_xmax(now.snapshot)::text::bigint AS next_xid,
-    clock_timestamp() AS at, upto::text::bigint AS upto, as_of, totals_since
+    now() AS at, upto::text::bigint AS upto, as_of, totals_since
 FROM watermark, (SELECT pg_current_snapshot() AS snapshot) AS now
 WHERE shard = $1
 

