@@ -117,9 +117,7 @@ def check_stored(statement: str | None, port: int, answered: int) -> None:
 def otlp_sink(port: int) -> Iterator[tuple[psutil.Process, dict[str, int]]]:
     """The sink's process, and its counts: filled in when it has ended."""
     counts: dict[str, int] = {}
-    sink = psutil.Popen(
-        [sys.executable, "-m", "bench.sink", str(port)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    sink = psutil.Popen([sys.executable, "-m", "bench.sink", str(port)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         yield sink, counts
     finally:

@@ -10,9 +10,7 @@ import psutil
 
 from stack.postgres import BINARIES, let_through, unprivileged_user
 
-DURABLE = (
-    "SELECT string_agg(setting, ' ') FROM pg_settings WHERE name IN ('fsync','full_page_writes','synchronous_commit')"
-)
+DURABLE = "SELECT string_agg(setting, ' ') FROM pg_settings WHERE name IN ('fsync','full_page_writes','synchronous_commit')"
 # Not a superuser: row-level security binds its roles.
 OWNER = "CREATE ROLE bench LOGIN CREATEROLE CREATEDB"
 DATABASE = "CREATE DATABASE bench OWNER bench"

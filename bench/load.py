@@ -52,9 +52,7 @@ def body() -> str:
     batch = next(batch for batch in file_batches("mobile", uuid.UUID(int=0)) if batch.report_count >= REPORTS)
     now = time.time_ns() // 1_000_000
     session = msgspec.to_builtins(batch.sessions[0])
-    session["reports"] = [
-        one | {"at": now - (REPORTS - number) * 250} for number, one in enumerate(session["reports"][:REPORTS])
-    ]
+    session["reports"] = [one | {"at": now - (REPORTS - number) * 250} for number, one in enumerate(session["reports"][:REPORTS])]
     head = {"batch_id": "@BATCH@", "session": "@SESSION@", "game": "demo", "sent_at": now}
     return msgspec.json.encode(head | {name: session[name] for name in session if name != "session"}).decode()
 

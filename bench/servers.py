@@ -114,9 +114,7 @@ SERVERS = {
         fastapi_traced_environment,
         "SELECT count(*) FROM report",
     ),
-    "fastapi": Server(
-        "the same without OpenTelemetry", fastapi_command, fastapi_environment, "SELECT count(*) FROM report"
-    ),
+    "fastapi": Server("the same without OpenTelemetry", fastapi_command, fastapi_environment, "SELECT count(*) FROM report"),
     "nothing": Server(
         "answers 202 without a look at the body: the ceiling of the load generator", nothing_command, lambda around: {}
     ),
@@ -130,9 +128,7 @@ def running(server: Server, around: Surroundings, log: Path) -> Iterator[psutil.
     environment = inherited | {"PYTHONPATH": str(ROOT)} | server.environment(around)
     server.prepare(around, environment)
     with log.open("wb") as output:
-        process = psutil.Popen(
-            server.command(around), env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
-        )
+        process = psutil.Popen(server.command(around), env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         try:
             wait_until_ready(f"{around.target.url}/health/ready", process, log)
             yield process

@@ -30,13 +30,14 @@ def take_down(settings: Settings) -> None:
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave half of it running
     try:
         supervisor = Supervisor(settings)
-        if supervisor.is_alive():
+        ran = supervisor.is_alive()
+        if ran:
             with suppress(*AWAY):
                 _stop_in_order(supervisor)
             supervisor.shutdown()
-        stop_orphans(settings)
+        ran = stop_orphans(settings) or ran
         settings.stack_file.unlink(missing_ok=True)
-        print("Stopped.", flush=True)
+        print("Stopped." if ran else "Nothing runs.", flush=True)
     finally:
         signal.signal(signal.SIGINT, previous)
 
@@ -49,8 +50,11 @@ def _stop_in_order(supervisor: Supervisor) -> None:
             supervisor.stop(name)
 
 
-def stop_orphans(settings: Settings) -> None:
-    """Stop processes of this stack whose supervisord is gone or does not answer: SIGTERM, their time, SIGKILL."""
+def stop_orphans(settings: Settings) -> bool:
+    """Stop processes of this stack whose supervisord is gone or does not answer: SIGTERM, their time, SIGKILL.
+
+    Return whether there were any.
+    """
     orphans = orphans_of(settings)
     for process in orphans:
         with suppress(psutil.NoSuchProcess):
@@ -63,6 +67,7 @@ def stop_orphans(settings: Settings) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(alive, timeout=5)
+    return bool(orphans)
 
 
 def orphans_of(settings: Settings) -> list[psutil.Process]:

@@ -46,8 +46,7 @@ def phone_sessions(run: uuid.UUID) -> Iterator[tuple[Session, str]]:
         measured, server = list(group), SERVERS[number % len(SERVERS)]
         length_s = max(float(row["t_s"]) for row in measured) or 1.0
         reports = tuple(
-            report(figures_of_phone(row), seq, float(row["t_s"]) / length_s, server)
-            for seq, row in enumerate(measured, 1)
+            report(figures_of_phone(row), seq, float(row["t_s"]) / length_s, server) for seq, row in enumerate(measured, 1)
         )
         address = network_of(countries[number % len(countries)], "cellular").address(number)
         yield phone_session(name, reports, run), address
@@ -73,8 +72,7 @@ def country_sessions(run: uuid.UUID) -> Iterator[tuple[Session, str]]:
         by_country.setdefault(row["country_a"], []).append(row)
     for number, (country, measured) in enumerate(by_country.items()):
         reports = tuple(
-            report(figures_of_pair(row), seq, seq / len(measured), server_of_row(row))
-            for seq, row in enumerate(measured, 1)
+            report(figures_of_pair(row), seq, seq / len(measured), server_of_row(row)) for seq, row in enumerate(measured, 1)
         )
         session = Session(
             session=uuid.uuid5(run, f"country/{country}"),

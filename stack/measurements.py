@@ -112,9 +112,7 @@ def figures_of_pair(row: Row) -> Figures:
     mean_ms, most_ms = known_ms(row["rtt_mean_ms"]), known_ms(row["rtt_max_ms"])
     if mean_ms is not None and most_ms is not None and row["rtt_stdev_ms"]:
         most_ms = min(most_ms, round(mean_ms + OUTLIER_SIGMAS * float(row["rtt_stdev_ms"]), 2))
-    return Figures(
-        rtt_ms=mean_ms, rtt_min_ms=known_ms(row["rtt_min_ms"]), rtt_max_ms=most_ms, quality=quality_word(mean_ms)
-    )
+    return Figures(rtt_ms=mean_ms, rtt_min_ms=known_ms(row["rtt_min_ms"]), rtt_max_ms=most_ms, quality=quality_word(mean_ms))
 
 
 def known_ms(cell: str) -> float | None:

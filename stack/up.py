@@ -37,13 +37,15 @@ def bring_up(settings: Settings) -> None:
         make_folders(settings)
         with only_one(settings.home / "up.lock", "Another `make up` is starting this stack: waiting", BUILD_LIMIT_S):
             mine = not supervisor.is_alive()
-            _start(settings, supervisor, load_keys(settings.home))
+            outcome = _start(settings, supervisor, load_keys(settings.home))
     except BaseException as error:
         if mine:
             take_down(settings)
         if isinstance(error, KeyboardInterrupt):
             raise Problem("Interrupted.") from None
         raise
+    print(outcome, flush=True)
+    say_urls(settings)
     if mine and not settings.detach:
         print("Ctrl-C stops everything.", flush=True)
         _watch(settings, supervisor)
@@ -53,7 +55,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _start(settings: Settings, supervisor: Supervisor, keys: Keys) -> None:
+def _start(settings: Settings, supervisor: Supervisor, keys: Keys) -> str:
+    """Start everything that does not run yet, wait until it is ready, and return how it went."""
     began = time.monotonic()
     every = stack_components(settings, keys)
     wanted = {component.name: component for component in every if settings.demo or component.name != "demo"}
@@ -65,8 +68,7 @@ def _start(settings: Settings, supervisor: Supervisor, keys: Keys) -> None:
         _wait(supervisor, component)
     write_stack_file(settings)
     took = f"Everything is up after {time.monotonic() - began:.0f} s:"
-    print("Already up:" if set(wanted) <= before else took, flush=True)
-    say_urls(settings)
+    return "Already up:" if set(wanted) <= before else took
 
 
 def _launch(settings: Settings, supervisor: Supervisor, keys: Keys, components: list[Component]) -> set[str]:
@@ -184,7 +186,7 @@ def _watch(settings: Settings, supervisor: Supervisor) -> None:
 def _say_change(supervisor: Supervisor, before: Process | None, now: Process) -> None:
     if before is None or before == now:
         return
-    if now.state == "RUNNING" and now.pid != before.pid:
+    if now.pid not in (0, before.pid):
         print(f"{now.name} was restarted (pid {now.pid})", flush=True)
     if now.state in ("FATAL", "EXITED") and now.state != before.state:
         print(f"{now.name} is {now.state}; its last lines:\n{supervisor.tail(now.name, 5)}", flush=True)

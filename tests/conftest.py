@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
@@ -70,8 +71,15 @@ class Cluster:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder, port = tmp_path_factory.mktemp("postgres") / "data", free_port()
+def own_folder() -> Iterator[Path]:
+    """Not pytest's: each of its runs closes the folder of all runs to others, and PostgreSQL is another user when we are root."""
+    with tempfile.TemporaryDirectory(prefix="gamepulse-tests-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def cluster(own_folder: Path) -> Iterator[Cluster]:
+    folder, port = own_folder / "postgres", free_port()
     with database.postgres(folder, port) as process:
         cluster = Cluster(port, process, folder)
         cluster.sql("ALTER SYSTEM SET max_connections = 300")
@@ -231,9 +239,9 @@ class Stack:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Stack]:
+def stack(own_folder: Path, request: pytest.FixtureRequest) -> Iterator[Stack]:
     """Everything, on free ports and in a folder of its own, without the demo's players. Builds the programs the first time."""
-    home = tmp_path_factory.mktemp("stack") / "home"
+    home = own_folder / "stack"
     environ = os.environ | {
         "GAMEPULSE_HOME": str(home),
         "GAMEPULSE_PORT_OFFSET": str(free_offset()),

@@ -51,6 +51,8 @@ await mkdir(join(target, "docs"));
 await Promise.all([
   ...files.map(({ path, contents }) => writeFile(path, contents)),
   cp(chartLicence, join(target, "assets/uplot.LICENSE.txt")),
+  cp(join(web, "src/docs.html"), join(target, "docs/index.html")),
+  cp(join(web, "src/docs.js"), join(target, "docs/docs.js")),
   ...swaggerFiles.map((name) => cp(join(swagger, name), join(target, "docs", name))),
 ]);
 // Last, so that a page never names an asset that is not there yet.

@@ -43,9 +43,10 @@ def serve() -> None:
 
 
 @main.command("aggregate")
-def aggregate_command() -> None:
+@click.option("--with-parent", is_flag=True, help="End when the parent process ends.")
+def aggregate_command(with_parent: bool) -> None:
     """Aggregate only, until SIGTERM (`serve` starts one by itself)."""
-    asyncio.run(aggregate.main(_settings()))
+    asyncio.run(aggregate.main(_settings(), with_parent=with_parent))
 
 
 @main.command("migrate")

@@ -6,6 +6,7 @@ and comes back finds its session ended by PostgreSQL or its watermark moved, and
 """
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,7 @@ STEP_EVERY_S = 0.4
 STEP_BATCHES_MAX = 5_000
 HOUSEKEEPING_EVERY_S = 600
 RETRY_AFTER_S = 1.0
+PARENT_LOOK_EVERY_S = 0.5
 FROZEN_AFTER_S = 15
 """PostgreSQL ends the session of an aggregator that is silent for so long; its shards are then free."""
 LOCKS = 0x6770  # the class of our advisory locks ("gp"); the object is the shard, or -1 for membership
@@ -379,14 +381,25 @@ def _seen_columns(seen: dict[SeenKey, Seen]) -> list[list[object]]:
     return _columns(rows, 19)
 
 
-async def main(settings: Settings) -> None:
-    """The aggregator process: runs until SIGTERM or SIGINT."""
+async def end_with_parent() -> None:
+    """Sends this process SIGTERM once its parent is gone (killed, say): nobody would start or stop it any more."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(PARENT_LOOK_EVERY_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def main(settings: Settings, *, with_parent: bool) -> None:
+    """The aggregator process: runs until SIGTERM or SIGINT, or until its parent ends."""
     telemetry = Telemetry(settings, "aggregate")
     telemetry.start()
     aggregator = Aggregator(settings, telemetry)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, aggregator.stop)
+    watch = asyncio.create_task(end_with_parent()) if with_parent else None
     await aggregator.run()
+    if watch is not None:
+        watch.cancel()
     await aggregator.close()
     await telemetry.close()

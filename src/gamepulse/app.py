@@ -11,6 +11,7 @@ from litestar import Litestar
 
 from gamepulse import database, metrics, serve, settings
 from gamepulse.accept import Acceptor
+from gamepulse.aggregate import end_with_parent
 from gamepulse.geography import Geography
 from gamepulse.keys import Keys
 from gamepulse.live import Live
@@ -82,7 +83,9 @@ class App:
         asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self._drain, framework, live)
         telemetry.start()
         live.start()
+        watch = asyncio.create_task(end_with_parent())
         yield
+        watch.cancel()
         self._drain(framework, live)
         await live.close()
         await acceptor.close()

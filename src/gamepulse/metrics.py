@@ -2,6 +2,7 @@
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
@@ -13,6 +14,9 @@ from gamepulse import histogram
 SERIES_MAX = 2_000
 """Attribute sets of an instrument; what comes beyond counts under `otel.metric.overflow` (OpenTelemetry, "Cardinality limits")."""
 
+BOUNDS_S: Final = tuple(2.0**exponent for exponent in range(-11, 5))
+"""0.5 ms to 16 s. Powers of two are bounds of scale 5 as well, so the conversion is exact."""
+
 type Attributes = tuple[str | int, ...]
 """Values in the order of the instrument's attributes."""
 
@@ -21,7 +25,8 @@ class Instrument(NamedTuple):
     """A metric: OpenTelemetry name (no unit, no _total), kind, UCUM unit, meaning, and the names of its attributes."""
 
     name: str
-    kind: Literal["counter", "gauge", "histogram"]
+    kind: Literal["counter", "gauge", "histogram", "bucketed"]
+    """bucketed: a histogram exported with the fixed bounds BOUNDS_S, for readers that know no exponential one."""
     unit: str
     description: str
     attributes: tuple[str, ...] = ()
@@ -56,6 +61,10 @@ LIVE_VIEWERS = _declare("live.viewers", "gauge", "{connection}", "Open live stre
 PROCESS_CPU = _declare("process.cpu.time", "counter", "s", "CPU time of the process", ("cpu.mode",))
 PROCESS_MEMORY = _declare("process.memory.usage", "gauge", "By", "Resident memory of the process")
 TELEMETRY_DROPPED = _declare("telemetry.dropped", "counter", "{item}", "Log records and spans that could not be sent", ("signal",))
+
+_SPAN = ("span.name", "span.kind", "status.code")
+SPAN_CALLS = _declare("traces.span.metrics.calls", "counter", "{call}", "Requests by operation, before sampling", _SPAN)
+SPAN_DURATION = _declare("traces.span.metrics.duration", "bucketed", "s", "Duration by operation, before sampling", _SPAN)
 
 _PLAYER = ("game", "region", "country")
 PLAYER_RTT = _declare("player.rtt", "histogram", "s", "Players' round-trip time", _PLAYER)
@@ -115,14 +124,21 @@ class Metrics:
 
     def put(self, instrument: Instrument, state: HistogramState, *attributes: str | int) -> None:
         """Set a histogram whose cumulated state is known."""
-        series = self._series(self._histograms, instrument, "histogram")
+        series = self._series(self._histograms, instrument, "histogram", "bucketed")
         series[_bounded(series, attributes)] = state
+
+    def states(self, instrument: Instrument) -> list[tuple[Attributes, HistogramState]]:
+        """The series of a histogram."""
+        return list(self._histograms.get(instrument, {}).items())
 
     def points(self, now_ns: int) -> list[pb.Metric]:
         """All series as OTLP metrics, cumulative."""
         return [
             *(self._number_metric(instrument, series, now_ns) for instrument, series in self._numbers.items()),
-            *(self._histogram_metric(instrument, series, now_ns) for instrument, series in self._histograms.items()),
+            *(
+                (self._bucketed_metric if instrument.kind == "bucketed" else self._histogram_metric)(instrument, series, now_ns)
+                for instrument, series in self._histograms.items()
+            ),
         ]
 
     @staticmethod
@@ -169,6 +185,24 @@ class Metrics:
                 first, last = min(indexes), max(indexes)
                 point.positive.offset = first
                 point.positive.bucket_counts.extend(state.buckets.get(index, 0) for index in range(first, last + 1))
+        return metric
+
+    def _bucketed_metric(self, instrument: Instrument, series: Mapping[Attributes, HistogramState], now_ns: int) -> pb.Metric:
+        metric = pb.Metric(name=instrument.name, unit=instrument.unit, description=instrument.description)
+        metric.histogram.aggregation_temporality = pb.AGGREGATION_TEMPORALITY_CUMULATIVE
+        for attributes, state in series.items():
+            counts = [0] * (len(BOUNDS_S) + 1)
+            for index, count in state.buckets.items():
+                counts[bisect_left(BOUNDS_S, histogram.upper_bound(index))] += count
+            metric.histogram.data_points.add(
+                attributes=_key_values(instrument, attributes),
+                start_time_unix_nano=self.since_ns,
+                time_unix_nano=now_ns,
+                count=sum(counts),
+                sum=state.sum,
+                explicit_bounds=BOUNDS_S,
+                bucket_counts=counts,
+            )
         return metric
 
 

@@ -61,7 +61,7 @@ class AggregatorKeeper:
 
     def _keep(self) -> None:
         while not self._is_stopping.is_set():
-            self._process = subprocess.Popen([sys.executable, "-m", "gamepulse", "aggregate"])
+            self._process = subprocess.Popen([sys.executable, "-m", "gamepulse", "aggregate", "--with-parent"])
             status = self._process.wait()
             if not self._is_stopping.wait(RESTART_AFTER_S):
                 _log.error("the aggregator ended with status %s; it is started again", status)

@@ -24,9 +24,9 @@ from opentelemetry.proto.logs.v1 import logs_pb2
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from gamepulse import __version__, metrics
+from gamepulse import __version__, histogram, metrics
 from gamepulse.export import Exporter
-from gamepulse.metrics import Metrics, key_values
+from gamepulse.metrics import HistogramState, Metrics, key_values
 from gamepulse.settings import Settings
 
 FLUSH_EVERY_S = 0.25
@@ -186,6 +186,7 @@ class Telemetry:
         if time.monotonic() >= self._points_at:
             self._points_at = time.monotonic() + POINTS_EVERY_S
             self._observe_process()
+            self._observe_operations()
             for observe in self.observe:
                 observe()
             self.send_points(self.metrics, self._resource)
@@ -267,6 +268,18 @@ class Telemetry:
         self.metrics.set(metrics.PROCESS_CPU, times.user, "user")
         self.metrics.set(metrics.PROCESS_CPU, times.system, "system")
         self.metrics.set(metrics.PROCESS_MEMORY, self._process.memory_info().rss)
+
+    def _observe_operations(self) -> None:
+        """Rate, errors and duration by operation, as Jaeger's Monitor reads them: of all requests, not only of those traced."""
+        operations: dict[tuple[str, str, str], HistogramState] = {}
+        for (method, route, status), state in self.metrics.states(metrics.REQUEST_DURATION):
+            outcome = "STATUS_CODE_ERROR" if int(status) >= 500 else "STATUS_CODE_UNSET"
+            operation = operations.setdefault((f"{method} {route}", "SPAN_KIND_SERVER", outcome), HistogramState())
+            histogram.add(operation.buckets, state.buckets)
+            operation.sum += state.sum
+        for attributes, operation in operations.items():
+            self.metrics.put(metrics.SPAN_DURATION, operation, *attributes)
+            self.metrics.set(metrics.SPAN_CALLS, sum(operation.buckets.values()), *attributes)
 
     def _dropped(self, signal: str, items: int) -> None:
         self.metrics.add(metrics.TELEMETRY_DROPPED, items, signal)

@@ -1,0 +1,131 @@
+"""Looking up: a session's timeline, a player's sessions, everyone on a server; and the routes beside them."""
+
+import asyncio
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import httpx
+
+from tests.batches import batch, event, now_ms, report
+from tests.conftest import SERVER_KEY, complete
+
+type Database = asyncpg.Connection[asyncpg.Record]
+
+
+async def test_a_session_shows_client_and_server_side_by_side(client: httpx.AsyncClient) -> None:
+    session, at = str(uuid.uuid4()), now_ms()
+    await client.post(
+        "/v1/reports",
+        json=batch([report(1, at=at, side="client", rtt_ms=31)], [event(2, at=at + 1, kind="disconnected")], session=session),
+    )
+    servers = [{"session": session, "reports": [report(1, at=at - 10, side="server", rtt_ms=29)]}]
+    sent = batch(session=None, reports=None, sessions=servers)
+    await client.post("/v1/reports", json=sent, headers={"authorization": f"Bearer {SERVER_KEY}"})
+    told = (await client.get(f"/v1/games/demo/sessions/{session}")).json()
+    assert [(one["side"], one["rtt_ms"]) for one in told["reports"]] == [("server", 29.0), ("client", 31.0)]
+    assert [one["kind"] for one in told["events"]] == ["disconnected"]
+    assert not told["is_cut"]
+    unknown = await client.get(f"/v1/games/demo/sessions/{uuid.uuid4()}")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_session")
+
+
+async def test_a_players_sessions_are_found_and_the_look_up_is_written_down(
+    client: httpx.AsyncClient, connection: Database
+) -> None:
+    sessions = [str(uuid.uuid4()) for _ in range(3)]
+    for session in sessions:
+        await client.post("/v1/reports", json=batch(2, session=session, player="p-77", platform="switch"))
+    await client.post("/v1/reports", json=batch(2, player="p-78"))
+    await complete(client)
+    answer = (await client.post("/v1/games/demo/player-sessions", json={"player": "p-77"})).json()
+    assert {one["session"] for one in answer["sessions"]} == set(sessions)
+    assert all(
+        one["reports"] == 2 and one["platform"] == "switch" and one["places"] == ["ap-northeast-2 seoul-1"]
+        for one in answer["sessions"]
+    )
+    audit = await connection.fetch("SELECT * FROM audit_log")
+    assert [(row["action"], row["actor"]) for row in audit] == [("player_sessions", "anyone")]
+    assert b"p-77" not in audit[0]["subject"]
+
+
+async def test_everyone_on_a_server_at_a_time(client: httpx.AsyncClient) -> None:
+    at = now_ms()
+    here, gone = str(uuid.uuid4()), str(uuid.uuid4())
+    await client.post("/v1/reports", json=batch([report(server="arena-9")], session=here))
+    await client.post("/v1/reports", json=batch([report(server="arena-9", at=at - 7_200_000)], session=gone))
+    await client.post("/v1/reports", json=batch([report(server="arena-1")]))
+    await complete(client)
+    now = datetime.now(UTC)
+    for since, until, expected in (
+        (now - timedelta(hours=1), now, {here}),
+        (now - timedelta(hours=3), now - timedelta(hours=1), {gone}),
+    ):
+        span = {"from": since.isoformat(), "to": until.isoformat()}
+        answer = (await client.get("/v1/games/demo/servers/arena-9/sessions", params=span)).json()
+        assert {one["session"] for one in answer["sessions"]} == expected
+
+
+async def test_the_live_stream_tells_of_a_report_within_two_seconds(client: httpx.AsyncClient) -> None:
+    async with client.stream("GET", "/v1/live", params={"game": "demo"}) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = stream.aiter_lines()
+        await anext(lines)
+        sent = batch([report(n, region="sa-east-1") for n in range(3)], [event(9, kind="disconnected", region="sa-east-1")])
+        await client.post("/v1/reports", json=sent)
+        started = asyncio.get_running_loop().time()
+        async for line in lines:
+            if not line.startswith("data: "):
+                continue
+            told = json.loads(line.removeprefix("data: "))
+            if told["total"]["count"] == 3:
+                break
+        assert asyncio.get_running_loop().time() - started < 2
+    [region] = told["regions"]
+    assert (region["region"], region["sessions"], region["bad_sessions"], region["events"]["disconnected"]) == (
+        "sa-east-1",
+        1,
+        1,
+        1,
+    )
+    assert told["series"]["regions"]["sa-east-1"][-1]["drops"] + told["series"]["regions"]["sa-east-1"][-2]["drops"] == 1
+    assert len(told["series"]["total"]) == 15
+
+
+async def test_health_meta_page_and_description(client: httpx.AsyncClient) -> None:
+    health = (await client.get("/health")).json()
+    assert health["status"] == "Healthy"
+    assert {name: entry["status"] for name, entry in health["entries"].items()} == {"postgresql": "Healthy", "valkey": "Healthy"}
+    assert health["totalDuration"].startswith("00:00:0")
+    assert (await client.get("/health/live")).status_code == 200
+    meta = (await client.get("/v1/meta")).json()
+    assert (meta["name"], meta["limits"]["reports_and_events"]) == ("gamepulse", 500)
+    page = await client.get("/")
+    assert page.status_code == 200 and "GamePulse" in page.text
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    docs = await client.get("/docs")
+    assert docs.status_code == 200
+    schema = (await client.get("/docs/schema/openapi.json")).json()
+    assert {"/v1/reports", "/v1/quality", "/v1/live"} <= set(schema["paths"])
+    for path in ("/nothing", "/assets/../../settings.py", "/assets/nothing.js"):
+        missing = await client.get(path)
+        assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_wrong_questions_are_told_what_is_wrong_and_echo_nothing(client: httpx.AsyncClient) -> None:
+    for query, code in (
+        ("group_by=planet", "unknown_dimension"),
+        ("from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", "empty_span"),
+        ("from=2020-01-01T00:00:00Z", "span_too_long"),
+        ("from=2026-01-01T00:00:00", "no_offset"),
+        ("from=yesterday", "invalid_parameter"),
+        ("limit=0", "invalid_parameter"),
+        ("limit=1001", "invalid_parameter"),
+        ("order=SECRET", "invalid_parameter"),
+    ):
+        answer = await client.get(f"/v1/quality?game=demo&{query}")
+        assert (query, answer.status_code, answer.json()["code"]) == (query, 422, code)
+        assert "SECRET" not in answer.text and "planet" not in answer.text
+    series = await client.get("/v1/quality/series?game=demo&step=1m&from=2026-01-01T00:00:00Z&to=2026-03-01T00:00:00Z")
+    assert (series.status_code, series.json()["code"]) == (422, "too_many_points")

@@ -1,0 +1,111 @@
+"""Invariant 7: one studio never sees another's rows, whatever is asked; and each role can do its own work only."""
+
+import asyncpg
+import httpx
+import pytest
+
+from gamepulse.keys import hash_key
+from tests.batches import batch, event, report
+from tests.conftest import complete
+
+OTHER_KEY = "key-of-another-studio-0123456789abcdef"
+type Database = asyncpg.Connection[asyncpg.Record]
+
+
+@pytest.fixture
+async def other_studio(connection: Database) -> int:
+    """A second studio with a private game and a key."""
+    studio_id: int = await connection.fetchval("INSERT INTO studio (name) VALUES ('Other') RETURNING studio_id")
+    game_id = await connection.fetchval("INSERT INTO game (studio_id, slug) VALUES ($1, 'secret') RETURNING game_id", studio_id)
+    await connection.execute(
+        "INSERT INTO ingest_key (studio_id, game_id, key_hash, kind) VALUES ($1, $2, $3, 'client')",
+        studio_id,
+        game_id,
+        hash_key(OTHER_KEY),
+    )
+    return studio_id
+
+
+async def _tables(connection: Database) -> list[str]:
+    rows = await connection.fetch(
+        "SELECT attrelid::regclass::text AS name FROM pg_attribute JOIN pg_class ON attrelid = pg_class.oid"
+        " WHERE attname = 'studio_id' AND relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace ORDER BY 1"
+    )
+    return [row["name"] for row in rows]
+
+
+async def test_every_table_with_a_studio_has_row_level_security_and_a_key_that_begins_with_it(connection: Database) -> None:
+    names = await _tables(connection)
+    assert {"raw_batch", "batch_key", "rollup_minute", "session_seen", "audit_log"} <= set(names)
+    for name in names:
+        is_secured = await connection.fetchval("SELECT relrowsecurity FROM pg_class WHERE oid = $1::text::regclass", name)
+        is_part = await connection.fetchval("SELECT relispartition FROM pg_class WHERE oid = $1::text::regclass", name)
+        assert is_secured or is_part, name  # a partition is reached only through its table: no role has rights on it
+        first = await connection.fetchval(
+            "SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]"
+            " WHERE indrelid = $1::text::regclass AND indisprimary",
+            name,
+        )
+        assert first in ("studio_id", None), name
+        for role in ("ingest", "aggregate", "query") if is_part else ():
+            may = await connection.fetchval(
+                "SELECT has_table_privilege($1, $2::text::regclass, 'SELECT,INSERT')", f"gamepulse_{role}", name
+            )
+            assert not may, (name, role)
+
+
+async def test_the_query_role_sees_the_studio_that_is_set_and_no_other(
+    client: httpx.AsyncClient, connection: Database, other_studio: int
+) -> None:
+    for key, game in ((None, "demo"), (OTHER_KEY, "secret")):
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        sent = batch([report(0)], [event(1)], game=game, player="p")
+        assert (await client.post("/v1/reports", json=sent, headers=headers)).status_code == 202
+    await complete(client)
+    for name in ("raw_batch", "rollup_minute", "dimension", "session_seen", "stale_rollup", "game"):
+        assert await connection.fetchval(f"SELECT count(DISTINCT studio_id) FROM {name}") == 2, name
+        for studio_id, visible in ((other_studio, {other_studio}), (None, set())):
+            async with connection.transaction():
+                await connection.execute("SET LOCAL ROLE gamepulse_query")
+                await connection.execute("SELECT set_config('gamepulse.studio_id', $1, true)", str(studio_id or ""))
+                rows = await connection.fetch(f"SELECT DISTINCT studio_id FROM {name}")
+            seen = {row["studio_id"] for row in rows}
+            public = {1} if name == "game" else set()  # the demo game says that anyone may read it
+            assert seen == visible | public, (name, studio_id)
+
+
+async def test_a_private_game_cannot_be_told_from_one_that_is_not_there(client: httpx.AsyncClient, other_studio: int) -> None:
+    nobody = "00000000-0000-4000-8000-000000000000"
+    for path in (
+        "/v1/quality?game={}", "/v1/quality/series?game={}", "/v1/live?game={}", f"/v1/games/{{}}/sessions/{nobody}",
+        "/v1/games/{}/servers/seoul-1/sessions",
+    ):  # fmt: skip
+        answers = [await client.get(path.format(game)) for game in ("secret", "nothing")]
+        assert [answer.status_code for answer in answers] == [404, 404], path
+        assert answers[0].json()["detail"] == answers[1].json()["detail"]
+    answer = await client.post("/v1/games/secret/player-sessions", json={"player": "p"})
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("ingest", "SELECT 1 FROM raw_batch"),
+        ("ingest", "SELECT 1 FROM rollup_minute"),
+        ("ingest", "UPDATE batch_key SET accepted = 0"),
+        ("ingest", "DELETE FROM raw_batch"),
+        ("aggregate", "INSERT INTO raw_batch SELECT * FROM raw_batch"),
+        ("aggregate", "SELECT 1 FROM ingest_key"),
+        ("aggregate", "DROP TABLE raw_batch"),
+        ("query", "SELECT 1 FROM ingest_key"),
+        ("query", "SELECT 1 FROM batch_key"),
+        ("query", "SELECT 1 FROM audit_log"),
+        ("query", "DELETE FROM rollup_minute"),
+        ("query", "SELECT drop_partitions('raw_batch', '2100-01-01')"),
+    ],
+)
+async def test_roles_can_do_their_own_work_only(connection: Database, role: str, statement: str) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL ROLE gamepulse_{role}")
+            await connection.execute(statement)

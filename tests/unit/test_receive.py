@@ -1,0 +1,119 @@
+"""What is stored of a report, where a client is, and what may be set."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gamepulse import metrics, records, settings
+from gamepulse.batch import JITTER_METHODS, QUALITIES, SIDES, Report
+from gamepulse.geography import NOWHERE, Geography, Place
+from gamepulse.metrics import Instrument, Metrics
+from gamepulse.rollup import Sketch
+
+GEOGRAPHY = Path("data/demo-geography.mmdb")
+REPORTS = st.builds(
+    Report,
+    seq=st.integers(0, 2**31 - 1),
+    at=st.just(0),
+    region=st.just("r"),
+    side=st.sampled_from([None, *SIDES]),
+    rtt_ms=st.none() | st.floats(0.01, 60_000),
+    rtt_min_ms=st.none() | st.floats(0.01, 60_000),
+    rtt_max_ms=st.none() | st.floats(0.01, 60_000),
+    jitter_ms=st.none() | st.floats(0, 60_000),
+    jitter_method=st.sampled_from([None, *JITTER_METHODS]),
+    loss=st.none() | st.floats(0, 1),
+    quality=st.sampled_from([None, *QUALITIES]),
+)
+
+
+@given(st.lists(REPORTS, max_size=20))
+def test_packed_reports_say_what_was_sent_to_a_microsecond(reports: list[Report]) -> None:
+    at_ms = [-86_400_000 + n for n in range(len(reports))]
+    packed = records.pack(reports, at_ms, [n % 256 for n in range(len(reports))])
+    assert len(packed) == 30 * len(reports)
+    for report, at, one in zip(reports, at_ms, records.unpack(bytes(packed)), strict=True):
+        assert (int(one["seq"]), int(one["at_ms"])) == (report.seq, at)
+        for sent, stored, scale in (
+            (report.rtt_ms, one["rtt_us"], 1e3), (report.rtt_min_ms, one["rtt_min_us"], 1e3), (report.jitter_ms, one["jitter_us"], 1e3),
+            (report.loss, one["loss_ppm"], 1e6),
+        ):  # fmt: skip
+            assert (sent is None) == (stored == records.UNKNOWN)
+            assert sent is None or math.isclose(int(stored) / scale, sent, abs_tol=0.51 / scale)
+        flags = int(one["flags"])
+        assert (records.quality(flags), records.jitter_method(flags), records.side(flags)) == (
+            report.quality, report.jitter_method, report.side,
+        )  # fmt: skip
+
+
+def test_the_rightmost_address_that_is_no_proxy_of_ours_is_the_clients() -> None:
+    geography = Geography("127.0.0.0/8, 10.0.0.0/8", str(GEOGRAPHY))
+    known = geography.locate("192.0.2.1", [])
+    assert known != NOWHERE
+    for forwarded in (b"192.0.2.1", b"192.0.2.1, 10.1.2.3", b"203.0.113.9, 192.0.2.1", b"rubbish, 192.0.2.1 ,10.0.0.1"):
+        assert geography.locate("127.0.0.1", [(b"x-forwarded-for", forwarded)]) == known, forwarded
+    assert geography.locate("198.18.0.1", [(b"x-forwarded-for", b"192.0.2.1")]) == NOWHERE  # who is no proxy is not believed
+    assert geography.locate("127.0.0.1", [(b"x-forwarded-for", b"rubbish")]) == NOWHERE
+
+
+def test_the_edges_headers_are_believed_from_proxies_only() -> None:
+    geography = Geography("10.0.0.0/8", "")
+    headers = [
+        (b"cloudfront-viewer-country", b"KR"),
+        (b"cloudfront-viewer-country-region", b"11"),
+        (b"cloudfront-viewer-asn", b"64500"),
+    ]
+    assert geography.locate("10.0.0.7", headers) == Place("KR", "KR-11", "AS64500")
+    assert geography.locate("198.18.0.1", headers) == NOWHERE
+    assert geography.locate("10.0.0.7", [(b"cloudfront-viewer-country", b"<b>")]) == NOWHERE
+
+
+def test_an_undeclared_metric_cannot_be_recorded() -> None:
+    counted = Metrics()
+    with pytest.raises(LookupError, match="not declared"):
+        counted.add(Instrument("made.up", "counter", "1", "not in the registry"), 1)
+    with pytest.raises(LookupError, match="not declared"):
+        counted.record(metrics.INGEST_REPORTS, 1.0, "accepted")  # a counter is no histogram
+
+
+def test_series_of_an_instrument_are_bounded() -> None:
+    counted = Metrics()
+    for n in range(metrics.SERIES_MAX + 50):
+        counted.add(metrics.INGEST_BATCHES, 1, f"outcome-{n}")
+    [metric] = counted.points(1)
+    points = metric.sum.data_points
+    assert len(points) == metrics.SERIES_MAX + 1
+    assert points[-1].attributes[0].key == "otel.metric.overflow" and points[-1].as_double == 50
+
+
+@pytest.mark.parametrize("sessions", [1, 10, 300, 5_000, 100_000])
+def test_distinct_counts_are_within_three_percent_in_any_merge_order(sessions: int) -> None:
+    hashes = np.random.default_rng(5).integers(-(2**63), 2**63, sessions)
+    parts = []
+    for part in np.array_split(hashes, 7):
+        sketch = Sketch()
+        sketch.add(part.tolist())
+        sketch.add(part[: len(part) // 2].tolist())  # seen twice
+        parts.append(sketch.encode())
+    for order in (parts, parts[::-1]):
+        merged = Sketch()
+        for encoded in order:
+            merged.merge(Sketch(encoded))
+        assert merged.count() == pytest.approx(sessions, rel=0.03)
+
+
+def test_settings_say_what_is_wrong() -> None:
+    good = {"GAMEPULSE_DATABASE_URL": "postgresql://x", "GAMEPULSE_PLAYER_HASH_KEY": "ab" * 32}
+    assert settings.load(good).port == 8080
+    for name, value in (
+        ("GAMEPULSE_PORT", "80a"), ("GAMEPULSE_PORT", "0"), ("GAMEPULSE_TYPO", "1"), ("GAMEPULSE_PLAYER_HASH_KEY", "short"),
+        ("GAMEPULSE_TRUSTED_PROXIES", "everyone"), ("GAMEPULSE_TRACE_SAMPLE_RATIO", "2"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="settings"):
+            settings.load(good | {name: value})
+    with pytest.raises(ValueError, match="database_url"):
+        settings.load({})
