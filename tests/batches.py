@@ -20,7 +20,7 @@ def event(seq: int = 0, **fields: Any) -> Json:
     return {"seq": seq, "at": now_ms(), "kind": "connected"} | fields
 
 
-def batch(reports: list[Json] | int = 1, events: list[Json] | None = None, **fields: Any) -> Json:
+def batch(reports: list[Json] | int | None = 1, events: list[Json] | None = None, **fields: Any) -> Json:
     """A good batch of one session, with some fields set otherwise; None leaves a field out."""
     made: Json = {
         "batch_id": str(uuid.uuid4()),

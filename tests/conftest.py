@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -200,16 +201,10 @@ async def complete(client: httpx.AsyncClient, after: float | None = None) -> Non
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         answer = (await client.get("/v1/quality", params={"game": "demo"})).json()
-        if httpx_time(answer["as_of"]) > now:
+        if datetime.fromisoformat(answer["as_of"]).timestamp() > now:
             return
         await asyncio.sleep(0.1)
     pytest.fail("the rollups did not become complete")
-
-
-def httpx_time(text: str) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(text).timestamp()
 
 
 # -- the whole stack --------------------------------------------------------------------------------------------------------------

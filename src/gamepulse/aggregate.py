@@ -384,7 +384,7 @@ def _seen_columns(seen: dict[SeenKey, Seen]) -> list[list[object]]:
 async def end_with_parent() -> None:
     """Sends this process SIGTERM once its parent is gone (killed, say): nobody would start or stop it any more."""
     parent = os.getppid()
-    while os.getppid() == parent:
+    while os.getppid() == parent:  # noqa: ASYNC110 — nothing tells of it but looking
         await asyncio.sleep(PARENT_LOOK_EVERY_S)
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -10,6 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
+from gamepulse import database
 from tests.batches import batch
 from tests.conftest import INGEST_KEY, serve
 
@@ -94,8 +95,6 @@ async def test_one_poisonous_batch_does_not_sink_its_neighbours(client: httpx.As
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
 async def test_a_server_that_could_lose_answers_is_refused(setting: str, database_url: str) -> None:
-    from gamepulse import database
-
     async with asyncpg.create_pool(database_url, min_size=0, max_size=1) as pool, pool.acquire() as connection:
         await database.verify(connection)
         if setting != "synchronous_commit":  # the others belong to the server: say of this one what it would say of them

@@ -26,8 +26,9 @@ async def send(client: httpx.AsyncClient, body: Json | bytes, **headers: str) ->
 async def test_batch_is_stored_as_it_was_sent(client: httpx.AsyncClient, connection: Database) -> None:
     at = now_ms()
     full = {
-        "seq": 7, "at": at - 1500, "side": "client", "region": "eu-west-1", "server": "dublin-2", "rtt_ms": 41.237, "rtt_min_ms": 0.01,
-        "rtt_max_ms": 60_000, "jitter_ms": 0, "jitter_method": "rfc3550", "loss": 0.0125, "quality": "fair",
+        "seq": 7, "at": at - 1500, "side": "client", "region": "eu-west-1", "server": "dublin-2", "rtt_ms": 41.237,
+        "rtt_min_ms": 0.01,         "rtt_max_ms": 60_000, "jitter_ms": 0,
+        "jitter_method": "rfc3550", "loss": 0.0125, "quality": "fair",
     }  # fmt: skip
     sent = batch(
         [full, report(8, rtt_ms=None, server=None)], [event(9, kind="complaint", reason="lag", region="eu-west-1")], player="p-1"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import threading
 import time
@@ -72,8 +73,6 @@ async def test_a_collector_that_is_gone_or_hung_hurts_no_request(database_url: s
 
 async def test_a_reader_of_stdout_that_hangs_hurts_no_request(database_url: str, valkey_url: str, tmp_path: Path) -> None:
     pipe = tmp_path / "stdout"
-    import os
-
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # opened, never read
     try:

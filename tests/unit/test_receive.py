@@ -39,7 +39,8 @@ def test_packed_reports_say_what_was_sent_to_a_microsecond(reports: list[Report]
     for report, at, one in zip(reports, at_ms, records.unpack(bytes(packed)), strict=True):
         assert (int(one["seq"]), int(one["at_ms"])) == (report.seq, at)
         for sent, stored, scale in (
-            (report.rtt_ms, one["rtt_us"], 1e3), (report.rtt_min_ms, one["rtt_min_us"], 1e3), (report.jitter_ms, one["jitter_us"], 1e3),
+            (report.rtt_ms, one["rtt_us"], 1e3), (report.rtt_min_ms, one["rtt_min_us"], 1e3),
+            (report.jitter_ms, one["jitter_us"], 1e3),
             (report.loss, one["loss_ppm"], 1e6),
         ):  # fmt: skip
             assert (sent is None) == (stored == records.UNKNOWN)
