@@ -1,6 +1,6 @@
 # GamePulse. `make` lists what there is; CONTRIBUTING.md says more.
 .DEFAULT_GOAL := help
-.PHONY: help up down status test check bench web chromium
+.PHONY: help up down status test check bench web tools
 BIN := .venv/bin
 PAGE := src/gamepulse/static/index.html
 
@@ -17,7 +17,7 @@ down: .venv/installed ## Stop everything; the data stays (5 s)
 status: .venv/installed ## Say what runs, since when, and what is wrong (1 s)
 	@$(BIN)/python -m stack status
 
-test: .venv/installed $(PAGE) chromium ## Run all tests, on the real programs (6 min; first time 15 min more to build them)
+test: .venv/installed $(PAGE) tools ## Run all tests, on the real programs (6 min; first time 15 min more to build them)
 	$(BIN)/pytest
 
 check: .venv/installed ## Check format, lint and types (1 min)
@@ -48,8 +48,8 @@ $(PAGE): .venv/installed web/package-lock.json web/build.mjs $(shell find web/sr
 	@$(BIN)/python -m uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# tests/browser looks at the live page in a real browser.
-chromium:
-	@command -v chromium google-chrome >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
-		echo "Installing Chromium (1 min)" && apt-get -qq update && apt-get -qq install -y chromium >/dev/null; } || \
-		{ echo "make test needs Chromium: install it, or run as root on Debian"; exit 1; }
+# tests/browser looks at the live page in a real browser; bench/ sends with wrk.
+tools:
+	@{ command -v chromium && command -v wrk; } >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		echo "Installing Chromium and wrk (1 min)" && apt-get -qq update && apt-get -qq install -y chromium wrk >/dev/null; } || \
+		{ echo "make test needs Chromium and wrk: install both, or run as root on Debian"; exit 1; }

@@ -6,13 +6,12 @@ import secrets
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
 from bench import database
@@ -142,8 +141,9 @@ def wait_until_ready(url: str, process: psutil.Popen, log: Path) -> None:
     limit = time.monotonic() + START_LIMIT_S
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < limit:
         try:
-            with urllib.request.urlopen(url, timeout=1):
+            if httpx.get(url, timeout=1, trust_env=False).is_success:
                 return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
     raise RuntimeError(f"the server did not start:\n{log.read_text()[-2000:]}")

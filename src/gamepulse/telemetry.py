@@ -341,8 +341,8 @@ def _commit_span(together: Sequence[RequestFacts]) -> trace_pb2.Span:
         {"gamepulse.batches": commit.batches, "gamepulse.reports": commit.reports, "db.system.name": "postgresql"},
     )  # fmt: skip
     span.kind = trace_pb2.Span.SPAN_KIND_CLIENT
-    for facts in together[:LINKS_MAX]:
-        span.links.add(trace_id=facts.trace_id.to_bytes(16), span_id=facts.accept_span_id.to_bytes(8))
+    for facts in together[:LINKS_MAX]:  # to the request, not to its accept: Jaeger would take a link to the parent for the parent
+        span.links.add(trace_id=facts.trace_id.to_bytes(16), span_id=facts.span_id.to_bytes(8))
     return span
 
 

@@ -1,0 +1,178 @@
+"""The signal matrix: who emits what, one line each, driven by real requests and asked of the real stores."""
+
+import json
+import secrets
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.batches import batch, event, report
+from tests.conftest import Stack, wait_for
+from tests.stack.conftest import Json, Stores
+
+REGION = "signals"
+ARRIVES_WITHIN_S = 30
+
+# who (the instance begins with) · metric in Prometheus · a label that it has
+METRICS = [
+    ("web", "http_server_request_duration_seconds", 'http_route="/v1/reports",http_response_status_code="202"'),
+    ("web", "http_server_request_duration_seconds", 'http_route="/v1/quality",http_request_method="GET"'),
+    ("web", "ingest_reports_total", 'outcome="accepted"'),
+    ("web", "ingest_reports_total", 'outcome="duplicate"'),
+    ("web", "ingest_reports_total", 'outcome="rejected"'),
+    ("web", "ingest_batches_total", 'outcome="accepted"'),
+    ("web", "ingest_batches_total", 'outcome="batch_id_reused"'),
+    ("web", "ingest_batches_total", 'outcome="unknown_key"'),
+    ("web", "ingest_clocks_corrected_total", ""),
+    ("web", "ingest_pending_reports", ""),
+    ("web", "ingest_commit_size", ""),
+    ("web", "ingest_commit_duration_seconds", 'outcome="ok"'),
+    ("web", "db_client_connection_count", 'db_client_connection_pool_name="ingest",db_client_connection_state="idle"'),
+    ("web", "live_viewers", ""),
+    ("web", "process_cpu_time_seconds_total", 'cpu_mode="user"'),
+    ("web", "process_memory_usage_bytes", ""),
+    ("web", "traces_span_metrics_calls_total", 'span_name="POST /v1/reports",span_kind="SPAN_KIND_SERVER"'),
+    ("web", "traces_span_metrics_duration_seconds_bucket", 'span_name="POST /v1/reports",le="+Inf"'),
+    ("aggregate", "aggregate_lag_seconds", 'shard="0"'),
+    ("aggregate", "aggregate_duration_seconds", ""),
+    ("aggregate", "aggregate_reports_total", ""),
+    ("aggregate", "process_cpu_time_seconds_total", 'cpu_mode="system"'),
+    ("aggregate", "process_memory_usage_bytes", ""),
+    ("shard", "player_rtt_seconds", f'game="demo",region="{REGION}",country="ZZ"'),
+    ("shard", "player_jitter_seconds", f'game="demo",region="{REGION}"'),
+    ("shard", "player_loss", f'game="demo",region="{REGION}"'),
+    ("shard", "player_reports_total", f'game="demo",region="{REGION}"'),
+    ("shard", "player_quality_total", f'region="{REGION}",quality="good"'),
+    ("shard", "player_events_total", f'region="{REGION}",kind="disconnected"'),
+]
+# Only when something goes wrong (tests/stack/test_faults.py), or made by the Collector and by Prometheus.
+MAY_BE_THERE = {"telemetry_dropped_total", "target_info"}
+
+RULES = ["http_requests_total", "http_request_duration_seconds"]
+TARGETS = ["collector", "prometheus", "loki", "jaeger", "alertmanager"]
+
+# who · a line that is in Loki · its level
+LOGS = [
+    ("web", '"request" | http_route="/v1/reports" | http_response_status_code="202"', "info"),
+    ("web", '"request" | http_route="/v1/reports" | error_code="unknown_key"', "info"),
+    ("web", '"request" | http_route="/v1/quality"', "info"),
+    ("aggregate", '"shard taken"', "info"),
+]
+
+# a span in Jaeger of a batch's trace · its parent
+SPANS = [
+    ("POST /v1/reports", None),
+    ("receive", "POST /v1/reports"),
+    ("accept", "POST /v1/reports"),
+    ("commit", "accept"),
+]
+
+
+@pytest.fixture(scope="module")
+def trace_id(stack: Stack) -> str:
+    """Sends what the matrix needs; the trace id of a sampled batch."""
+    trace, url = secrets.token_hex(16), stack.url("gamepulse")
+    key = {"authorization": f"Bearer {stack.file['demo']['ingest_key']}"}
+    reports = [report(n, region=REGION, jitter_ms=2, loss=0.01, quality="good") for n in range(5)] + [
+        report(9, region=REGION, rtt_ms=0)
+    ]
+    sent = batch(reports, [event(10, region=REGION, kind="disconnected")])
+    traced = {"traceparent": f"00-{trace}-{secrets.token_hex(8)}-01"}
+    with httpx.Client(base_url=url, timeout=20) as client:
+        assert client.post("/v1/reports", json=sent, headers=key | traced).json()["accepted"] == 6
+        assert client.post("/v1/reports", json=sent, headers=key).json()["duplicate"] == 6
+        assert client.post("/v1/reports", json=sent | {"build": "x"}, headers=key).status_code == 409
+        assert client.post("/v1/reports", json=sent, headers={"authorization": "Bearer nobody"}).status_code == 401
+        old = int(time.time() * 1000) - 86_400_000
+        assert client.post("/v1/reports", json=batch([report(at=old, region=REGION)], sent_at=old), headers=key).status_code == 202
+        assert client.get("/v1/quality?game=demo").status_code == 200
+    return trace
+
+
+@pytest.mark.parametrize(("who", "metric", "labels"), METRICS)
+def test_metric_is_in_prometheus(stores: Stores, trace_id: str, who: str, metric: str, labels: str) -> None:
+    query = f'{metric}{{service_name="gamepulse",environment="local",instance=~"{who}-.+"{"," if labels else ""}{labels}}}'
+    wait_for(query, lambda: stores.prometheus(query), ARRIVES_WITHIN_S)
+
+
+def test_nothing_else_is_emitted(stores: Stores, trace_id: str) -> None:
+    emitted = {series["metric"]["__name__"] for series in stores.prometheus('count by (__name__) ({service_name="gamepulse"})')}
+    known = {metric for _, metric, _ in METRICS}
+    known |= {metric.removesuffix("_bucket") + end for metric in known if metric.endswith("_bucket") for end in ("_count", "_sum")}
+    assert emitted - known - MAY_BE_THERE - set(RULES) == set()
+
+
+@pytest.mark.parametrize("metric", RULES)
+def test_the_requirements_names_are_alive(stores: Stores, trace_id: str, metric: str) -> None:
+    wait_for(metric, lambda: stores.prometheus(metric), 60)
+
+
+@pytest.mark.parametrize("job", TARGETS)
+def test_target_is_scraped(stores: Stores, job: str) -> None:
+    wait_for(job, lambda: stores.number(f'min(up{{job="{job}"}})') == 1, 60)
+
+
+def test_alert_rules_are_loaded(stores: Stores) -> None:
+    groups = httpx.get(f"{stores.stack.url('prometheus')}/api/v1/rules").json()["data"]["groups"]
+    rules = {rule["name"]: rule for group in groups for rule in group["rules"]}
+    assert {"HighErrorRate", "HighResponseTime"} <= set(rules)
+    assert all(rule["health"] != "err" for rule in rules.values())
+    managers = httpx.get(f"{stores.stack.url('prometheus')}/api/v1/alertmanagers").json()["data"]["activeAlertmanagers"]
+    assert len(managers) == 1
+
+
+@pytest.mark.parametrize(("who", "line", "level"), LOGS)
+def test_line_is_in_loki(stores: Stores, trace_id: str, who: str, line: str, level: str) -> None:
+    text, *filters = line.split(" | ")
+    query = f'{{service_name="gamepulse",level="{level}"}} |= `{json.loads(text)}` | service_instance_id=~"{who}-.+"'
+    query += "".join(f" | {one}" for one in filters)
+    wait_for(query, lambda: stores.loki(query), ARRIVES_WITHIN_S)
+
+
+def test_loki_has_few_index_labels(stores: Stores, trace_id: str) -> None:
+    wait_for("logs", lambda: stores.loki('{service_name="gamepulse"}'))
+    labels = httpx.get(f"{stores.stack.url('loki')}/loki/api/v1/labels").json()["data"]
+    assert set(labels) == {"service_name", "service_version", "environment", "level"}
+
+
+def test_batch_is_traced_from_receive_to_commit_and_aggregation(stores: Stores, trace_id: str) -> None:
+    spans: list[Json] = wait_for(
+        "the trace", lambda: len(stores.trace(trace_id)) >= len(SPANS) and stores.trace(trace_id), ARRIVES_WITHIN_S
+    )
+    by_name = {span["operationName"]: span for span in spans}
+    for name, parent in SPANS:
+        parents = [one["spanID"] for one in by_name[name]["references"] if one["refType"] == "CHILD_OF"]
+        assert parent is None or by_name[parent]["spanID"] in parents, name
+    links = _links(by_name["commit"])
+    assert (trace_id, by_name["POST /v1/reports"]["spanID"]) in links  # the commit to its batch
+
+    def aggregated() -> list[Json]:
+        return [span for span in stores.traces("aggregate") if (trace_id, by_name["commit"]["spanID"]) in _links(span)]
+
+    wait_for("an aggregation that links to the commit", aggregated, ARRIVES_WITHIN_S)
+
+
+def _links(span: Json) -> set[tuple[Any, Any]]:
+    return {(one["traceID"], one["spanID"]) for one in span["references"]}
+
+
+def test_a_line_leads_to_its_trace(stores: Stores, trace_id: str) -> None:
+    query = f'{{service_name="gamepulse"}} | trace_id="{trace_id}"'
+    [stream] = wait_for(query, lambda: stores.loki(query), ARRIVES_WITHIN_S)
+    assert stream["stream"]["http_route"] == "/v1/reports"
+    assert any(span["spanID"] == stream["stream"]["span_id"] for span in stores.trace(trace_id))
+
+
+def test_jaegers_monitor_has_rate_and_duration(stores: Stores, trace_id: str) -> None:
+    params: dict[str, str | int] = {"service": "gamepulse", "quantile": "0.95", "lookback": 600_000, "step": 5_000}
+    params |= {"ratePer": 60_000, "groupByOperation": "true", "spanKind": "server"}
+
+    def monitored(what: str) -> list[Json]:
+        answer = httpx.get(f"{stores.stack.url('jaeger')}/api/metrics/{what}", params=params | {"endTs": int(time.time() * 1000)})
+        found: list[Json] = answer.json().get("metrics") or []
+        return found
+
+    wait_for("calls", lambda: monitored("calls"), 60)
+    wait_for("latencies", lambda: monitored("latencies"), 60)
