@@ -5,6 +5,7 @@ batches are answered 503: the client sends them again under the same batch_id, a
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,7 +14,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from gamepulse import database, errors, records
+from gamepulse import database, errors, metrics, records
 from gamepulse.batch import Rejection, Report
 from gamepulse.geography import Place
 from gamepulse.keys import IngestKey
@@ -56,6 +57,8 @@ class Sent(msgspec.Struct):
     parts: list[Part]
     accepted: int
     rejected: list[Rejection]
+    dropped: int
+    """By the client, before it sent."""
     facts: RequestFacts
 
 
@@ -85,19 +88,17 @@ class Acceptor:
     async def accept(self, sent: Sent) -> Stored:
         """Store one batch; returns when it is safe.
 
-        Raises Unavailable (full, or PostgreSQL is away), Conflict (same id, other content) and Invalid (cannot be stored).
+        Raises Problem: OVERLOADED, DATABASE_UNAVAILABLE, BATCH_ID_REUSED (same id, other content), NOT_STORABLE, COMMIT_FAILED.
         """
         if self.pending_reports + sent.accepted > self._pending_reports_max:
-            raise errors.Unavailable("overloaded", "Too many reports wait for their commit. Send again.", retry_after_s=1)
+            raise errors.Problem(errors.OVERLOADED)
         answered: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
         self.pending_reports += sent.accepted
         self._pending.append((sent, answered))
         self._arrived.set()
         stored = await answered
         if stored.fingerprint != sent.fingerprint:
-            raise errors.Conflict(
-                "batch_id_reused", "This batch_id was accepted before with other content.", pointers=["/batch_id"]
-            )
+            raise errors.Problem(errors.BATCH_ID_REUSED, pointers=["/batch_id"])
         return stored
 
     async def known(self, sent: Sent) -> Stored | None:
@@ -135,6 +136,7 @@ class Acceptor:
 
     async def _settle(self, group: list[tuple[Sent, asyncio.Future[Stored]]]) -> None:
         """Commit a group and tell everyone in it; one poisonous batch does not sink the others."""
+        started = time.monotonic()
         try:
             stored = await self._commit([sent for sent, _ in group])
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
@@ -143,20 +145,21 @@ class Acceptor:
                     await self._settle([one])
                 return
             self._telemetry.failed("commit refused", error)
-            self._fail(group, errors.Invalid("not_storable", "PostgreSQL refused this batch."))
+            self._fail(group, started, errors.Problem(errors.NOT_STORABLE))
         except database.UNREACHABLE as error:
             self._telemetry.failed("commit failed", error)
-            self._fail(group, _away())
+            self._fail(group, started, _away())
         except Exception as error:  # noqa: BLE001 — whatever it is, nobody must wait for ever; it is logged, and the answer says that it is ours
             self._telemetry.failed("commit failed", error)
-            self._fail(group, errors.Unavailable("commit_failed", "The batch was not stored. Send again.", retry_after_s=5))
+            self._fail(group, started, errors.Problem(errors.COMMIT_FAILED))
         else:
             for (sent, answered), result in zip(group, stored, strict=True):
                 self.pending_reports -= sent.accepted
                 if not answered.done():
                     answered.set_result(result)
 
-    def _fail(self, group: list[tuple[Sent, asyncio.Future[Stored]]], problem: errors.Problem) -> None:
+    def _fail(self, group: list[tuple[Sent, asyncio.Future[Stored]]], started: float, problem: errors.Problem) -> None:
+        self._telemetry.metrics.record(metrics.COMMIT_DURATION, time.monotonic() - started, problem.kind.code)
         for sent, answered in group:
             self.pending_reports -= sent.accepted
             if not answered.done():
@@ -191,8 +194,8 @@ def _stored(row: asyncpg.Record) -> Stored:
     return Stored(row["fingerprint"], row["accepted"], rejected, is_duplicate=True)
 
 
-def _away() -> errors.Unavailable:
-    return errors.Unavailable("database_unavailable", "PostgreSQL is away. Send again.", retry_after_s=2)
+def _away() -> errors.Problem:
+    return errors.Problem(errors.DATABASE_UNAVAILABLE)
 
 
 def _keys(group: Sequence[Sent]) -> tuple[list[int], list[int], list[UUID]]:

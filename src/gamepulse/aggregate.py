@@ -48,11 +48,11 @@ class Fenced(RuntimeError):
 class Shard:
     """What the leader of a shard knows: its totals, and which moments will be complete once a transaction id is passed."""
 
-    def __init__(self, number: int, totals: dict[tuple[int, int, str, str], Total], since: datetime) -> None:
+    def __init__(self, number: int, totals: dict[tuple[int, int, str, str], Total], since: datetime, as_of: datetime) -> None:
         self.number = number
         self.totals = totals
         self.since_ns = int(since.timestamp() * 1e9)
-        self.as_of = _EPOCH
+        self.as_of = as_of
         self.moments: list[tuple[int, datetime]] = []
 
     def complete_up_to(self, upto: int, next_xid: int, at: datetime) -> datetime:
@@ -152,7 +152,7 @@ class Aggregator:
         mark = await connection.fetchrow(_SQL["horizon"], number)
         assert mark is not None
         totals = {(row["studio_id"], row["game_id"], row["region"], row["country"]): _total_of(row) for row in rows}
-        return Shard(number, totals, mark["totals_since"])
+        return Shard(number, totals, mark["totals_since"], mark["as_of"])
 
     # -- a step --------------------------------------------------------------------------------------------------------------
 
@@ -182,7 +182,6 @@ class Aggregator:
                 raise Fenced(f"shard {shard.number}")
             if counted is not None:
                 await self._write(connection, shard, counted)
-        self._telemetry.metrics.set(metrics.AGGREGATE_LAG, (mark["at"] - shard.as_of).total_seconds(), shard.number)
         if counted is not None:
             await self._tell(rows, counted, started_ns, shard)
         return is_behind
@@ -289,8 +288,10 @@ class Aggregator:
     # -- the players' metrics ------------------------------------------------------------------------------------------------
 
     def _export(self) -> None:
-        """The totals of the shards led here, as if each shard were an instance: a take-over continues its series."""
-        slugs = self._labels.slugs
+        """The lag, and the totals of the shards led here, as if each shard were an instance: a take-over continues its series."""
+        slugs, now = self._labels.slugs, datetime.now(UTC)
+        lags: dict[metrics.Attributes, float] = {(one.number,): (now - one.as_of).total_seconds() for one in self._led.values()}
+        self._telemetry.metrics.replace(metrics.AGGREGATE_LAG, lags)
         for shard in self._led.values():
             counted = Metrics(shard.since_ns)
             for (_, game_id, region, country), total in shard.totals.items():

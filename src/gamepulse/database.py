@@ -36,7 +36,10 @@ async def _keep(connection: Connection) -> None:
 
 
 async def open_pool(url: str, role: str, *, size: int, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> Pool:
-    """A pool whose connections act as gamepulse_<role>. Connects when first used, so it opens while PostgreSQL is away."""
+    """A pool whose connections act as gamepulse_<role>, each verified before its first use.
+
+    Connects when first used, so it opens while PostgreSQL is away.
+    """
     pool: Pool = asyncpg.create_pool(
         url,
         min_size=0,
@@ -44,6 +47,7 @@ async def open_pool(url: str, role: str, *, size: int, statement_timeout_s: floa
         timeout=CONNECT_TIMEOUT_S,
         command_timeout=statement_timeout_s + 1,
         max_inactive_connection_lifetime=300,
+        init=verify,
         reset=_keep,
         server_settings={
             "role": f"gamepulse_{role}",

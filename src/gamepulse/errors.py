@@ -1,97 +1,102 @@
-"""Every error that GamePulse answers with, and their one shape (RFC 9457).
+"""Every error that GamePulse answers with: its stable code, its status, what it means. One shape for all (RFC 9457).
 
-    Problem
-    ├── Malformed 400      the body is not JSON, not its encoding, or was cut off
-    ├── Unauthenticated 401
-    ├── Forbidden 403
-    ├── NotFound 404
-    ├── MethodNotAllowed 405
-    ├── TooSlow 408
-    ├── Conflict 409
-    ├── TooLarge 413
-    ├── UnsupportedMedia 415
-    ├── Invalid 422        the envelope or a parameter is wrong
-    └── Unavailable 503    try again after `retry_after_s`
-
-`code` is stable and documented in docs/api.md. Details name fields and limits, never the values that were sent.
+Details name fields and limits, never the values that were sent. /docs/errors shows this table.
 """
+
+from http import HTTPStatus
+from typing import Final, NamedTuple
 
 import msgspec
 
 CONTENT_TYPE = "application/problem+json"
 
 
+class Kind(NamedTuple):
+    """A kind of error. `retry_after_s`: when to try again, where trying again makes sense."""
+
+    code: str
+    status: int
+    detail: str
+    retry_after_s: int | None = None
+
+
+KINDS: Final[dict[str, Kind]] = {}
+
+
+def _declare(code: str, status: int, detail: str, retry_after_s: int | None = None) -> Kind:
+    kind = KINDS[code] = Kind(code, status, detail, retry_after_s)
+    return kind
+
+
+# The body cannot be read.
+NOT_JSON = _declare("not_json", 400, "The body is not JSON.")
+NOT_ITS_ENCODING = _declare("not_its_encoding", 400, "The body is not what Content-Encoding says.")
+TRUNCATED = _declare("truncated", 400, "The compressed body is cut off.")
+CUT_OFF = _declare("cut_off", 400, "The body was cut off.")
+BODY_TOO_SLOW = _declare("body_too_slow", 408, "The body did not arrive in time.")
+BODY_TOO_LARGE = _declare("body_too_large", 413, "The body is larger than it may be.")
+EXPANDED_TOO_LARGE = _declare("expanded_too_large", 413, "The body is larger than it may be when expanded.")
+UNSUPPORTED_MEDIA_TYPE = _declare("unsupported_media_type", 415, "Send application/json (or text/plain, as sendBeacon does).")
+UNSUPPORTED_ENCODING = _declare("unsupported_encoding", 415, "Content-Encoding may be gzip, zstd or identity.")
+
+# Who asks may not.
+MISSING_KEY = _declare("missing_key", 401, "Give the ingest key as Authorization: Bearer …, or as `key`.")
+UNKNOWN_KEY = _declare("unknown_key", 401, "The ingest key is unknown or revoked.")
+OTHER_GAME = _declare("other_game", 403, "This key is not for this game.")
+SERVER_KEY_REQUIRED = _declare("server_key_required", 403, "Only a server key may send `sessions`.")
+
+# The batch is wrong as a whole.
+WRONG_ITEM_COUNT = _declare("wrong_item_count", 422, "A batch holds at least one report or event, and no more than it may.")
+SESSION_AND_SESSIONS = _declare("session_and_sessions", 422, "Give one session inline or `sessions`, not both.")
+TOO_MANY_SERVERS = _declare("too_many_servers", 422, "A session names more servers in one batch than it may.")
+NOT_STORABLE = _declare("not_storable", 422, "PostgreSQL refused this batch. Do not send it again.")
+BATCH_ID_REUSED = _declare("batch_id_reused", 409, "This batch_id was accepted before with other content.")
+
+# A field is wrong: of the envelope (422), or of a report or event, which is then listed in `rejected`.
+MISSING_FIELD = _declare("missing_field", 422, "A required field is missing.")
+WRONG_TYPE = _declare("wrong_type", 422, "The value has another type.")
+OUT_OF_RANGE = _declare("out_of_range", 422, "The number is below or above its range.")
+INVALID_CHARACTERS = _declare("invalid_characters", 422, "The text is empty, too long, or has characters that it may not.")
+UNKNOWN_VALUE = _declare("unknown_value", 422, "The word is none of those possible.")
+INVALID_UUID = _declare("invalid_uuid", 422, "The text is not a UUID.")
+WRONG_LENGTH = _declare("wrong_length", 422, "The list has fewer or more entries than it may.")
+INVALID = _declare("invalid", 422, "The value is wrong.")
+TOO_OLD = _declare("too_old", 422, "`at` is more than 24 h in the past (only ever in `rejected`).")
+IN_THE_FUTURE = _declare("in_the_future", 422, "`at` is more than 5 min in the future (only ever in `rejected`).")
+
+# A question is wrong.
+INVALID_PARAMETER = _declare("invalid_parameter", 422, "A parameter or the body is wrong.")
+NO_OFFSET = _declare("no_offset", 422, "`from` and `to` are RFC 3339 and need an offset, such as Z.")
+EMPTY_SPAN = _declare("empty_span", 422, "`from` must be before `to`.")
+SPAN_TOO_LONG = _declare("span_too_long", 422, "At most a year.")
+UNKNOWN_DIMENSION = _declare("unknown_dimension", 422, "`group_by` names something that is no dimension.")
+NOT_ROLLED_UP_TOGETHER = _declare("not_rolled_up_together", 422, "These dimensions are not rolled up together.")
+TOO_MANY_POINTS = _declare("too_many_points", 422, "Choose a longer step or a shorter span.")
+UNKNOWN_GAME = _declare("unknown_game", 404, "There is no such game, or it is not public.")
+UNKNOWN_SESSION = _declare("unknown_session", 404, "There is no such session within the retention of raw data.")
+UNKNOWN_ROUTE = _declare("unknown_route", 404, "There is nothing here.")
+METHOD_NOT_ALLOWED = _declare("method_not_allowed", 405, "This path does not take that method.")
+
+# Not now.
+OVERLOADED = _declare("overloaded", 503, "Too many reports wait for their commit. Send again.", 1)
+DATABASE_UNAVAILABLE = _declare("database_unavailable", 503, "PostgreSQL is away or slow. Send again.", 2)
+COMMIT_FAILED = _declare("commit_failed", 503, "The batch was not stored. Send again.", 5)
+TOO_MANY_VIEWERS = _declare("too_many_viewers", 503, "This process has as many live streams as it may.", 5)
+INTERNAL = _declare("internal", 500, "Something went wrong on our side.")
+
+
 class Problem(Exception):
-    """An answer that is not a success. `pointers` are JSON pointers into the body that was sent."""
+    """An answer that is not a success. `pointers`: JSON pointers into the body that was sent; `detail`: more than the kind says."""
 
-    status = 500
-    title = "Internal error"
-
-    def __init__(self, code: str, detail: str, *, pointers: list[str] | None = None, retry_after_s: int | None = None) -> None:
-        super().__init__(code)
-        self.code = code
-        self.detail = detail
+    def __init__(self, kind: Kind, detail: str = "", pointers: list[str] | None = None) -> None:
+        super().__init__(kind.code)
+        self.kind = kind
+        self.detail = detail or kind.detail
         self.pointers = pointers
-        self.retry_after_s = retry_after_s
-
-
-class Malformed(Problem):
-    status = 400
-    title = "Malformed body"
-
-
-class Unauthenticated(Problem):
-    status = 401
-    title = "Not authenticated"
-
-
-class Forbidden(Problem):
-    status = 403
-    title = "Not allowed"
-
-
-class NotFound(Problem):
-    status = 404
-    title = "Not found"
-
-
-class MethodNotAllowed(Problem):
-    status = 405
-    title = "Method not allowed"
-
-
-class TooSlow(Problem):
-    status = 408
-    title = "Body too slow"
-
-
-class Conflict(Problem):
-    status = 409
-    title = "Conflict"
-
-
-class TooLarge(Problem):
-    status = 413
-    title = "Too large"
-
-
-class UnsupportedMedia(Problem):
-    status = 415
-    title = "Unsupported media type"
-
-
-class Invalid(Problem):
-    status = 422
-    title = "Invalid"
-
-
-class Unavailable(Problem):
-    status = 503
-    title = "Unavailable"
 
 
 class ProblemDocument(msgspec.Struct, omit_defaults=True):
-    """The JSON of a problem (RFC 9457 with `code`, `trace_id` and `pointers`)."""
+    """The JSON of a problem: RFC 9457 with `code`, `trace_id` and `pointers`."""
 
     type: str
     title: str
@@ -104,13 +109,14 @@ class ProblemDocument(msgspec.Struct, omit_defaults=True):
 
 def document(problem: Problem, trace_id: str) -> bytes:
     """The body of the answer."""
+    kind = problem.kind
     return msgspec.json.encode(
         ProblemDocument(
-            type=f"/docs/errors#{problem.code}",
-            title=problem.title,
-            status=problem.status,
+            type=f"/docs/errors#{kind.code}",
+            title=HTTPStatus(kind.status).phrase,
+            status=kind.status,
             detail=problem.detail,
-            code=problem.code,
+            code=kind.code,
             trace_id=trace_id,
             pointers=problem.pointers,
         )

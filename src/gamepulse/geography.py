@@ -1,7 +1,7 @@
 """Where a client is: from the edge's headers, else from an MMDB file, else unknown. The address goes no further than here."""
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 import maxminddb
@@ -68,6 +68,8 @@ def _within(address: str, networks: list[IPv4Network | IPv6Network]) -> bool:
         parsed = ip_address(address)
     except ValueError:
         return False
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:  # how a peer of a dual-stack socket is named
+        parsed = parsed.ipv4_mapped
     return any(parsed in network for network in networks)
 
 

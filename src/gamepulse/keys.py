@@ -34,7 +34,7 @@ class Keys:
     async def find(self, secret: str) -> IngestKey:
         """The key with this secret.
 
-        Raises Unauthenticated when there is none, Unavailable when PostgreSQL cannot say.
+        Raises Problem: UNKNOWN_KEY, or DATABASE_UNAVAILABLE when PostgreSQL cannot say.
         """
         if len(secret) > KEY_LENGTH_MAX:
             raise _unknown()
@@ -58,7 +58,7 @@ class Keys:
         try:
             row = await self._pool.fetchrow(_SQL["ingest_key"], key_hash)
         except database.UNREACHABLE as error:
-            raise errors.Unavailable("database_unavailable", "PostgreSQL is away. Send again.", retry_after_s=2) from error
+            raise errors.Problem(errors.DATABASE_UNAVAILABLE) from error
         key = IngestKey(row["studio_id"], row["game_id"], row["slug"], row["kind"] == "server") if row else None
         while len(self._known) >= KNOWN_MAX:
             self._known.pop(next(iter(self._known)))
@@ -72,5 +72,5 @@ def hash_key(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _unknown() -> errors.Unauthenticated:
-    return errors.Unauthenticated("unknown_key", "The ingest key is unknown or revoked.")
+def _unknown() -> errors.Problem:
+    return errors.Problem(errors.UNKNOWN_KEY)

@@ -113,6 +113,11 @@ class Metrics:
         series = self._series(self._numbers, instrument, "counter", "gauge")
         series[_bounded(series, attributes)] = value
 
+    def replace(self, instrument: Instrument, series: dict[Attributes, float]) -> None:
+        """Set all series of a gauge; those that are not given end."""
+        self._series(self._numbers, instrument, "gauge")
+        self._numbers[instrument] = series
+
     def record(self, instrument: Instrument, value: float, *attributes: str | int) -> None:
         """Record one value (in the instrument's unit) into a histogram."""
         series = self._series(self._histograms, instrument, "histogram")

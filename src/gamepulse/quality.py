@@ -116,11 +116,11 @@ class Game(msgspec.Struct):
 
 
 async def find_game(pool: database.Pool, slug: str) -> Game:
-    """A game that anyone may see. Raises NotFound: also for games that are there but not public."""
+    """A game that anyone may see. Raises Problem UNKNOWN_GAME: also for games that are there but not public."""
     async with database.studio(pool, None) as connection:
         row = await connection.fetchrow(_SQL["game"], slug)
     if row is None or not row["is_public"]:
-        raise errors.NotFound("unknown_game", "There is no such game, or it is not public.")
+        raise errors.Problem(errors.UNKNOWN_GAME)
     return Game(row["studio_id"], row["game_id"], row["slug"])
 
 
@@ -134,29 +134,29 @@ class Span(msgspec.Struct):
 def span(from_: datetime | None, to: datetime | None) -> Span:
     """The span asked for, widened to whole minutes; by default the last hour.
 
-    Raises Invalid when it is empty, longer than a year, or its times lack an offset.
+    Raises Problem: EMPTY_SPAN, SPAN_TOO_LONG, NO_OFFSET.
     """
     if any(at is not None and at.tzinfo is None for at in (from_, to)):
-        raise errors.Invalid("no_offset", "`from` and `to` are RFC 3339 and need an offset, such as Z.")
+        raise errors.Problem(errors.NO_OFFSET)
     end = _ceil_minute(to or datetime.now(UTC))
     start = from_.astimezone(UTC).replace(second=0, microsecond=0) if from_ else end - _HOUR
     if not start < end:
-        raise errors.Invalid("empty_span", "`from` must be before `to`.")
+        raise errors.Problem(errors.EMPTY_SPAN)
     if end - start > SPAN_MAX:
-        raise errors.Invalid("span_too_long", "At most a year.")
+        raise errors.Problem(errors.SPAN_TOO_LONG)
     return Span(start, end)
 
 
 def dimension_set(group_by: Sequence[str]) -> int:
-    """The smallest dimension set that holds all of `group_by`. Raises Invalid, naming what is possible."""
+    """The smallest dimension set that holds all of `group_by`. Raises Problem, naming what is possible."""
     unknown = set(group_by) - set(DIMENSIONS)
     if unknown:
-        raise errors.Invalid("unknown_dimension", f"group_by takes {', '.join(DIMENSIONS)}.")
+        raise errors.Problem(errors.UNKNOWN_DIMENSION, f"group_by takes {', '.join(DIMENSIONS)}.")
     for number, dimensions in enumerate(SETS):
         if set(group_by) <= set(dimensions):
             return number
     sets = "; ".join(", ".join(dimensions) for dimensions in SETS)
-    raise errors.Invalid("not_rolled_up_together", f"These are not rolled up together. Possible are mixtures within: {sets}.")
+    raise errors.Problem(errors.NOT_ROLLED_UP_TOGETHER, f"These are not rolled up together. Possible are mixtures within: {sets}.")
 
 
 async def quality(pool: database.Pool, game: Game, group_by: Sequence[str], asked: Span, limit: int, order: str) -> Quality:
@@ -178,7 +178,7 @@ async def series(pool: database.Pool, game: Game, group_by: Sequence[str], asked
     """The `limit` largest groups of a span over time, in steps from its start."""
     step_s = STEPS[step]
     if (asked.end - asked.start).total_seconds() > step_s * POINTS_MAX:
-        raise errors.Invalid("too_many_points", f"At most {POINTS_MAX} steps: choose a longer step or a shorter span.")
+        raise errors.Problem(errors.TOO_MANY_POINTS, f"At most {POINTS_MAX} steps: choose a longer step or a shorter span.")
     async with database.studio(pool, game.studio_id) as connection:
         as_of = await connection.fetchval(_SQL["as_of"])
         rows = await _rows(connection, game, group_by, asked, finest=timedelta(seconds=step_s))

@@ -63,7 +63,7 @@ class Content(msgspec.Struct):
 def expand(body: bytes, encoding: bytes) -> bytes:
     """Undo the content encoding.
 
-    Raises TooLarge beyond 1 MiB, Malformed for what is not that encoding, UnsupportedMedia for another one.
+    Raises Problem: EXPANDED_TOO_LARGE beyond 1 MiB, NOT_ITS_ENCODING, TRUNCATED, UNSUPPORTED_ENCODING.
     """
     if encoding in (b"", b"identity"):
         return body
@@ -75,20 +75,20 @@ def expand(body: bytes, encoding: bytes) -> bytes:
             unzstd = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG_MAX})
             expanded, is_whole = unzstd.decompress(body, BODY_EXPANDED_BYTES_MAX + 1), unzstd.eof
         else:
-            raise errors.UnsupportedMedia("unsupported_encoding", "Content-Encoding may be gzip, zstd or identity.")
+            raise errors.Problem(errors.UNSUPPORTED_ENCODING)
     except (zlib.error, zstd.ZstdError) as error:
-        raise errors.Malformed("not_its_encoding", "The body is not what Content-Encoding says.") from error
+        raise errors.Problem(errors.NOT_ITS_ENCODING) from error
     if len(expanded) > BODY_EXPANDED_BYTES_MAX:
-        raise errors.TooLarge("expanded_too_large", f"At most {BODY_EXPANDED_BYTES_MAX} bytes when expanded.")
+        raise errors.Problem(errors.EXPANDED_TOO_LARGE, f"At most {BODY_EXPANDED_BYTES_MAX} bytes when expanded.")
     if not is_whole:
-        raise errors.Malformed("truncated", "The compressed body is cut off.")
+        raise errors.Problem(errors.TRUNCATED)
     return expanded
 
 
 def decode(body: bytes) -> Content:
     """Decode and check a batch; bad reports and events are set aside, not fatal.
 
-    Raises Malformed when it is not JSON, Invalid when the envelope is wrong.
+    Raises Problem: NOT_JSON, or what is wrong with the envelope.
     """
     try:
         sifted = _Sifted()
@@ -96,11 +96,11 @@ def decode(body: bytes) -> Content:
     except msgspec.ValidationError:
         batch = _decode_loosely(body, sifted)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise errors.Malformed("not_json", "The body is not JSON.") from error
+        raise errors.Problem(errors.NOT_JSON) from error
     sessions = _sessions(batch)
     sent = sum(len(session.reports) + len(session.events) for session in sessions) + len(sifted.rejected)
     if not 1 <= sent <= ITEMS_MAX:
-        raise errors.Invalid("wrong_item_count", f"A batch holds 1 to {ITEMS_MAX} reports and events together.")
+        raise errors.Problem(errors.WRONG_ITEM_COUNT, f"A batch holds 1 to {ITEMS_MAX} reports and events together.")
     by_session = [0] * len(sessions)
     for rejection in sifted.rejected:
         by_session[_session_of(rejection)] += 1
@@ -108,17 +108,17 @@ def decode(body: bytes) -> Content:
 
 
 def check_key(content: Content, key: IngestKey) -> None:
-    """Raises Forbidden when the key does not open the batch's game, or not for many sessions."""
+    """Raises Problem: OTHER_GAME when the key does not open the batch's game, SERVER_KEY_REQUIRED for many sessions."""
     if content.batch.game != key.game:
-        raise errors.Forbidden("other_game", "This key is not for this game.", pointers=["/game"])
+        raise errors.Problem(errors.OTHER_GAME, pointers=["/game"])
     if content.batch.sessions is not None and not key.is_server:
-        raise errors.Forbidden("server_key_required", "Only a server key may send `sessions`.", pointers=["/sessions"])
+        raise errors.Problem(errors.SERVER_KEY_REQUIRED, pointers=["/sessions"])
 
 
 def prepare(content: Content, key: IngestKey, geography: Place, now_ms: int, player_hash_key: bytes, facts: RequestFacts) -> Sent:
     """What is stored of a batch: clocks corrected, times checked, players hashed.
 
-    Raises Invalid when a session names more than 256 servers.
+    Raises Problem: TOO_MANY_SERVERS.
     """
     offset_ms = now_ms - content.batch.sent_at
     shift_ms = offset_ms if abs(offset_ms) > CLOCK_TOLERANCE_MS else 0
@@ -138,6 +138,7 @@ def prepare(content: Content, key: IngestKey, geography: Place, now_ms: int, pla
         parts=parts,
         accepted=sum(len(session.reports) + len(session.events) for session in content.sessions),
         rejected=content.rejected,
+        dropped=content.batch.dropped or 0,
         facts=facts,
     )
 
@@ -155,13 +156,13 @@ def shard_of(session_id: UUID) -> int:
 def _sessions(batch: Batch) -> Sequence[Session]:
     if batch.sessions is not None:
         if batch.reports or batch.events or batch.session is not None:
-            raise errors.Invalid("session_and_sessions", "Give one session inline or `sessions`, not both.", pointers=["/sessions"])
+            raise errors.Problem(errors.SESSION_AND_SESSIONS, pointers=["/sessions"])
         missing = [f"/sessions/{n}/session" for n, session in enumerate(batch.sessions) if session.session is None]
         if missing:
-            raise errors.Invalid("missing_field", "Each session needs its `session`.", pointers=missing)
+            raise errors.Problem(errors.MISSING_FIELD, pointers=missing)
         return batch.sessions
     if batch.session is None:
-        raise errors.Invalid("missing_field", "Give `session` or `sessions`.", pointers=["/session"])
+        raise errors.Problem(errors.MISSING_FIELD, pointers=["/session"])
     return [
         Session(
             batch.session, batch.player, batch.platform, batch.build, batch.connection, batch.match, batch.reports, batch.events
@@ -174,7 +175,7 @@ def _part(session: Session, key: IngestKey, shift_ms: int, now_ms: int, player_h
     places: dict[tuple[str, str | None], int] = {}
     codes = [places.setdefault((report.region, report.server), len(places)) for report in session.reports]
     if len(places) > records.PLACES_MAX:
-        raise errors.Invalid("too_many_servers", f"A session may name {records.PLACES_MAX} servers in a batch.")
+        raise errors.Problem(errors.TOO_MANY_SERVERS, f"A session may name {records.PLACES_MAX} servers in a batch.")
     return Part(
         session_id=session.session,
         shard=shard_of(session.session),
@@ -252,12 +253,12 @@ def _content(raw: Raw) -> str:
 
 
 def _decode_loosely(body: bytes, sifted: _Sifted) -> Batch:
-    """Decode report by report. Raises Invalid when it is the envelope that is wrong."""
+    """Decode report by report. Raises Problem when it is the envelope that is wrong."""
     try:
         loose = _loose_decoder.decode(body)
     except msgspec.ValidationError as error:
         pointer, code = explain(error)
-        raise errors.Invalid(code, "The envelope of the batch is wrong.", pointers=[pointer]) from None
+        raise errors.Problem(errors.KINDS[code], pointers=[pointer]) from None
     reports = sifted.items(loose.reports, _report_decoder, "/reports")
     events = sifted.items(loose.events, _event_decoder, "/events")
     sessions = None

@@ -62,7 +62,7 @@ class Ingest:
             await self._refuse(send, facts, problem)
         except Exception as error:  # noqa: BLE001 — a fault of ours; it is logged, answered, and the worker goes on
             self._telemetry.failed("request failed", error)
-            await self._refuse(send, facts, errors.Problem("internal", "Something went wrong on our side."))
+            await self._refuse(send, facts, errors.Problem(errors.INTERNAL))
         finally:
             self._telemetry.end(facts)
 
@@ -99,16 +99,19 @@ class Ingest:
         counted.add(metrics.INGEST_REPORTS, stored.accepted, "duplicate" if stored.is_duplicate else "accepted")
         if stored.rejected:
             counted.add(metrics.INGEST_REPORTS, len(stored.rejected), "rejected")
+        if sent.dropped and not stored.is_duplicate:
+            counted.add(metrics.INGEST_REPORTS, sent.dropped, "dropped_by_client")
         if sent.clock_offset_ms is not None:
             counted.add(metrics.INGEST_CLOCKS, 1)
 
     async def _refuse(self, send: Send, facts: RequestFacts, problem: errors.Problem) -> None:
-        self._telemetry.metrics.add(metrics.INGEST_BATCHES, 1, problem.code)
-        facts.code = problem.code
+        kind = problem.kind
+        self._telemetry.metrics.add(metrics.INGEST_BATCHES, 1, kind.code)
+        facts.code = kind.code
         headers = [*_CORS, (b"content-type", errors.CONTENT_TYPE.encode())]
-        if problem.retry_after_s is not None:
-            headers.append((b"retry-after", str(problem.retry_after_s).encode()))
-        await self._send(send, facts, problem.status, errors.document(problem, facts.trace), headers)
+        if kind.retry_after_s is not None:
+            headers.append((b"retry-after", str(kind.retry_after_s).encode()))
+        await self._send(send, facts, kind.status, errors.document(problem, facts.trace), headers)
 
     async def _send(self, send: Send, facts: RequestFacts, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         facts.status = status
@@ -122,10 +125,10 @@ class Ingest:
 async def _body(headers: dict[bytes, bytes], receive_: Receive) -> bytes:
     """The whole body.
 
-    Raises TooLarge beyond 256 KiB, TooSlow after 10 s, Malformed when the client went away, UnsupportedMedia.
+    Raises Problem: BODY_TOO_LARGE beyond 256 KiB, BODY_TOO_SLOW after 10 s, CUT_OFF, UNSUPPORTED_MEDIA_TYPE.
     """
     if headers.get(b"content-type", b"").split(b";")[0].strip().lower() not in _MEDIA_TYPES:
-        raise errors.UnsupportedMedia("unsupported_media_type", "Send application/json.")
+        raise errors.Problem(errors.UNSUPPORTED_MEDIA_TYPE)
     if int(headers.get(b"content-length", b"0") or 0) > BODY_BYTES_MAX:
         raise _too_large()
     chunks, size, more = [], 0, True
@@ -134,7 +137,7 @@ async def _body(headers: dict[bytes, bytes], receive_: Receive) -> bytes:
             while more:
                 message = await receive_()
                 if message["type"] == "http.disconnect":
-                    raise errors.Malformed("cut_off", "The body was cut off.")
+                    raise errors.Problem(errors.CUT_OFF)
                 chunk = message.get("body", b"")
                 size += len(chunk)
                 if size > BODY_BYTES_MAX:
@@ -142,12 +145,12 @@ async def _body(headers: dict[bytes, bytes], receive_: Receive) -> bytes:
                 chunks.append(chunk)
                 more = message.get("more_body", False)
     except TimeoutError:
-        raise errors.TooSlow("body_too_slow", f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
+        raise errors.Problem(errors.BODY_TOO_SLOW, f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _too_large() -> errors.TooLarge:
-    return errors.TooLarge("body_too_large", f"At most {BODY_BYTES_MAX} bytes as sent.")
+def _too_large() -> errors.Problem:
+    return errors.Problem(errors.BODY_TOO_LARGE, f"At most {BODY_BYTES_MAX} bytes as sent.")
 
 
 def _secret(headers: dict[bytes, bytes], content: receive.Content) -> str:
@@ -156,5 +159,5 @@ def _secret(headers: dict[bytes, bytes], content: receive.Content) -> str:
     if authorization[:7].lower() == b"bearer ":
         return authorization[7:].strip().decode("latin-1")
     if content.batch.key is None:
-        raise errors.Unauthenticated("missing_key", "Give the ingest key as Authorization: Bearer …, or as `key`.")
+        raise errors.Problem(errors.MISSING_KEY)
     return content.batch.key

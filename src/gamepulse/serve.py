@@ -1,6 +1,7 @@
 """The routes that are not hot: quality, sessions, the live stream, health, the page, and their description (OpenAPI)."""
 
 from datetime import datetime
+from html import escape
 from importlib.resources import files
 from mimetypes import guess_type
 from typing import Annotated, Any, Literal
@@ -157,7 +158,7 @@ async def live_route(request: Request[Any, Any, Any], game: GameName) -> Stream:
     """Server-sent events: the last 15 minutes, every second."""
     reader = _reader(request)
     if reader.is_draining or reader.live.viewers >= live.VIEWERS_MAX:
-        raise errors.Unavailable("too_many_viewers", "This process has as many live streams as it may.", retry_after_s=5)
+        raise errors.Problem(errors.TOO_MANY_VIEWERS)
     found = await quality.find_game(reader.pool, game)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return Stream(reader.live.watch(found), media_type="text/event-stream", headers=headers)
@@ -210,6 +211,16 @@ async def docs_route() -> Response[bytes]:
     return page
 
 
+@get("/docs/errors", include_in_schema=False, media_type=MediaType.HTML)
+async def errors_route() -> str:
+    """What each `code` means: where the `type` of a problem leads."""
+    rows = "".join(
+        f'<tr id="{kind.code}"><td><code>{kind.code}</code><td>{kind.status}<td>{escape(kind.detail)}'
+        for kind in errors.KINDS.values()
+    )
+    return f"<!doctype html><html lang=en><title>GamePulse errors</title><h1>Errors</h1><table>{rows}</table></html>"
+
+
 @get("/docs/assets/{name:str}", include_in_schema=False)
 async def docs_asset_route(name: str) -> Response[bytes]:
     """Files of the documentation page."""
@@ -217,10 +228,10 @@ async def docs_asset_route(name: str) -> Response[bytes]:
 
 
 def _file(name: str, cache: str) -> Response[bytes]:
-    """A file of the page. Raises NotFound."""
+    """A file of the page. Raises Problem UNKNOWN_ROUTE."""
     file = STATIC.joinpath(name)
     if ".." in name or not file.is_file():
-        raise errors.NotFound("unknown_file", "There is no such file.")
+        raise errors.Problem(errors.UNKNOWN_ROUTE)
     return Response(
         file.read_bytes(), media_type=guess_type(name)[0] or "application/octet-stream", headers={"cache-control": cache}
     )
@@ -231,34 +242,37 @@ def _file(name: str, cache: str) -> Response[bytes]:
 
 def _answer_problem(request: Request[Any, Any, Any], problem: errors.Problem) -> Response[bytes]:
     facts = request.scope["state"]["facts"]
-    facts.code = problem.code
-    headers = {} if problem.retry_after_s is None else {"retry-after": str(problem.retry_after_s)}
+    kind = problem.kind
+    facts.code = kind.code
+    headers = {} if kind.retry_after_s is None else {"retry-after": str(kind.retry_after_s)}
     body = errors.document(problem, facts.trace)
-    return Response(body, status_code=problem.status, media_type=errors.CONTENT_TYPE, headers=headers)
+    return Response(body, status_code=kind.status, media_type=errors.CONTENT_TYPE, headers=headers)
+
+
+_HTTP_KINDS = {
+    400: errors.INVALID_PARAMETER,
+    404: errors.UNKNOWN_ROUTE,
+    405: errors.METHOD_NOT_ALLOWED,
+    413: errors.BODY_TOO_LARGE,
+}
 
 
 def _answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """The framework's own errors, in our shape; their texts may quote what was sent, so only the names of fields are kept."""
-    kinds: dict[int, tuple[type[errors.Problem], str, str]] = {
-        400: (errors.Invalid, "invalid_parameter", "A parameter or the body is wrong."),
-        404: (errors.NotFound, "unknown_route", "There is nothing here."),
-        405: (errors.MethodNotAllowed, "method_not_allowed", "This path does not take that method."),
-        413: (errors.TooLarge, "body_too_large", "The body is too large."),
-    }
-    kind, code, detail = kinds.get(error.status_code, (errors.Problem, "internal", "Something went wrong on our side."))
+    kind = _HTTP_KINDS.get(error.status_code, errors.INTERNAL)
     extra = error.extra if isinstance(error.extra, list) else []
     names = [str(item["key"]) for item in extra if isinstance(item, dict) and "key" in item]
-    return _answer_problem(request, kind(code, f"{detail[:-1]}: {', '.join(names)}." if names else detail))
+    return _answer_problem(request, errors.Problem(kind, f"{kind.detail[:-1]}: {', '.join(names)}." if names else ""))
 
 
 def _answer_unreachable(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     request.app.state.telemetry.failed("query failed", error)
-    return _answer_problem(request, errors.Unavailable("database_unavailable", "PostgreSQL is away.", retry_after_s=2))
+    return _answer_problem(request, errors.Problem(errors.DATABASE_UNAVAILABLE))
 
 
 def _answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     request.app.state.telemetry.failed("request failed", error)
-    return _answer_problem(request, errors.Problem("internal", "Something went wrong on our side."))
+    return _answer_problem(request, errors.Problem(errors.INTERNAL))
 
 
 def build(lifespan: Any) -> Litestar:
@@ -266,7 +280,8 @@ def build(lifespan: Any) -> Litestar:
     return Litestar(
         [
             reports_route, quality_route, series_route, session_route, player_sessions_route, server_sessions_route, live_route,
-            health_route, live_health_route, ready_health_route, meta_route, page_route, asset_route, docs_route, docs_asset_route,
+            health_route, live_health_route, ready_health_route, meta_route, page_route, asset_route, docs_route,
+            errors_route, docs_asset_route,
         ],
         lifespan=[lifespan],
         exception_handlers={

@@ -96,11 +96,11 @@ class PlayerQuestion(msgspec.Struct):
 
 
 async def timeline(pool: database.Pool, game: Game, session: UUID) -> Timeline:
-    """All that is stored of a session. Raises NotFound."""
+    """All that is stored of a session. Raises Problem UNKNOWN_SESSION."""
     async with database.studio(pool, game.studio_id) as connection:
         rows = await connection.fetch(_SQL["session_batches"], game.studio_id, game.game_id, session, BATCHES_MAX + 1)
     if not rows:
-        raise errors.NotFound("unknown_session", "There is no such session within the retention of raw data.")
+        raise errors.Problem(errors.UNKNOWN_SESSION)
     is_cut, rows = len(rows) > BATCHES_MAX, rows[:BATCHES_MAX]
     reports = sorted((report for row in rows for report in _reports(row)), key=lambda report: (report.at, report.seq))
     stored = [event for row in rows if row["events"] for event in msgspec.json.decode(row["events"], type=list[_StoredEvent])]

@@ -36,6 +36,7 @@ SLOW_S = 0.25
 TRACES_PER_FLUSH_MAX = 200
 LINKS_MAX = 64
 STACK_FRAMES_MAX = 8
+FAILURE_EVERY_S = 1.0
 REQUESTS_NOTED_MAX = 100_000
 CLOSE_TIMEOUT_S = 2.0
 _SCOPE = InstrumentationScope(name="gamepulse", version=__version__)
@@ -106,6 +107,7 @@ class Telemetry:
         self._spans: list[trace_pb2.Span] = []
         self._records: list[logs_pb2.LogRecord] = []
         self._lines: list[dict[str, object]] = []
+        self._failures: dict[tuple[str, type], tuple[int, int]] = {}
         self._access_records: dict[tuple[str, str, int], logs_pb2.LogRecord] = {}
         self._process = psutil.Process()
         self._points_at = time.monotonic() + POINTS_EVERY_S
@@ -142,10 +144,19 @@ class Telemetry:
         self.metrics.record(metrics.COMMIT_DURATION, (facts.ended_ns - facts.started_ns) / 1e9, "ok")
 
     def failed(self, event: str, error: BaseException) -> None:
-        """Something went wrong that a person should know of. Kind and place are told, not the text: it may hold what was sent."""
+        """Something went wrong that a person should know of; told once a second at most, with how often it was not told.
+
+        Kind and place are told, not the text: it may hold what was sent.
+        """
+        key, now_ns = (event, type(error)), time.time_ns()
+        last_ns, suppressed = self._failures.get(key, (0, 0))
+        if now_ns - last_ns < FAILURE_EVERY_S * 1e9:
+            self._failures[key] = last_ns, suppressed + 1
+            return
+        self._failures[key] = now_ns, 0
         frames = traceback.extract_tb(error.__traceback__)[-STACK_FRAMES_MAX:]
         stack = " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
-        self.log("ERROR", event, {"error.type": type(error).__qualname__, "error.stack": stack})
+        self.log("ERROR", event, {"error.type": type(error).__qualname__, "error.stack": stack, "suppressed": suppressed})
 
     def log(self, level: str, event: str, fields: dict[str, str | int | float] | None = None) -> None:
         """One event for people. `fields` must hold no personal data."""

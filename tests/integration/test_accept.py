@@ -124,8 +124,9 @@ async def test_sigterm_answers_what_was_accepted_and_ends_in_time(
             took_s = await asyncio.to_thread(service.stop)
             ends = await asyncio.gather(*loads, return_exceptions=True)
     assert took_s < 10
-    # A client that finds the door closed may go elsewhere; one that was let in must have its answer.
-    assert {type(end) for end in ends} <= {httpx.ConnectError}, ends
+    # Who finds the door closed (also when it closes while they wait before it, in the kernel's queue) goes elsewhere …
+    assert {type(end) for end in ends} <= {httpx.ConnectError, httpx.ReadError}, ends
     assert len(answered) > 16
+    # … but what was let in has its answer: nothing is stored that was not answered.
     assert await connection.fetchval("SELECT sum(length(records) / 30) FROM raw_batch") == sum(answered)
     assert service.process.returncode == 0
