@@ -139,6 +139,9 @@ class Acceptor:
         started = time.monotonic()
         try:
             stored = await self._commit([sent for sent, _ in group])
+        except asyncpg.CheckViolationError as error:  # there is no partition for today: our fault, and not for ever
+            self._telemetry.failed("no partition for this day", error)
+            self._fail(group, started, _away())
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             if len(group) > 1:
                 for one in group:

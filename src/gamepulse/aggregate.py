@@ -21,7 +21,7 @@ from gamepulse.batch import EVENT_KINDS, QUALITIES
 from gamepulse.labels import Labels
 from gamepulse.metrics import HistogramState, Metrics
 from gamepulse.receive import SHARDS
-from gamepulse.rollup import Measures, Sketch
+from gamepulse.rollup import OTHER, Measures, Sketch
 from gamepulse.settings import Settings
 from gamepulse.tally import Seen, SeenKey, Tally, Thresholds, Total, tally
 from gamepulse.telemetry import Telemetry, resource
@@ -31,6 +31,8 @@ STEP_BATCHES_MAX = 5_000
 HOUSEKEEPING_EVERY_S = 600
 RETRY_AFTER_S = 1.0
 PARENT_LOOK_EVERY_S = 0.5
+TOTALS_MAX = 1_000
+"""Pairs of region and country of a shard's players' metrics, over all its games."""
 FROZEN_AFTER_S = 15
 """PostgreSQL ends the session of an aggregator that is silent for so long; its shards are then free."""
 LOCKS = 0x6770  # the class of our advisory locks ("gp"); the object is the shard, or -1 for membership
@@ -54,6 +56,15 @@ class Shard:
         self.since_ns = int(since.timestamp() * 1e9)
         self.as_of = as_of
         self.moments: list[tuple[int, datetime]] = []
+
+    def add(self, counted: dict[tuple[int, int, str, str], Total]) -> set[tuple[int, int, str, str]]:
+        """Add to the totals; the keys that have changed. Regions and countries beyond TOTALS_MAX count as OTHER."""
+        changed = set()
+        for key, total in counted.items():
+            known = key if key in self.totals or len(self.totals) < TOTALS_MAX else (*key[:2], OTHER, OTHER)
+            self.totals.setdefault(known, Total()).merge(total)
+            changed.add(known)
+        return changed
 
     def complete_up_to(self, upto: int, next_xid: int, at: datetime) -> datetime:
         """The latest moment before which every commit lies below `upto`."""
@@ -86,7 +97,7 @@ class Aggregator:
         while not self._is_closing.is_set():
             try:
                 await self._session()
-            except (*database.UNREACHABLE, asyncpg.PostgresError, Fenced) as error:
+            except Exception as error:  # noqa: BLE001 — nothing was written; it is told, and tried again from the watermark
                 self._telemetry.failed("aggregation interrupted", error)
                 await self._pause(RETRY_AFTER_S)
             finally:
@@ -231,9 +242,7 @@ class Aggregator:
         hours = sorted({(studio, game, start.replace(minute=0)) for studio, game, _, start, _, _ in puts})
         await connection.execute(_SQL["put_stale"], "hour", shard.number, *_columns(hours, 3))
         await connection.execute(_SQL["put_seen"], *_seen_columns(counted.seen))
-        for total_key, total in counted.totals.items():
-            shard.totals.setdefault(total_key, Total()).merge(total)
-        await _put_totals(connection, shard, sorted(counted.totals))
+        await _put_totals(connection, shard, sorted(shard.add(counted.totals)))
 
     async def _tell(self, rows: Sequence[asyncpg.Record], counted: Tally, started_ns: int, shard: Shard) -> None:
         """Metrics, a span that links to the commits, and a word to the live pages."""
@@ -293,7 +302,7 @@ class Aggregator:
         lags: dict[metrics.Attributes, float] = {(one.number,): (now - one.as_of).total_seconds() for one in self._led.values()}
         self._telemetry.metrics.replace(metrics.AGGREGATE_LAG, lags)
         for shard in self._led.values():
-            counted = Metrics(shard.since_ns)
+            counted = Metrics(shard.since_ns, series_max=len(shard.totals) * len(QUALITIES))
             for (_, game_id, region, country), total in shard.totals.items():
                 _export_total(counted, total, slugs.get(game_id, str(game_id)), region, country)
             self._telemetry.send_points(counted, resource(self._settings, f"shard-{shard.number}"))

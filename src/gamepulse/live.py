@@ -219,7 +219,7 @@ class Live:
             for channel in list(self._channels.values()):
                 try:
                     await channel.refresh()
-                except database.UNREACHABLE as error:  # the page keeps what it has; the next look may succeed
+                except Exception as error:  # noqa: BLE001 — the page keeps what it has; the next look may succeed
                     self._telemetry.failed("live page not refreshed", error)
             self._news.clear()
             await asyncio.sleep(EVERY_S / 2)

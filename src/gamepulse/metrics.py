@@ -95,9 +95,10 @@ class HistogramState:
 
 
 class Metrics:
-    """What one process has counted since `since_ns` (Unix time)."""
+    """What one process has counted since `since_ns` (Unix time); at most `series_max` attribute sets an instrument."""
 
-    def __init__(self, since_ns: int | None = None) -> None:
+    def __init__(self, since_ns: int | None = None, series_max: int = SERIES_MAX) -> None:
+        self._series_max = series_max
         self.since_ns = since_ns or time.time_ns()
         self._numbers: dict[Instrument, dict[Attributes, float]] = {}
         self._histograms: dict[Instrument, dict[Attributes, HistogramState]] = {}
@@ -105,13 +106,13 @@ class Metrics:
     def add(self, instrument: Instrument, amount: float, *attributes: str | int) -> None:
         """Add to a counter."""
         series = self._series(self._numbers, instrument, "counter")
-        key = _bounded(series, attributes)
+        key = self._bounded(series, attributes)
         series[key] = series.get(key, 0) + amount
 
     def set(self, instrument: Instrument, value: float, *attributes: str | int) -> None:
         """Set a gauge, or a counter whose total is known."""
         series = self._series(self._numbers, instrument, "counter", "gauge")
-        series[_bounded(series, attributes)] = value
+        series[self._bounded(series, attributes)] = value
 
     def replace(self, instrument: Instrument, series: dict[Attributes, float]) -> None:
         """Set all series of a gauge; those that are not given end."""
@@ -121,7 +122,7 @@ class Metrics:
     def record(self, instrument: Instrument, value: float, *attributes: str | int) -> None:
         """Record one value (in the instrument's unit) into a histogram."""
         series = self._series(self._histograms, instrument, "histogram")
-        key = _bounded(series, attributes)
+        key = self._bounded(series, attributes)
         state = series.get(key)
         if state is None:
             state = series[key] = HistogramState()
@@ -130,7 +131,7 @@ class Metrics:
     def put(self, instrument: Instrument, state: HistogramState, *attributes: str | int) -> None:
         """Set a histogram whose cumulated state is known."""
         series = self._series(self._histograms, instrument, "histogram", "bucketed")
-        series[_bounded(series, attributes)] = state
+        series[self._bounded(series, attributes)] = state
 
     def states(self, instrument: Instrument) -> list[tuple[Attributes, HistogramState]]:
         """The series of a histogram."""
@@ -145,6 +146,9 @@ class Metrics:
                 for instrument, series in self._histograms.items()
             ),
         ]
+
+    def _bounded(self, series: Mapping[Attributes, object], attributes: Attributes) -> Attributes:
+        return attributes if attributes in series or len(series) < self._series_max else _OVERFLOW
 
     @staticmethod
     def _series[T](all_series: dict[Instrument, dict[Attributes, T]], instrument: Instrument, *kinds: str) -> dict[Attributes, T]:
@@ -212,10 +216,6 @@ class Metrics:
 
 
 _OVERFLOW = ("",)
-
-
-def _bounded(series: Mapping[Attributes, object], attributes: Attributes) -> Attributes:
-    return attributes if attributes in series or len(series) < SERIES_MAX else _OVERFLOW
 
 
 def _key_values(instrument: Instrument, attributes: Attributes) -> Iterable[KeyValue]:

@@ -1,5 +1,6 @@
 """Answers from the rollups: the quality of groups of players, at a time and over time."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -15,6 +16,8 @@ from gamepulse.rollup import DIMENSIONS, SETS, Measures
 GROUPS_MAX = 1_000
 POINTS_MAX = 1_500
 """Points of a series, all groups together counted apart: step × points covers `from` to `to`."""
+ROWS_MAX = 200_000
+"""Rollup rows that one question may read."""
 SPAN_MAX = timedelta(days=366)
 STEPS: Final = {"1m": 60, "5m": 300, "10m": 600, "30m": 1800, "1h": 3600, "6h": 21600, "1d": 86400}
 PERCENTILES: Final = (0.05, 0.50, 0.75, 0.95, 0.99)
@@ -164,6 +167,12 @@ async def quality(pool: database.Pool, game: Game, group_by: Sequence[str], aske
     async with database.studio(pool, game.studio_id) as connection:
         as_of = await connection.fetchval(_SQL["as_of"])
         rows = await _rows(connection, game, group_by, asked)
+    # In a thread: merging must not hold up those who send.
+    groups, remainder = await asyncio.to_thread(_groups, rows, group_by, limit, order)
+    return Quality(game.slug, asked.start, asked.end, as_of, groups, remainder)
+
+
+def _groups(rows: Sequence[asyncpg.Record], group_by: Sequence[str], limit: int, order: str) -> tuple[list[Group], Group | None]:
     merged = _merge(rows, lambda row: tuple(row[dimension] for dimension in group_by))
     groups = [group_of(measures, dict(zip(group_by, values, strict=True))) for values, measures in merged.items()]
     groups.sort(key=lambda group: (-getattr(group, order), *(getattr(group, dimension) for dimension in group_by)))
@@ -171,7 +180,7 @@ async def quality(pool: database.Pool, game: Game, group_by: Sequence[str], aske
     remainder = Measures()
     for values in rest:
         remainder.merge(merged[values])
-    return Quality(game.slug, asked.start, asked.end, as_of, groups[:limit], group_of(remainder, {}) if rest else None)
+    return groups[:limit], group_of(remainder, {}) if rest else None
 
 
 async def series(pool: database.Pool, game: Game, group_by: Sequence[str], asked: Span, step: str, limit: int) -> Series:
@@ -182,18 +191,21 @@ async def series(pool: database.Pool, game: Game, group_by: Sequence[str], asked
     async with database.studio(pool, game.studio_id) as connection:
         as_of = await connection.fetchval(_SQL["as_of"])
         rows = await _rows(connection, game, group_by, asked, finest=timedelta(seconds=step_s))
+    lines = await asyncio.to_thread(_lines, rows, group_by, asked.start, timedelta(seconds=step_s))
+    largest = sorted(lines, key=lambda line: -sum(point.quality.count for point in line.points))[:limit]
+    return Series(game.slug, asked.start, asked.end, as_of, step, largest)
 
+
+def _lines(rows: Sequence[asyncpg.Record], group_by: Sequence[str], since: datetime, step: timedelta) -> list[Line]:
     def at(row: asyncpg.Record) -> datetime:
         start: datetime = row["start"]
-        return asked.start + (start - asked.start) // timedelta(seconds=step_s) * timedelta(seconds=step_s)
+        return since + (start - since) // step * step
 
     merged = _merge(rows, lambda row: (at(row), *(row[dimension] for dimension in group_by)))
     lines: dict[tuple[str, ...], list[Point]] = {}
     for (start, *values), measures in sorted(merged.items()):
         lines.setdefault(tuple(values), []).append(Point(start, group_of(measures, {})))
-    largest = sorted(lines.items(), key=lambda line: -sum(point.quality.count for point in line[1]))[:limit]
-    found = [Line(dict(zip(group_by, values, strict=True)), points) for values, points in largest]
-    return Series(game.slug, asked.start, asked.end, as_of, step, found)
+    return [Line(dict(zip(group_by, values, strict=True)), points) for values, points in lines.items()]
 
 
 async def _rows(
@@ -206,7 +218,10 @@ async def _rows(
     columns = ", ".join(group_by) or "NULL AS nothing"
     for table, start, end in pieces(asked, spoiled, finest):
         query = _SQL["rollups"].format(table=table, dimensions=columns)
-        rows += await connection.fetch(query, game.studio_id, game.game_id, dimension_set(group_by), start, end)
+        left = ROWS_MAX + 1 - len(rows)
+        rows += await connection.fetch(query, game.studio_id, game.game_id, dimension_set(group_by), start, end, left)
+        if len(rows) > ROWS_MAX:
+            raise errors.Problem(errors.TOO_MUCH)
     return rows
 
 

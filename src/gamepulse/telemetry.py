@@ -212,7 +212,10 @@ class Telemetry:
     async def _flush_forever(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_EVERY_S)
-            self.flush()
+            try:
+                self.flush()
+            except Exception as error:  # noqa: BLE001 — one flush is lost, not all that come after
+                self.failed("telemetry not flushed", error)
 
     def _count(self, requests: Sequence[RequestFacts]) -> None:
         for facts in requests:

@@ -81,7 +81,10 @@ async def test_a_commit_that_takes_too_long_is_answered_503_and_the_batch_may_co
 
 async def test_one_poisonous_batch_does_not_sink_its_neighbours(client: httpx.AsyncClient, connection: Database) -> None:
     await client.post("/v1/reports", json=batch())
-    await connection.execute("ALTER TABLE raw_batch ADD CHECK (platform <> 'poison')")
+    await connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'poison' USING ERRCODE = '22000'; END $$;"
+        "CREATE TRIGGER poison BEFORE INSERT ON raw_batch FOR EACH ROW WHEN (new.platform = 'poison') EXECUTE FUNCTION refuse()"
+    )
     async with commits_held(connection):
         good = [asyncio.create_task(client.post("/v1/reports", json=batch())) for _ in range(5)]
         bad = asyncio.create_task(client.post("/v1/reports", json=batch(platform="poison")))
@@ -91,6 +94,15 @@ async def test_one_poisonous_batch_does_not_sink_its_neighbours(client: httpx.As
     assert (refused.status_code, refused.json()["code"]) == (422, "not_storable")
     assert await connection.fetchval("SELECT count(*) FROM raw_batch") == 6
     assert await connection.fetchval("SELECT count(*) FROM batch_key") == 6
+
+
+async def test_a_missing_partition_is_no_fault_of_the_batch(client: httpx.AsyncClient, connection: Database) -> None:
+    await connection.execute("SELECT drop_partitions('raw_batch', '2100-01-01')")
+    sent = batch(20)
+    refused = await client.post("/v1/reports", json=sent)
+    assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")  # so the client keeps it
+    await connection.execute("SELECT create_partitions(current_date - 1, current_date + 1)")
+    assert (await client.post("/v1/reports", json=sent)).json()["accepted"] == 20
 
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])

@@ -11,6 +11,7 @@ SELECT step, start FROM stale_rollup WHERE studio_id = $1 AND game_id = $2 AND s
 SELECT start, {dimensions}, reports, rejected, loss_count, loss_ppm_sum, events, qualities, rtt, jitter, sessions, bad_sessions
 FROM {table} JOIN dimension USING (studio_id, game_id, dimension_set, dimension_id)
 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $5
+LIMIT $6
 
 -- name: changed_rollups
 -- Rows of the live page that have changed since the snapshot whose horizon is $5; a row that comes twice is the same row.
