@@ -18,7 +18,8 @@ from gamepulse import database, errors, metrics, records
 from gamepulse.batch import Rejection, Report
 from gamepulse.geography import Place
 from gamepulse.keys import IngestKey
-from gamepulse.telemetry import CommitFacts, RequestFacts, Telemetry
+from gamepulse.spans import CommitFacts, RequestFacts
+from gamepulse.telemetry import Telemetry
 
 COMMIT_REPORTS_MAX = 10_000
 COMMIT_BATCHES_MAX = 1_000

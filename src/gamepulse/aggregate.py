@@ -6,31 +6,31 @@ and comes back finds its session ended by PostgreSQL or its watermark moved, and
 """
 
 import asyncio
-import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
-from gamepulse import database, histogram, metrics
+from gamepulse import database, metrics
 from gamepulse.batch import EVENT_KINDS, QUALITIES
 from gamepulse.labels import Labels
 from gamepulse.metrics import HistogramState, Metrics
 from gamepulse.receive import SHARDS
-from gamepulse.rollup import OTHER, Measures, Sketch
+from gamepulse.rollup import OTHER, Measures
+from gamepulse.rows import Put, columns, measures_of, put_rollups, put_totals, seen_columns, total_of
+from gamepulse.run import end_with_parent
 from gamepulse.settings import Settings
-from gamepulse.tally import Seen, SeenKey, Tally, Thresholds, Total, tally
+from gamepulse.tally import Tally, Thresholds, Total, TotalKey, tally
 from gamepulse.telemetry import Telemetry, resource
 
 STEP_EVERY_S = 0.4
 STEP_BATCHES_MAX = 5_000
 HOUSEKEEPING_EVERY_S = 600
 RETRY_AFTER_S = 1.0
-PARENT_LOOK_EVERY_S = 0.5
 TOTALS_MAX = 1_000
 """Pairs of region and country of a shard's players' metrics, over all its games."""
 FROZEN_AFTER_S = 15
@@ -50,14 +50,14 @@ class Fenced(RuntimeError):
 class Shard:
     """What the leader of a shard knows: its totals, and which moments will be complete once a transaction id is passed."""
 
-    def __init__(self, number: int, totals: dict[tuple[int, int, str, str], Total], since: datetime, as_of: datetime) -> None:
+    def __init__(self, number: int, totals: dict[TotalKey, Total], since: datetime, as_of: datetime) -> None:
         self.number = number
         self.totals = totals
         self.since_ns = int(since.timestamp() * 1e9)
         self.as_of = as_of
         self.moments: list[tuple[int, datetime]] = []
 
-    def add(self, counted: dict[tuple[int, int, str, str], Total]) -> set[tuple[int, int, str, str]]:
+    def add(self, counted: dict[TotalKey, Total]) -> set[TotalKey]:
         """Add to the totals; the keys that have changed. Regions and countries beyond TOTALS_MAX count as OTHER."""
         changed = set()
         for key, total in counted.items():
@@ -162,7 +162,7 @@ class Aggregator:
         rows = await connection.fetch(_SQL["totals"], number)
         mark = await connection.fetchrow(_SQL["horizon"], number)
         assert mark is not None
-        totals = {(row["studio_id"], row["game_id"], row["region"], row["country"]): _total_of(row) for row in rows}
+        totals = {(row["studio_id"], row["game_id"], row["region"], row["country"]): total_of(row) for row in rows}
         return Shard(number, totals, mark["totals_since"], mark["as_of"])
 
     # -- a step --------------------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class Aggregator:
                 by_dimension[dimension_id].merge(measures)
             else:
                 by_dimension[dimension_id] = measures
-        puts: list[_Put] = []
+        puts: list[Put] = []
         for (studio_id, game_id, dimension_set, start_min), by_dimension in sorted(together.items()):
             start = _EPOCH + timedelta(minutes=start_min)
             stored = await connection.fetch(
@@ -238,11 +238,11 @@ class Aggregator:
             for row in stored:
                 by_dimension[row["dimension_id"]].merge(measures_of(row))
             puts.extend((studio_id, game_id, dimension_set, start, one, by_dimension[one]) for one in sorted(by_dimension))
-        await _put_rollups(connection, "rollup_minute", shard.number, puts)
+        await put_rollups(connection, "rollup_minute", shard.number, puts)
         hours = sorted({(studio, game, start.replace(minute=0)) for studio, game, _, start, _, _ in puts})
-        await connection.execute(_SQL["put_stale"], "hour", shard.number, *_columns(hours, 3))
-        await connection.execute(_SQL["put_seen"], *_seen_columns(counted.seen))
-        await _put_totals(connection, shard, sorted(shard.add(counted.totals)))
+        await connection.execute(_SQL["put_stale"], "hour", shard.number, *columns(hours, 3))
+        await connection.execute(_SQL["put_seen"], *seen_columns(counted.seen))
+        await put_totals(connection, shard.number, shard.totals, sorted(shard.add(counted.totals)))
 
     async def _tell(self, rows: Sequence[asyncpg.Record], counted: Tally, started_ns: int, shard: Shard) -> None:
         """Metrics, a span that links to the commits, and a word to the live pages."""
@@ -275,7 +275,7 @@ class Aggregator:
             for row in rows:
                 merged.setdefault((row["dimension_set"], row["dimension_id"]), Measures()).merge(measures_of(row))
             puts = [(studio_id, game_id, a_set, start, one, measures) for (a_set, one), measures in sorted(merged.items())]
-            await _put_rollups(connection, f"rollup_{step}", number, puts)
+            await put_rollups(connection, f"rollup_{step}", number, puts)
             await connection.execute(_SQL["fresh"], studio_id, game_id, step, start, number)
             if step == "hour":
                 await connection.execute(_SQL["put_stale"], "day", number, [studio_id], [game_id], [start.replace(hour=0)])
@@ -317,86 +317,6 @@ def _export_total(counted: Metrics, total: Total, *attributes: str) -> None:
         counted.set(metrics.PLAYER_QUALITY, count, *attributes, quality)
     for kind, count in zip(EVENT_KINDS, total.events, strict=True):
         counted.set(metrics.PLAYER_EVENTS, count, *attributes, kind)
-
-
-def measures_of(row: asyncpg.Record) -> Measures:
-    """The measures of a stored rollup row."""
-    measures = Measures()
-    measures.reports, measures.rejected = row["reports"], row["rejected"]
-    measures.loss_count, measures.loss_ppm_sum = row["loss_count"], row["loss_ppm_sum"]
-    measures.events, measures.qualities = row["events"], row["qualities"]
-    measures.rtt, measures.jitter = histogram.decode(row["rtt"]), histogram.decode(row["jitter"])
-    measures.sessions, measures.bad_sessions = Sketch(row["sessions"]), Sketch(row["bad_sessions"])
-    return measures
-
-
-def _total_of(row: asyncpg.Record) -> Total:
-    total = Total()
-    for name in ("reports", "rtt_us_sum", "jitter_us_sum", "loss_ppm_sum", "events", "qualities"):
-        setattr(total, name, row[name])
-    for name in ("rtt", "jitter", "loss"):
-        setattr(total, name, histogram.decode(row[name]))
-    return total
-
-
-def _columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
-    """Rows turned into columns, as unnest() takes them."""
-    columns: list[list[object]] = [[] for _ in range(width)]
-    for row in rows:
-        for column, value in zip(columns, row, strict=True):
-            column.append(value)
-    return columns
-
-
-def _array(numbers: Iterable[int]) -> str:
-    return f"{{{','.join(map(str, numbers))}}}"
-
-
-type _Put = tuple[int, int, int, datetime, int, Measures]
-
-
-async def _put_rollups(connection: database.Connection, table: str, number: int, puts: Sequence[_Put]) -> None:
-    rows = (
-        (
-            *key, m.reports, m.rejected, m.loss_count, m.loss_ppm_sum, _array(m.events), _array(m.qualities),
-            histogram.encode(m.rtt), histogram.encode(m.jitter), m.sessions.encode(), m.bad_sessions.encode(),
-        )
-        for *key, m in puts
-    )  # fmt: skip
-    await connection.execute(_SQL["put_rollups"].format(table=table), number, *_columns(rows, 15))
-
-
-async def _put_totals(connection: database.Connection, shard: Shard, keys: Sequence[tuple[int, int, str, str]]) -> None:
-    rows = (
-        (
-            *key, t.reports, t.rtt_us_sum, t.jitter_us_sum, t.loss_ppm_sum, _array(t.events), _array(t.qualities),
-            histogram.encode(t.rtt), histogram.encode(t.jitter), histogram.encode(t.loss),
-        )
-        for key in keys
-        for t in (shard.totals[key],)
-    )  # fmt: skip
-    await connection.execute(_SQL["put_totals"], shard.number, *_columns(rows, 13))
-
-
-def _seen_columns(seen: dict[SeenKey, Seen]) -> list[list[object]]:
-    rows = (
-        (
-            studio_id, game_id, (_EPOCH + timedelta(days=day)).date(), session_id, region, server, one.row["country"],
-            one.row["subdivision"], one.row["network"], one.row["connection"], one.row["platform"], one.row["build"],
-            one.row["match"], one.row["player"], _EPOCH + timedelta(milliseconds=one.first_ms),
-            _EPOCH + timedelta(milliseconds=one.last_ms), one.reports, one.bad_reports, one.events,
-        )
-        for (studio_id, game_id, session_id, day, region, server), one in sorted(seen.items())
-    )  # fmt: skip
-    return _columns(rows, 19)
-
-
-async def end_with_parent() -> None:
-    """Sends this process SIGTERM once its parent is gone (killed, say): nobody would start or stop it any more."""
-    parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110 — nothing tells of it but looking
-        await asyncio.sleep(PARENT_LOOK_EVERY_S)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def main(settings: Settings, *, with_parent: bool) -> None:

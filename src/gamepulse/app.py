@@ -1,7 +1,6 @@
 """The web worker: the one place where everything is put together."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,16 +10,15 @@ from litestar import Litestar
 
 from gamepulse import database, metrics, serve, settings
 from gamepulse.accept import Acceptor
-from gamepulse.aggregate import end_with_parent
 from gamepulse.geography import Geography
 from gamepulse.keys import Keys
 from gamepulse.live import Live
 from gamepulse.reports import PATH, Ingest, Receive, Scope, Send
+from gamepulse.run import DRAIN_SIGNAL, end_with_parent
 from gamepulse.settings import Settings
-from gamepulse.telemetry import RequestFacts, Telemetry
+from gamepulse.spans import RequestFacts
+from gamepulse.telemetry import Telemetry
 
-DRAIN_SIGNAL = signal.SIGUSR1
-"""Sent by the parent a moment before SIGTERM: connections are closed with their next answer."""
 INGEST_CONNECTIONS_MAX = 4
 QUERY_CONNECTIONS_MAX = 8
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -9,9 +9,10 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from gamepulse import database, metrics
-from gamepulse.aggregate import CHANNEL, measures_of
+from gamepulse.aggregate import CHANNEL
 from gamepulse.quality import Game, Group, group_of, percentiles_ms
 from gamepulse.rollup import Measures
+from gamepulse.rows import measures_of
 from gamepulse.telemetry import Telemetry
 
 MINUTES = 15

@@ -9,9 +9,9 @@ import asyncpg
 import msgspec
 
 from gamepulse import database, errors, histogram
-from gamepulse.aggregate import measures_of
 from gamepulse.batch import EVENT_KINDS, QUALITIES
 from gamepulse.rollup import DIMENSIONS, SETS, Measures
+from gamepulse.rows import measures_of
 
 GROUPS_MAX = 1_000
 POINTS_MAX = 1_500

@@ -31,7 +31,7 @@ from gamepulse.batch import (
 )
 from gamepulse.geography import Place
 from gamepulse.keys import IngestKey
-from gamepulse.telemetry import RequestFacts
+from gamepulse.spans import RequestFacts
 
 SHARDS = 4
 """A session's reports are aggregated by the leader of its shard."""

@@ -13,7 +13,8 @@ from gamepulse.batch import BODY_BYTES_MAX, Answer
 from gamepulse.geography import Geography
 from gamepulse.keys import Keys
 from gamepulse.settings import Settings
-from gamepulse.telemetry import RequestFacts, Telemetry
+from gamepulse.spans import RequestFacts
+from gamepulse.telemetry import Telemetry
 
 type Scope = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

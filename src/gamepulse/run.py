@@ -16,10 +16,12 @@ from granian.log import LogLevels
 from granian.server.mp import MPServer
 
 from gamepulse import database
-from gamepulse.app import DRAIN_SIGNAL
 from gamepulse.settings import Settings
 
+DRAIN_SIGNAL = signal.SIGUSR1
+"""Sent to the workers a moment before SIGTERM: connections are closed with their next answer."""
 DRAIN_S = 1.0
+PARENT_LOOK_EVERY_S = 0.5
 WORKERS_KILL_TIMEOUT_S = 7
 AGGREGATOR_KILL_TIMEOUT_S = 5
 RESTART_AFTER_S = 1.0
@@ -103,5 +105,15 @@ async def _verify(database_url: str) -> None:
         return
     try:
         await database.verify(connection)
+        if await connection.fetchval("SELECT to_regclass('raw_batch')") is None:
+            raise database.Unsafe("The database has no tables yet: run `gamepulse migrate` first.")
     finally:
         await connection.close()
+
+
+async def end_with_parent() -> None:
+    """Sends this process SIGTERM once its parent is gone (killed, say): nobody would start or stop it any more."""
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110 — nothing tells of it but looking
+        await asyncio.sleep(PARENT_LOOK_EVERY_S)
+    os.kill(os.getpid(), signal.SIGTERM)

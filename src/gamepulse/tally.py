@@ -73,6 +73,8 @@ class Seen:
         self.first_ms, self.last_ms = min(self.first_ms, first_ms), max(self.last_ms, last_ms)
 
 
+type TotalKey = tuple[int, int, str, str]
+"""studio, game, region, country."""
 type SeenKey = tuple[int, int, UUID, int, str, str]
 """studio, game, session, day since the epoch, region, server ('' when unknown)."""
 
@@ -83,7 +85,7 @@ class Tally:
     def __init__(self) -> None:
         self.reports = 0
         self.rollups: dict[Key, Measures] = {}
-        self.totals: dict[tuple[int, int, str, str], Total] = {}
+        self.totals: dict[TotalKey, Total] = {}
         self.seen: dict[SeenKey, Seen] = {}
 
 

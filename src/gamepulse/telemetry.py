@@ -1,8 +1,4 @@
-"""What this process says of itself. The path of a request only notes facts; logs, spans and points are made from them in bulk.
-
-A request is traced when it is sampled at its head, when it failed, or when it was slow. Its commit is a child of the first
-traced batch in it, links to all of them, and is linked to by the aggregation that read it.
-"""
+"""What this process says of itself. The path of a request only notes facts; logs, spans and points are made from them in bulk."""
 
 import asyncio
 import os
@@ -28,71 +24,16 @@ from gamepulse import __version__, histogram, metrics
 from gamepulse.export import Exporter
 from gamepulse.metrics import HistogramState, Metrics, key_values
 from gamepulse.settings import Settings
+from gamepulse.spans import LINKS_MAX, CommitFacts, RequestFacts, commit_span, is_kept, make_span, parse_traceparent, request_spans
 
 FLUSH_EVERY_S = 0.25
 POINTS_EVERY_S = 5.0
-SLOW_S = 0.25
-"""A request that took longer is always traced."""
 TRACES_PER_FLUSH_MAX = 200
-LINKS_MAX = 64
 STACK_FRAMES_MAX = 8
 FAILURE_EVERY_S = 1.0
 REQUESTS_NOTED_MAX = 100_000
 CLOSE_TIMEOUT_S = 2.0
 _SCOPE = InstrumentationScope(name="gamepulse", version=__version__)
-
-
-class CommitFacts(msgspec.Struct, eq=False):
-    """One commit: when, how much, and under which trace."""
-
-    started_ns: int
-    batches: int
-    trace_id: int
-    """0 when no batch in it was sampled at its head."""
-    span_id: int
-    parent_span_id: int
-    ended_ns: int = 0
-    reports: int = 0
-
-    @staticmethod
-    def begin(batches: int, sampled: "RequestFacts | None") -> "CommitFacts":
-        """A commit that starts now; `sampled`: the first traced batch in it."""
-        trace_id, parent = (sampled.trace_id, sampled.accept_span_id) if sampled else (0, 0)
-        return CommitFacts(time.time_ns(), batches, trace_id, random.getrandbits(64), parent)
-
-    def end(self, reports: int) -> None:
-        """The commit has succeeded with so many new reports."""
-        self.ended_ns = time.time_ns()
-        self.reports = reports
-
-    def span_context(self) -> bytes | None:
-        """Trace id and span id (24 bytes), for who reads the rows later; None when not traced."""
-        return self.trace_id.to_bytes(16) + self.span_id.to_bytes(8) if self.trace_id else None
-
-
-class RequestFacts(msgspec.Struct, eq=False):
-    """One request, as it passed. Times are Unix nanoseconds; route is the template, never the path."""
-
-    started_ns: int
-    method: str
-    trace_id: int
-    parent_span_id: int
-    sampled: bool
-    span_id: int
-    accept_span_id: int
-    route: str = ""
-    status: int = 0
-    code: str = ""
-    """Of the problem answered, if any."""
-    received_ns: int = 0
-    ended_ns: int = 0
-    reports: int = 0
-    commit: CommitFacts | None = None
-
-    @property
-    def trace(self) -> str:
-        """The trace id in hexadecimal digits."""
-        return f"{self.trace_id:032x}"
 
 
 class Telemetry:
@@ -119,7 +60,7 @@ class Telemetry:
 
     def begin(self, method: str, traceparent: str | None = None) -> RequestFacts:
         """Facts of a request that has just arrived. A caller's trace is continued (W3C Trace Context, level 1)."""
-        trace_id, parent, sampled = _parse_traceparent(traceparent) if traceparent else (0, 0, False)
+        trace_id, parent, sampled = parse_traceparent(traceparent) if traceparent else (0, 0, False)
         return RequestFacts(
             started_ns=time.time_ns(),
             method=method,
@@ -166,7 +107,7 @@ class Telemetry:
 
     def span(self, name: str, started_ns: int, ended_ns: int, links: Iterable[bytes], **attributes: str | int | float) -> None:
         """A span that stands alone and links to others (each: 16 bytes of trace id, 8 of span id)."""
-        span = _span(name, random.getrandbits(128), random.getrandbits(64), 0, started_ns, ended_ns, attributes)
+        span = make_span(name, random.getrandbits(128), random.getrandbits(64), 0, started_ns, ended_ns, attributes)
         for link in list(links)[:LINKS_MAX]:
             span.links.add(trace_id=link[:16], span_id=link[16:])
         self._spans.append(span)
@@ -252,13 +193,13 @@ class Telemetry:
         return record
 
     def _trace(self, requests: Sequence[RequestFacts]) -> None:
-        kept = [facts for facts in requests if _is_kept(facts)][:TRACES_PER_FLUSH_MAX]
+        kept = [facts for facts in requests if is_kept(facts)][:TRACES_PER_FLUSH_MAX]
         commits: dict[int, list[RequestFacts]] = {}
         for facts in kept:
-            self._spans.extend(_request_spans(facts))
+            self._spans.extend(request_spans(facts))
             if facts.commit is not None:
                 commits.setdefault(id(facts.commit), []).append(facts)
-        self._spans.extend(_commit_span(together) for together in commits.values())
+        self._spans.extend(commit_span(together) for together in commits.values())
 
     def _send_logs(self) -> None:
         if self._lines:
@@ -316,65 +257,6 @@ def resource(settings: Settings, instance: str) -> Resource:
     return Resource(attributes=key_values(attributes.items()))
 
 
-def _is_kept(facts: RequestFacts) -> bool:
-    return facts.sampled or facts.status >= 500 or facts.ended_ns - facts.started_ns > SLOW_S * 1e9
-
-
-def _request_spans(facts: RequestFacts) -> list[trace_pb2.Span]:
-    name = f"{facts.method} {facts.route}"
-    fields: dict[str, str | int | float] = {
-        "http.request.method": facts.method,
-        "http.route": facts.route,
-        "http.response.status_code": facts.status,
-    }
-    if facts.code:
-        fields["error.type"] = facts.code
-    span = _span(name, facts.trace_id, facts.span_id, facts.parent_span_id, facts.started_ns, facts.ended_ns, fields)
-    span.kind = trace_pb2.Span.SPAN_KIND_SERVER
-    if facts.status >= 500:
-        span.status.code = trace_pb2.Status.STATUS_CODE_ERROR
-    spans = [span]
-    if facts.received_ns:
-        child = random.getrandbits(64)
-        spans.append(_span("receive", facts.trace_id, child, facts.span_id, facts.started_ns, facts.received_ns, {}))
-        accept = _span(
-            "accept", facts.trace_id, facts.accept_span_id, facts.span_id, facts.received_ns, facts.ended_ns,
-            {"gamepulse.reports": facts.reports},
-        )  # fmt: skip
-        spans.append(accept)
-    return spans
-
-
-def _commit_span(together: Sequence[RequestFacts]) -> trace_pb2.Span:
-    """The span of one commit, linked to the traced batches that it stored."""
-    commit = together[0].commit
-    assert commit is not None
-    first = next((facts for facts in together if facts.trace_id == commit.trace_id), together[0])
-    span = _span(
-        "commit", first.trace_id, commit.span_id, first.accept_span_id, commit.started_ns, commit.ended_ns,
-        {"gamepulse.batches": commit.batches, "gamepulse.reports": commit.reports, "db.system.name": "postgresql"},
-    )  # fmt: skip
-    span.kind = trace_pb2.Span.SPAN_KIND_CLIENT
-    for facts in together[:LINKS_MAX]:  # to the request, not to its accept: Jaeger would take a link to the parent for the parent
-        span.links.add(trace_id=facts.trace_id.to_bytes(16), span_id=facts.span_id.to_bytes(8))
-    return span
-
-
-def _span(
-    name: str, trace_id: int, span_id: int, parent: int, started_ns: int, ended_ns: int, fields: dict[str, str | int | float]
-) -> trace_pb2.Span:
-    return trace_pb2.Span(
-        name=name,
-        kind=trace_pb2.Span.SPAN_KIND_INTERNAL,
-        trace_id=trace_id.to_bytes(16),
-        span_id=span_id.to_bytes(8),
-        parent_span_id=parent.to_bytes(8) if parent else b"",
-        start_time_unix_nano=started_ns,
-        end_time_unix_nano=ended_ns,
-        attributes=key_values(fields.items()),
-    )
-
-
 def _record(time_ns: int, level: str, event: str, fields: dict[str, str | int | float]) -> logs_pb2.LogRecord:
     record = logs_pb2.LogRecord(
         time_unix_nano=time_ns,
@@ -406,14 +288,3 @@ def _access_line(facts: RequestFacts, duration_s: float) -> dict[str, object]:
 def _rfc3339(time_ns: int) -> str:
     seconds, rest = divmod(time_ns, 1_000_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest // 1_000_000:03d}Z"
-
-
-def _parse_traceparent(header: str) -> tuple[int, int, bool]:
-    """Trace id, span id and the sampled flag; zeros when the header is not one."""
-    parts = header.split("-")
-    if len(parts) < 4 or len(parts[1]) != 32 or len(parts[2]) != 16 or parts[0] == "ff":
-        return 0, 0, False
-    try:
-        return int(parts[1], 16), int(parts[2], 16), bool(int(parts[3][:2], 16) & 1)
-    except ValueError:
-        return 0, 0, False
