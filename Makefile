@@ -26,7 +26,7 @@ check: .venv/installed ## Check format, lint and types (1 min)
 	$(BIN)/mypy --strict src stack bench tests
 	$(BIN)/python -m stack.web check
 
-bench: .venv/installed ## Measure the service against its peers (5 min)
+bench: .venv/installed ## Measure the service against its peers (6 min)
 	$(BIN)/python -m bench
 
 web: .venv/installed ## Build the live page into the package (20 s)

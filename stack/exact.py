@@ -96,4 +96,4 @@ def report(figures: Figures, seq: int, share: float, server: Server) -> Report:
     """The figures as measured after `share` (0 to 1) of the span that ends now."""
     age_ms = round(SPAN_MS * (1 - share))
     measured = msgspec.structs.asdict(figures)
-    return Report(**measured, seq=seq, at=-age_ms, region=server.region, server=server.name)
+    return Report(**measured, seq=seq, at=-age_ms, side="client", region=server.region, server=server.name)

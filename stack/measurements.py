@@ -39,7 +39,7 @@ class Report(Figures, kw_only=True, frozen=True, omit_defaults=True):
     at: int
     region: str
     server: str
-    side: Side = "client"
+    side: Side
 
 
 @dataclass(frozen=True, slots=True)

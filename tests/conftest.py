@@ -249,7 +249,7 @@ def stack(own_folder: Path, request: pytest.FixtureRequest) -> Iterator[Stack]:
     with capture.global_and_fixture_disabled():  # the first build takes a quarter of an hour: its progress must be seen
         subprocess.run([sys.executable, "-m", "stack", "up"], env=environ, cwd=CHECKOUT, timeout=3000, check=True)
     yield running
-    logs = os.environ.get("GAMEPULSE_TEST_LOGS")
+    logs = os.environ.get("STACK_TEST_LOGS")
     if logs:
         shutil.copytree(home / "logs", logs, dirs_exist_ok=True)
     down = running.run("down")

@@ -62,6 +62,11 @@ class Sent(msgspec.Struct):
     """By the client, before it sent."""
     facts: RequestFacts
 
+    @property
+    def weight(self) -> int:
+        """What it counts for against the limits: everything that was in it."""
+        return self.accepted + len(self.rejected)
+
 
 class Stored(msgspec.Struct):
     """What a batch was first accepted with. `is_duplicate`: by an earlier sending, not by this one."""
@@ -91,10 +96,10 @@ class Acceptor:
 
         Raises Problem: OVERLOADED, DATABASE_UNAVAILABLE, BATCH_ID_REUSED (same id, other content), NOT_STORABLE, COMMIT_FAILED.
         """
-        if self.pending_reports + sent.accepted > self._pending_reports_max:
+        if self.pending_reports + sent.weight > self._pending_reports_max:
             raise errors.Problem(errors.OVERLOADED)
         answered: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        self.pending_reports += sent.accepted
+        self.pending_reports += sent.weight
         self._pending.append((sent, answered))
         self._arrived.set()
         stored = await answered
@@ -105,7 +110,8 @@ class Acceptor:
     async def known(self, sent: Sent) -> Stored | None:
         """What the batch was first accepted with, if it was."""
         try:
-            rows = await self._pool.fetch(_SQL["known"], [sent.key.studio_id], [sent.key.game_id], [sent.batch_id])
+            async with self._pool.acquire(timeout=database.ACQUIRE_TIMEOUT_S) as connection:
+                rows = await connection.fetch(_SQL["known"], *_keys([sent]))
         except database.UNREACHABLE as error:
             raise _away() from error
         return _stored(rows[0]) if rows else None
@@ -127,9 +133,9 @@ class Acceptor:
     def _next_group(self) -> list[tuple[Sent, asyncio.Future[Stored]]]:
         """The batches that share the next commit, in order of arrival, up to its limits."""
         group = [self._pending.popleft()]
-        reports = group[0][0].accepted
+        reports = group[0][0].weight
         while self._pending and len(group) < COMMIT_BATCHES_MAX:
-            reports += self._pending[0][0].accepted
+            reports += self._pending[0][0].weight
             if reports > COMMIT_REPORTS_MAX:
                 break
             group.append(self._pending.popleft())
@@ -158,14 +164,14 @@ class Acceptor:
             self._fail(group, started, errors.Problem(errors.COMMIT_FAILED))
         else:
             for (sent, answered), result in zip(group, stored, strict=True):
-                self.pending_reports -= sent.accepted
+                self.pending_reports -= sent.weight
                 if not answered.done():
                     answered.set_result(result)
 
     def _fail(self, group: list[tuple[Sent, asyncio.Future[Stored]]], started: float, problem: errors.Problem) -> None:
         self._telemetry.metrics.record(metrics.COMMIT_DURATION, time.monotonic() - started, problem.kind.code)
         for sent, answered in group:
-            self.pending_reports -= sent.accepted
+            self.pending_reports -= sent.weight
             if not answered.done():
                 answered.set_exception(problem)
 
@@ -174,7 +180,7 @@ class Acceptor:
         # Sorted by key: two processes that commit the same keys in another order would wait for each other.
         firsts = dict(sorted({(sent.key.game_id, sent.batch_id): sent for sent in reversed(group)}.items()))
         facts = CommitFacts.begin(len(firsts), next((sent.facts for sent in group if sent.facts.sampled), None))
-        async with self._pool.acquire() as connection:
+        async with self._pool.acquire(timeout=database.ACQUIRE_TIMEOUT_S) as connection:
             rows = await connection.fetch(_SQL["commit"], *_arguments(list(firsts.values()), facts))
             fresh = {(row["game_id"], row["batch_id"]) for row in rows}
             older = [sent for key, sent in firsts.items() if key not in fresh]

@@ -30,6 +30,7 @@ from gamepulse.telemetry import Telemetry, resource
 STEP_EVERY_S = 0.4
 STEP_BATCHES_MAX = 5_000
 HOUSEKEEPING_EVERY_S = 600
+FORGET_SLICE = 5_000
 RETRY_AFTER_S = 1.0
 TOTALS_MAX = 1_000
 """Pairs of region and country of a shard's players' metrics, over all its games."""
@@ -86,6 +87,7 @@ class Aggregator:
         self._thresholds: dict[int, Thresholds] = {}
         self._valkey = redis.Redis.from_url(settings.valkey_url, socket_timeout=0.5, socket_connect_timeout=0.5)
         self._is_closing = asyncio.Event()
+        self._has_old_batch_keys = False
         telemetry.observe.append(self._export)
 
     def stop(self) -> None:
@@ -123,14 +125,16 @@ class Aggregator:
         )
         try:
             await connection.execute(_SQL["join"], LOCKS)
+            await database.verify(connection)
             housekeeping_at = 0.0
             while not self._is_closing.is_set():
                 started = time.monotonic()
                 await self._take_share(connection)
-                is_behind = await self._step_all(connection)
-                if 0 in self._led and time.monotonic() >= housekeeping_at:
+                if started >= housekeeping_at:  # before the steps: a step that lacks a partition fails
                     await self._keep_house(connection)
-                    housekeeping_at = time.monotonic() + HOUSEKEEPING_EVERY_S
+                    housekeeping_at = started + HOUSEKEEPING_EVERY_S
+                is_behind = await self._step_all(connection)
+                is_behind |= await self._forget_batch_keys(connection)
                 if not is_behind:
                     await self._pause(STEP_EVERY_S - (time.monotonic() - started))
         finally:
@@ -283,7 +287,10 @@ class Aggregator:
     # -- housekeeping --------------------------------------------------------------------------------------------------------
 
     async def _keep_house(self, connection: database.Connection) -> None:
-        """Partitions ahead, partitions behind, batch ids that are past their 48 h; thresholds may have changed too."""
+        """Thresholds may have changed; partitions ahead, partitions behind (by one process: the leader of shard 0)."""
+        await self._load_thresholds(connection)
+        if 0 not in self._led:
+            return
         settings = self._settings
         await connection.execute(_SQL["partitions"])
         dropped = await connection.fetch(
@@ -291,8 +298,14 @@ class Aggregator:
         )
         for row in dropped:
             self._telemetry.log("INFO", "partition dropped", {"partition": row[0]})
-        await connection.execute(_SQL["forget_batch_keys"])
-        await self._load_thresholds(connection)
+        self._has_old_batch_keys = True
+
+    async def _forget_batch_keys(self, connection: database.Connection) -> bool:
+        """Forget a slice of the batch ids that are past their 48 h. Whether there may be more."""
+        if self._has_old_batch_keys:
+            done = await connection.execute(_SQL["forget_batch_keys"], FORGET_SLICE)
+            self._has_old_batch_keys = done == f"DELETE {FORGET_SLICE}"
+        return self._has_old_batch_keys
 
     # -- the players' metrics ------------------------------------------------------------------------------------------------
 

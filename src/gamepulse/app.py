@@ -35,7 +35,7 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if scope["path"] == PATH:
+            if scope["path"].rstrip("/") == PATH:
                 await self._ingest(scope, receive, send)
             else:
                 await self._serve(scope, receive, send)

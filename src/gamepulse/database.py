@@ -12,15 +12,26 @@ import asyncpg
 type Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
 type Pool = asyncpg.Pool[asyncpg.Record]
 
-CONNECT_TIMEOUT_S = 3
-STATEMENT_TIMEOUT_S = 5
-UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError, asyncpg.ReadOnlySQLTransactionError)  # fmt: skip
-"""What asyncpg raises when PostgreSQL is away, stopping, full or has just failed over."""
-
 
 class Unsafe(RuntimeError):
     """The server is set so that an answered batch could be lost."""
+
+
+CONNECT_TIMEOUT_S = 3
+ACQUIRE_TIMEOUT_S = 5
+"""How long a question waits for a connection of the pool."""
+STATEMENT_TIMEOUT_S = 5
+UNREACHABLE = (
+    Unsafe,
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+"""What is raised when PostgreSQL is away, stopping, full, has just failed over, or could lose data."""
 
 
 @cache
@@ -61,8 +72,8 @@ async def open_pool(url: str, role: str, *, size: int, statement_timeout_s: floa
 
 @asynccontextmanager
 async def studio(pool: Pool, studio_id: int | None) -> AsyncIterator[Connection]:
-    """A read-only snapshot of what one studio may see (none: public games' names only)."""
-    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
+    """A snapshot of what one studio may see (none: public games' names only)."""
+    async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction(isolation="repeatable_read"):
         await connection.execute("SELECT set_config('gamepulse.studio_id', $1, true)", str(studio_id or ""))
         yield connection
 

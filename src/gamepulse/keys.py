@@ -56,7 +56,8 @@ class Keys:
 
     async def _look_up(self, key_hash: bytes) -> IngestKey | None:
         try:
-            row = await self._pool.fetchrow(_SQL["ingest_key"], key_hash)
+            async with self._pool.acquire(timeout=database.ACQUIRE_TIMEOUT_S) as connection:
+                row = await connection.fetchrow(_SQL["ingest_key"], key_hash)
         except database.UNREACHABLE as error:
             raise errors.Problem(errors.DATABASE_UNAVAILABLE) from error
         key = IngestKey(row["studio_id"], row["game_id"], row["slug"], row["kind"] == "server") if row else None

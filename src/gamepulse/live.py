@@ -11,11 +11,14 @@ from redis.exceptions import RedisError
 from gamepulse import database, metrics
 from gamepulse.aggregate import CHANNEL
 from gamepulse.quality import Game, Group, group_of, percentiles_ms
+from gamepulse.receive import AHEAD_MS_MAX
 from gamepulse.rollup import Measures
 from gamepulse.rows import measures_of
 from gamepulse.telemetry import Telemetry
 
 MINUTES = 15
+AHEAD = timedelta(milliseconds=AHEAD_MS_MAX)
+"""How far in the future a report may be: its minute is kept until it has come."""
 EVERY_S = 1.0
 GROUPS_MAX = 50
 LINES_MAX = 12
@@ -83,7 +86,7 @@ class Channel:
             clock = await connection.fetchrow(_SQL["clock"])
             assert clock is not None
             rows = await connection.fetch(
-                _SQL["changed_rollups"], self._game.studio_id, self._game.game_id, start, end, self._horizon
+                _SQL["changed_rollups"], self._game.studio_id, self._game.game_id, start, end + AHEAD, self._horizon
             )
         self._horizon = clock["horizon"]
         for row in rows:
@@ -104,9 +107,9 @@ class Channel:
 
     def _snapshot(self, as_of: datetime, start: datetime, end: datetime) -> Snapshot:
         times = [start + timedelta(minutes=n) for n in range(MINUTES)]
-        total = self._by_minute(lambda _: "")
-        regions = self._by_minute(lambda place: place[0])
-        countries = self._by_minute(lambda place: place[1])
+        total = self._by_minute(end, lambda _: "")
+        regions = self._by_minute(end, lambda place: place[0])
+        countries = self._by_minute(end, lambda place: place[1])
         all_regions, all_countries = _groups(regions, "region"), _groups(countries, "country")
         return Snapshot(
             game=self._game.slug,
@@ -125,10 +128,10 @@ class Channel:
             ),
         )
 
-    def _by_minute(self, name: Callable[[_Place], str]) -> dict[str, dict[datetime, Measures]]:
+    def _by_minute(self, end: datetime, name: Callable[[_Place], str]) -> dict[str, dict[datetime, Measures]]:
         merged: dict[str, dict[datetime, Measures]] = {}
         for at, places in self._minutes.items():
-            for place, measures in places.items():
+            for place, measures in places.items() if at < end else ():
                 merged.setdefault(name(place), {}).setdefault(at, Measures()).merge(measures)
         return merged
 

@@ -184,8 +184,10 @@ def _groups(rows: Sequence[asyncpg.Record], group_by: Sequence[str], limit: int,
 
 
 async def series(pool: database.Pool, game: Game, group_by: Sequence[str], asked: Span, step: str, limit: int) -> Series:
-    """The `limit` largest groups of a span over time, in steps from its start."""
+    """The `limit` largest groups of a span over time. Steps are multiples of `step` in UTC; the span is widened to the first."""
     step_s = STEPS[step]
+    since_s = int(asked.start.timestamp())
+    asked = Span(datetime.fromtimestamp(since_s - since_s % step_s, UTC), asked.end)
     if (asked.end - asked.start).total_seconds() > step_s * POINTS_MAX:
         raise errors.Problem(errors.TOO_MANY_POINTS, f"At most {POINTS_MAX} steps: choose a longer step or a shorter span.")
     async with database.studio(pool, game.studio_id) as connection:

@@ -127,7 +127,8 @@ def prepare(content: Content, key: IngestKey, geography: Place, now_ms: int, pla
     for prefix, session, spoiled in zip(prefixes, content.sessions, content.rejected_by_session, strict=True):
         late = _reject_by_time(session, prefix, shift_ms, now_ms, content.positions)
         content.rejected.extend(late)
-        parts.append(_part(session, key, shift_ms, now_ms, player_hash_key, spoiled + len(late)))
+        if session.reports or session.events or spoiled or late:
+            parts.append(_part(session, key, shift_ms, now_ms, player_hash_key, spoiled + len(late)))
     return Sent(
         key=key,
         batch_id=content.batch.batch_id,

@@ -56,7 +56,7 @@ class Ingest:
                 return await self._send(send, facts, 204, b"", _PREFLIGHT)
             if scope["method"] != "POST":
                 facts.method = "OTHER"
-                return await self._send(send, facts, 405, b"", [*_CORS, (b"allow", b"POST, OPTIONS")])
+                return await self._refuse(send, facts, errors.Problem(errors.METHOD_NOT_ALLOWED))
             answer = await self._ingest(scope, headers, receive_, facts)
             await self._send(send, facts, 202, _answer_encoder.encode(answer), [*_CORS, (b"content-type", b"application/json")])
         except errors.Problem as problem:
@@ -110,6 +110,8 @@ class Ingest:
         self._telemetry.metrics.add(metrics.INGEST_BATCHES, 1, kind.code)
         facts.code = kind.code
         headers = [*_CORS, (b"content-type", errors.CONTENT_TYPE.encode())]
+        if kind is errors.METHOD_NOT_ALLOWED:
+            headers.append((b"allow", b"POST, OPTIONS"))
         if kind.retry_after_s is not None:
             headers.append((b"retry-after", str(kind.retry_after_s).encode()))
         await self._send(send, facts, kind.status, errors.document(problem, facts.trace), headers)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import logging.config
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import threading
 from typing import Any
 
 import asyncpg
+import msgspec
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
@@ -17,6 +19,7 @@ from granian.server.mp import MPServer
 
 from gamepulse import database
 from gamepulse.settings import Settings
+from gamepulse.spans import rfc3339
 
 DRAIN_SIGNAL = signal.SIGUSR1
 """Sent to the workers a moment before SIGTERM: connections are closed with their next answer."""
@@ -33,10 +36,13 @@ _log = logging.getLogger(__name__)
 class WebServer(MPServer):
     """Granian, but its workers are told to drain a moment before they are stopped: their clients go elsewhere by themselves."""
 
+    keeper: "AggregatorKeeper"
+
     def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
         for worker in self.wrks:
             if worker.inner.is_alive():
                 os.kill(worker.inner.pid, DRAIN_SIGNAL)
+        self.keeper.begin_stop()
         threading.Timer(DRAIN_S, super().signal_handler_interrupt).start()
 
 
@@ -52,11 +58,15 @@ class AggregatorKeeper:
         """Start it, and again whenever it ends."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop it: SIGTERM, then SIGKILL."""
+    def begin_stop(self) -> None:
+        """Ask it to stop, and start it no more."""
         self._is_stopping.set()
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Stop it: SIGTERM, then SIGKILL."""
+        self.begin_stop()
         self._thread.join(AGGREGATOR_KILL_TIMEOUT_S)
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
@@ -69,8 +79,27 @@ class AggregatorKeeper:
                 _log.error("the aggregator ended with status %s; it is started again", status)
 
 
+class JsonLines(logging.Formatter):
+    """The parent's own lines and Granian's, in the shape of all the others."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"time": rfc3339(int(record.created * 1e9)), "level": record.levelname.lower(), "event": record.getMessage()}
+        return msgspec.json.encode(line).decode()
+
+
+_LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": JsonLines}},
+    "handlers": {"stdout": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"}},
+    "loggers": {"_granian": {"handlers": ["stdout"], "propagate": False}},
+    "root": {"handlers": ["stdout"], "level": "WARNING"},
+}
+
+
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises database.Unsafe when PostgreSQL could lose an answered batch."""
+    logging.config.dictConfig(_LOGGING)
     asyncio.run(_verify(settings.database_url))
     keeper = AggregatorKeeper()
     server = WebServer(
@@ -88,7 +117,9 @@ def serve(settings: Settings) -> None:
         workers_kill_timeout=WORKERS_KILL_TIMEOUT_S,
         respawn_failed_workers=True,
         log_level=LogLevels.warning,
+        log_dictconfig=_LOGGING,
     )
+    server.keeper = keeper
     server.on_startup(keeper.start)
     try:
         server.serve()

@@ -12,7 +12,7 @@ from litestar import Litestar, MediaType, Request, Response, get, post
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
@@ -28,13 +28,13 @@ SECURITY_HEADERS = {
 _DOCS_POLICY = SECURITY_HEADERS["content-security-policy"] + "; img-src 'self' data:"
 
 # Plain assignments: the framework does not look into `type` aliases.
-GameName = Annotated[str, Parameter(description="The game's slug", max_length=64)]
+GameName = Annotated[str, QueryParameter(description="The game's slug", max_length=64)]
 GroupBy = Annotated[
-    str, Parameter(query="group_by", description="Comma-separated dimensions that are rolled up together", max_length=200)
+    str, QueryParameter(name="group_by", description="Comma-separated dimensions that are rolled up together", max_length=200)
 ]
-From = Annotated[datetime | None, Parameter(query="from", description="RFC 3339; default: an hour before `to`")]
-To = Annotated[datetime | None, Parameter(description="RFC 3339; default: now")]
-Limit = Annotated[int, Parameter(ge=1, le=quality.GROUPS_MAX)]
+From = Annotated[datetime | None, QueryParameter(name="from", description="RFC 3339; default: an hour before `to`")]
+To = Annotated[datetime | None, QueryParameter(description="RFC 3339; default: now")]
+Limit = Annotated[int, QueryParameter(ge=1, le=quality.GROUPS_MAX)]
 Order = Literal["count", "sessions", "bad_sessions"]
 Step = Literal["1m", "5m", "10m", "30m", "1h", "6h", "1d"]
 
@@ -108,7 +108,7 @@ async def series_route(
     from_: From = None,
     group_by: GroupBy = "region",
     step: Step = "1m",
-    limit: Annotated[int, Parameter(ge=1, le=100)] = 20,
+    limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
 ) -> quality.Series:
     """Quality by group over time."""
     reader = _reader(request)

@@ -29,6 +29,8 @@ class CommitFacts(msgspec.Struct, eq=False):
     parent_span_id: int
     ended_ns: int = 0
     reports: int = 0
+    is_told: bool = False
+    """Its span has been made (of a commit whose batches are answered over two flushes, there is one span)."""
 
     @staticmethod
     def begin(batches: int, sampled: "RequestFacts | None") -> "CommitFacts":
@@ -115,6 +117,7 @@ def commit_span(together: Sequence[RequestFacts]) -> trace_pb2.Span:
     """The span of one commit, linked to the traced batches that it stored."""
     commit = together[0].commit
     assert commit is not None
+    commit.is_told = True
     first = next((facts for facts in together if facts.trace_id == commit.trace_id), together[0])
     span = make_span(
         "commit", first.trace_id, commit.span_id, first.accept_span_id, commit.started_ns, commit.ended_ns,
@@ -139,3 +142,9 @@ def make_span(
         end_time_unix_nano=ended_ns,
         attributes=key_values(fields.items()),
     )
+
+
+def rfc3339(time_ns: int) -> str:
+    """Unix nanoseconds as a time of logs, to the millisecond."""
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest // 1_000_000:03d}Z"

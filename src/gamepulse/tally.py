@@ -341,10 +341,11 @@ def _count_events(counted: Tally, reports: _Reports, n: int) -> None:
 def _event_place(reports: _Reports, n: int, event: _StoredEvent) -> tuple[str, str]:
     """Where an event was: as it says, else where the session's reports beside it were."""
     game_id, named = reports.rows[n]["game_id"], reports.row_places[n]
-    if event.region is None:
-        return named[-1] if named else (UNKNOWN, "")
-    region = reports.bounded(game_id, "region", event.region)
-    return region, reports.bounded(game_id, "server", event.server) if event.server else ""
+    beside = named[-1] if named else (UNKNOWN, "")
+    region = reports.bounded(game_id, "region", event.region) if event.region else beside[0]
+    if event.server:
+        return region, reports.bounded(game_id, "server", event.server)
+    return (region, "") if event.region else beside
 
 
 def _count_rejected(counted: Tally, reports: _Reports, n: int) -> None:

@@ -6,6 +6,7 @@ import platform
 import random
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 from uuid import uuid4
@@ -24,7 +25,17 @@ from gamepulse import __version__, histogram, metrics
 from gamepulse.export import Exporter
 from gamepulse.metrics import HistogramState, Metrics, key_values
 from gamepulse.settings import Settings
-from gamepulse.spans import LINKS_MAX, CommitFacts, RequestFacts, commit_span, is_kept, make_span, parse_traceparent, request_spans
+from gamepulse.spans import (
+    LINKS_MAX,
+    CommitFacts,
+    RequestFacts,
+    commit_span,
+    is_kept,
+    make_span,
+    parse_traceparent,
+    request_spans,
+    rfc3339,
+)
 
 FLUSH_EVERY_S = 0.25
 POINTS_EVERY_S = 5.0
@@ -48,6 +59,7 @@ class Telemetry:
         self._spans: list[trace_pb2.Span] = []
         self._records: list[logs_pb2.LogRecord] = []
         self._lines: list[dict[str, object]] = []
+        self._drops: deque[tuple[str, int]] = deque(maxlen=REQUESTS_NOTED_MAX)
         self._failures: dict[tuple[str, type], tuple[int, int]] = {}
         self._access_records: dict[tuple[str, str, int], logs_pb2.LogRecord] = {}
         self._process = psutil.Process()
@@ -102,7 +114,7 @@ class Telemetry:
     def log(self, level: str, event: str, fields: dict[str, str | int | float] | None = None) -> None:
         """One event for people. `fields` must hold no personal data."""
         now_ns, fields = time.time_ns(), fields or {}
-        self._lines.append({"time": _rfc3339(now_ns), "level": level.lower(), "event": event, **fields})
+        self._lines.append({"time": rfc3339(now_ns), "level": level.lower(), "event": event, **fields})
         self._records.append(_record(now_ns, level, event, fields))
 
     def span(self, name: str, started_ns: int, ended_ns: int, links: Iterable[bytes], **attributes: str | int | float) -> None:
@@ -137,6 +149,7 @@ class Telemetry:
         self._send_spans()
         if time.monotonic() >= self._points_at:
             self._points_at = time.monotonic() + POINTS_EVERY_S
+            self._count_drops()
             self._observe_process()
             self._observe_operations()
             for observe in self.observe:
@@ -193,13 +206,17 @@ class Telemetry:
         return record
 
     def _trace(self, requests: Sequence[RequestFacts]) -> None:
-        kept = [facts for facts in requests if is_kept(facts)][:TRACES_PER_FLUSH_MAX]
+        kept = [facts for facts in requests if is_kept(facts)]
+        if len(kept) > TRACES_PER_FLUSH_MAX:
+            self._dropped("traces", len(kept) - TRACES_PER_FLUSH_MAX)
+        kept = kept[:TRACES_PER_FLUSH_MAX]
         commits: dict[int, list[RequestFacts]] = {}
         for facts in kept:
             self._spans.extend(request_spans(facts))
-            if facts.commit is not None:
+            if facts.commit is not None and not facts.commit.is_told:
                 commits.setdefault(id(facts.commit), []).append(facts)
-        self._spans.extend(commit_span(together) for together in commits.values())
+        for together in commits.values():
+            self._spans.append(commit_span(together))
 
     def _send_logs(self) -> None:
         if self._lines:
@@ -237,7 +254,13 @@ class Telemetry:
             self.metrics.set(metrics.SPAN_CALLS, sum(operation.buckets.values()), *attributes)
 
     def _dropped(self, signal: str, items: int) -> None:
-        self.metrics.add(metrics.TELEMETRY_DROPPED, items, signal)
+        """Called by the exporter's threads too, so it is only noted here."""
+        self._drops.append((signal, items))
+
+    def _count_drops(self) -> None:
+        while self._drops:
+            signal, items = self._drops.popleft()
+            self.metrics.add(metrics.TELEMETRY_DROPPED, items, signal)
 
 
 def resource(settings: Settings, instance: str) -> Resource:
@@ -271,7 +294,7 @@ def _record(time_ns: int, level: str, event: str, fields: dict[str, str | int | 
 
 def _access_line(facts: RequestFacts, duration_s: float) -> dict[str, object]:
     line: dict[str, object] = {
-        "time": _rfc3339(facts.ended_ns),
+        "time": rfc3339(facts.ended_ns),
         "level": "error" if facts.status >= 500 else "info",
         "event": "request",
         "method": facts.method,
@@ -283,8 +306,3 @@ def _access_line(facts: RequestFacts, duration_s: float) -> dict[str, object]:
     if facts.code:
         line["code"] = facts.code
     return line
-
-
-def _rfc3339(time_ns: int) -> str:
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest // 1_000_000:03d}Z"

@@ -93,6 +93,22 @@ async def test_late_reports_land_in_their_minute(client: httpx.AsyncClient) -> N
     assert [point["quality"]["count"] for point in points] == [1, 1]
 
 
+async def test_steps_of_a_series_hold_what_happened_in_them(client: httpx.AsyncClient, connection: Database) -> None:
+    """Steps are whole hours and days of UTC, however `from` lies: a rolled-up hour could not be cut."""
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=5)
+    at = int((hour + timedelta(minutes=45)).timestamp() * 1000)
+    await client.post("/v1/reports", json=batch([report(0, at=at)]))
+    await complete(client)
+    await _until(connection, "SELECT count(*) = 0 FROM stale_rollup WHERE step = 'hour' AND start = $1", hour)
+    since = hour - timedelta(minutes=30)
+    for step, expected in (("1m", hour + timedelta(minutes=45)), ("30m", hour + timedelta(minutes=30)), ("1h", hour)):
+        params = {"game": "demo", "step": step, "from": since.isoformat(), "to": (hour + timedelta(hours=2)).isoformat()}
+        [line] = (await client.get("/v1/quality/series", params=params)).json()["lines"]
+        assert [(datetime.fromisoformat(point["at"]), point["quality"]["count"]) for point in line["points"]] == [(expected, 1)], (
+            step
+        )
+
+
 HERE = "SELECT oid FROM pg_database WHERE datname = current_database()"
 COPY = """
 INSERT INTO raw_batch (received_at, studio_id, game_id, shard, rejected, session_id, country, places, records)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -91,6 +92,32 @@ async def test_the_live_stream_tells_of_a_report_within_two_seconds(client: http
     )
     assert told["series"]["regions"]["sa-east-1"][-1]["drops"] + told["series"]["regions"]["sa-east-1"][-2]["drops"] == 1
     assert len(told["series"]["total"]) == 15
+
+
+async def test_the_live_stream_keeps_what_is_ahead_of_time(client: httpx.AsyncClient) -> None:
+    """A client's clock may be ahead a little; its minute is shown once it has come, also to who watches already."""
+    async with client.stream("GET", "/v1/live", params={"game": "demo"}) as stream:
+        lines = stream.aiter_lines()
+        await anext(lines)
+        into_minute_s = time.time() % 60
+        await client.post("/v1/reports", json=batch([report(0, at=now_ms() + 29_000, region="ahead")]))
+        deadline = time.monotonic() + (35 if into_minute_s > 30 else 5)
+        async for line in lines:
+            if line.startswith("data: ") and '"ahead"' in line:
+                break
+            assert time.monotonic() < deadline
+
+
+async def test_an_event_says_where_it_was_or_is_where_its_session_was(client: httpx.AsyncClient) -> None:
+    events = [event(1), event(2, server="arena-5"), event(3, region="eu-west-1"), event(4, region="eu-west-1", server="dublin-1")]
+    await client.post("/v1/reports", json=batch([report(0)], events))
+    await client.post("/v1/reports", json=batch([], [event(1, kind="connect_failed")]))
+    await complete(client)
+    found = (await client.get("/v1/quality", params={"game": "demo", "group_by": "region,server"})).json()["groups"]
+    assert {(group["region"], group["server"]): sum(group["events"].values()) for group in found} == {
+        ("ap-northeast-2", "seoul-1"): 1, ("ap-northeast-2", "arena-5"): 1, ("eu-west-1", "unknown"): 1,
+        ("eu-west-1", "dublin-1"): 1, ("unknown", "unknown"): 1,
+    }  # fmt: skip
 
 
 async def test_health_meta_page_and_description(client: httpx.AsyncClient) -> None:

@@ -99,6 +99,10 @@ async def test_many_sessions_need_a_server_key(client: httpx.AsyncClient, connec
     answer = await send(client, sent, authorization=f"Bearer {SERVER_KEY}")
     assert answer.json()["accepted"] == 100
     assert await connection.fetchval("SELECT count(DISTINCT session_id) FROM raw_batch") == 100
+    silent = [{"session": str(uuid.uuid4())} for _ in range(99)] + sessions[:1]  # they say nothing, so nothing is stored of them
+    answer = await send(client, batch(session=None, reports=None, sessions=silent), authorization=f"Bearer {SERVER_KEY}")
+    assert answer.json()["accepted"] == 1
+    assert await connection.fetchval("SELECT count(*) FROM raw_batch") == 101
     sent = batch(session=None, reports=None, sessions=[*sessions, {"session": str(uuid.uuid4()), "reports": [report()]}])
     too_many = await send(client, sent, authorization=f"Bearer {SERVER_KEY}")
     assert (too_many.status_code, too_many.json()["code"], too_many.json()["pointers"]) == (422, "wrong_length", ["/sessions"])
@@ -193,6 +197,8 @@ async def test_wrong_clocks_are_corrected(client: httpx.AsyncClient, connection:
     assert abs(row["clock_offset_ms"] - 3 * 24 * HOUR_MS) < 2_000
     assert abs(row["at"].timestamp() * 1000 - (now_ms() - 2000)) < 3_000
     assert abs(json.loads(row["events"])[0]["at"] - (now_ms() - 1000)) < 3_000
+    at_the_epoch = batch([report(0, at=0)], sent_at=0)  # a console whose clock has never been set
+    assert (await send(client, at_the_epoch)).json()["accepted"] == 1
     await send(client, batch(sent_at=now_ms() - 29_000))
     assert await connection.fetchval("SELECT count(*) FROM raw_batch WHERE clock_offset_ms IS NULL") == 1
 
@@ -207,7 +213,13 @@ async def test_browsers_may_send_from_anywhere(client: httpx.AsyncClient) -> Non
     beacon = batch(key=INGEST_KEY)
     answer = await send(client, beacon, authorization="", **{"content-type": "text/plain;charset=UTF-8"})
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (202, "*")
-    assert (await client.get("/v1/reports")).status_code == 405
+    wrong_method = await client.get("/v1/reports")
+    assert (wrong_method.status_code, wrong_method.json()["code"], wrong_method.headers["allow"]) == (
+        405,
+        "method_not_allowed",
+        "POST, OPTIONS",
+    )
+    assert (await client.post("/v1/reports/", json=batch())).status_code == 202
 
 
 async def test_a_revoked_key_is_refused_within_five_seconds(client: httpx.AsyncClient, connection: Database) -> None:

@@ -41,7 +41,6 @@ def test_named_tests_exist() -> None:
         assert re.search(rf"^(async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE), f"{path}::{test}"
 
 
-@pytest.mark.filterwarnings("ignore:Deprecated 'query' parameter:DeprecationWarning")  # of Litestar, in serve.py
 def test_limits_are_those_of_the_code() -> None:
     rows = re.findall(r'^\| `([a-z.]+)\.((?:_\w+\.)?[A-Z_]+)(?:\["(\w+)"\])?` \| ([\d.,]+)', ARCHITECTURE, re.MULTILINE)
     assert len(rows) > 50

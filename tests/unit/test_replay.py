@@ -19,7 +19,7 @@ from stack.players import Batch, Event, Session, batches
 from stack.replay import Demo, Sender, Tally, count_retries_only
 
 RUN = uuid.UUID("6f0b6c1e-3f0e-4d59-9b2c-0d4f8ac1f7aa")
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+/@-]{0,63}")
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}")
 DOCUMENTATION_RANGES = [
     ipaddress.ip_network(text) for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
 ]

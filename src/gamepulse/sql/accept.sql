@@ -10,7 +10,7 @@ WITH fresh AS (
         network, connection, platform, build, match, player, places, records, events, commit_span)
     SELECT studio_id, game_id, session_id, received_at, clock_offset_ms, shard, rejected, country, subdivision,
         network, connection, platform, build, match, player, places, records, events, $27
-    FROM unnest($8::integer[], $9::integer[], $10::uuid[], $11::uuid[], $12::timestamptz[], $13::integer[], $14::smallint[],
+    FROM unnest($8::integer[], $9::integer[], $10::uuid[], $11::uuid[], $12::timestamptz[], $13::bigint[], $14::smallint[],
         $15::smallint[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::bytea[],
         $24::text[], $25::bytea[], $26::jsonb[])
         AS part (studio_id, game_id, batch_id, session_id, received_at, clock_offset_ms, shard, rejected, country, subdivision,

@@ -117,15 +117,20 @@ WHERE studio_id = $1 AND game_id = $2 AND dimension_set = ANY ('{{0,1,2,3}}') AN
 DELETE FROM stale_rollup WHERE studio_id = $1 AND game_id = $2 AND step = $3 AND start = $4 AND shard = $5
 
 -- name: forget_batch_keys
-DELETE FROM batch_key WHERE received_at < now() - interval '48 hours'
+-- A slice at a time: a statement that deletes a day of them would hold up aggregation.
+DELETE FROM batch_key WHERE (studio_id, game_id, batch_id) IN (
+    SELECT studio_id, game_id, batch_id FROM batch_key WHERE received_at < now() - interval '48 hours' LIMIT $1)
 
 -- name: partitions
 SELECT create_partitions((now() AT TIME ZONE 'UTC')::date - 2, (now() AT TIME ZONE 'UTC')::date + 3)
 
 -- name: expired
-WITH clock AS (SELECT (now() AT TIME ZONE 'UTC')::date AS today)
+-- Raw data is never dropped before it is counted.
+WITH clock AS (
+    SELECT (now() AT TIME ZONE 'UTC')::date AS today, (SELECT min(as_of) AT TIME ZONE 'UTC' FROM watermark)::date AS counted
+)
 SELECT drop_partitions(parent, before) FROM clock, LATERAL (VALUES
-    ('raw_batch', today - $1::integer),
+    ('raw_batch', least(today - $1::integer, counted)),
     ('session_seen', today - $1::integer),
     ('rollup_minute', today - $2::integer),
     ('rollup_hour', (today - make_interval(months => $3))::date),

@@ -26,7 +26,7 @@ CREATE TABLE game (
     slug text NOT NULL UNIQUE,
     is_public boolean NOT NULL DEFAULT false,
     -- A session has it bad in a minute in which a report passes one of these. Mirror calls more than 200 ms no longer good;
-    -- Cloudflare's AIM stops giving points at 5 % loss; Valve's histogram ends its jitter at 20 ms.
+    -- Cloudflare's AIM stops giving points at 5 % loss; 30 ms of jitter is ours, beyond the 20 ms at which Valve's histogram ends.
     bad_rtt_ms real NOT NULL DEFAULT 200,
     bad_jitter_ms real NOT NULL DEFAULT 30,
     bad_loss real NOT NULL DEFAULT 0.05,
@@ -70,7 +70,7 @@ CREATE TABLE raw_batch (
     received_at timestamptz NOT NULL,
     studio_id integer NOT NULL,
     game_id integer NOT NULL,
-    clock_offset_ms integer,                 -- added to every `at` of the batch; null when the client's clock was right
+    clock_offset_ms bigint,                  -- added to every `at` of the batch; null when the client's clock was right
     shard smallint NOT NULL,
     rejected smallint NOT NULL,
     session_id uuid NOT NULL,
@@ -213,7 +213,7 @@ CREATE TABLE audit_log (
 CREATE INDEX ON audit_log (studio_id, game_id, at);
 
 -- Partitions. Made and dropped by the aggregator, which owns nothing: these two functions run as their owner.
-CREATE FUNCTION create_partitions(first date, last date) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+CREATE FUNCTION create_partitions(first date, last date) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     parent text;
     day date;
@@ -244,7 +244,7 @@ BEGIN
 END $$;
 
 -- Drops every partition of `parent` that ends at or before `before`; returns their names.
-CREATE FUNCTION drop_partitions(parent text, before date) RETURNS SETOF text LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+CREATE FUNCTION drop_partitions(parent text, before date) RETURNS SETOF text LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     partition text;
     ends date;
