@@ -32,51 +32,48 @@ class Instrument(NamedTuple):
     attributes: tuple[str, ...] = ()
 
 
-def _declare(*instrument: object) -> Instrument:
-    declared = Instrument(*instrument)  # type: ignore[arg-type]  # the literals below are checked by Instrument's users
-    REGISTRY[declared.name] = declared
-    return declared
-
-
-REGISTRY: Final[dict[str, Instrument]] = {}
-
-REQUEST_DURATION = _declare(
+REQUEST_DURATION = Instrument(
     "http.server.request.duration", "histogram", "s", "Time from a request's head to the end of its answer",
     ("http.request.method", "http.route", "http.response.status_code"),
 )  # fmt: skip
-INGEST_REPORTS = _declare("ingest.reports", "counter", "{report}", "Reports and events by what became of them", ("outcome",))
-INGEST_BATCHES = _declare(
+INGEST_REPORTS = Instrument("ingest.reports", "counter", "{report}", "Reports and events by what became of them", ("outcome",))
+INGEST_BATCHES = Instrument(
     "ingest.batches", "counter", "{batch}", "Batches by answer: accepted, duplicate, or a problem's code", ("outcome",)
 )
-INGEST_CLOCKS = _declare("ingest.clocks.corrected", "counter", "{batch}", "Batches whose client's clock was more than 30 s off")
-INGEST_PENDING = _declare("ingest.pending.reports", "gauge", "{report}", "Reports that wait for their commit")
-COMMIT_SIZE = _declare("ingest.commit.size", "histogram", "{report}", "Reports stored by one commit")
-COMMIT_DURATION = _declare("ingest.commit.duration", "histogram", "s", "Time of one commit", ("outcome",))
-POOL_CONNECTIONS = _declare("db.client.connection.count", "gauge", "{connection}", "Connections to PostgreSQL",
+INGEST_CLOCKS = Instrument("ingest.clocks.corrected", "counter", "{batch}", "Batches whose client's clock was more than 30 s off")
+INGEST_PENDING = Instrument("ingest.pending.reports", "gauge", "{report}", "Reports that wait for their commit")
+COMMIT_SIZE = Instrument("ingest.commit.size", "histogram", "{report}", "Reports stored by one commit")
+COMMIT_DURATION = Instrument("ingest.commit.duration", "histogram", "s", "Time of one commit", ("outcome",))
+POOL_CONNECTIONS = Instrument("db.client.connection.count", "gauge", "{connection}", "Connections to PostgreSQL",
     ("db.client.connection.pool.name", "db.client.connection.state"))  # fmt: skip
-AGGREGATE_LAG = _declare("aggregate.lag", "gauge", "s", "Age of the moment up to which the rollups are complete", ("shard",))
-AGGREGATE_DURATION = _declare("aggregate.duration", "histogram", "s", "Time of one step of aggregation")
-AGGREGATE_REPORTS = _declare("aggregate.reports", "counter", "{report}", "Reports counted into the rollups")
-LIVE_VIEWERS = _declare("live.viewers", "gauge", "{connection}", "Open live streams")
-PROCESS_CPU = _declare("process.cpu.time", "counter", "s", "CPU time of the process", ("cpu.mode",))
-PROCESS_MEMORY = _declare("process.memory.usage", "gauge", "By", "Resident memory of the process")
-TELEMETRY_DROPPED = _declare("telemetry.dropped", "counter", "{item}", "Log records and spans that could not be sent", ("signal",))
+AGGREGATE_LAG = Instrument("aggregate.lag", "gauge", "s", "Age of the moment up to which the rollups are complete", ("shard",))
+AGGREGATE_DURATION = Instrument("aggregate.duration", "histogram", "s", "Time of one step of aggregation")
+AGGREGATE_REPORTS = Instrument("aggregate.reports", "counter", "{report}", "Reports counted into the rollups")
+LIVE_VIEWERS = Instrument("live.viewers", "gauge", "{connection}", "Open live streams")
+PROCESS_CPU = Instrument("process.cpu.time", "counter", "s", "CPU time of the process", ("cpu.mode",))
+PROCESS_MEMORY = Instrument("process.memory.usage", "gauge", "By", "Resident memory of the process")
+TELEMETRY_DROPPED = Instrument(
+    "telemetry.dropped", "counter", "{item}", "Log records and spans that could not be sent", ("signal",)
+)
 
 _SPAN = ("span.name", "span.kind", "status.code")
-SPAN_CALLS = _declare("traces.span.metrics.calls", "counter", "{call}", "Requests by operation, before sampling", _SPAN)
-SPAN_DURATION = _declare("traces.span.metrics.duration", "bucketed", "s", "Duration by operation, before sampling", _SPAN)
+SPAN_CALLS = Instrument("traces.span.metrics.calls", "counter", "{call}", "Requests by operation, before sampling", _SPAN)
+SPAN_DURATION = Instrument("traces.span.metrics.duration", "bucketed", "s", "Duration by operation, before sampling", _SPAN)
 
 _PLAYER = ("game", "region", "country")
-PLAYER_RTT = _declare("player.rtt", "histogram", "s", "Players' round-trip time", _PLAYER)
-PLAYER_JITTER = _declare("player.jitter", "histogram", "s", "Players' jitter", _PLAYER)
-PLAYER_LOSS = _declare("player.loss", "histogram", "1", "Players' packet loss, 0 to 1", _PLAYER)
-PLAYER_REPORTS = _declare("player.reports", "counter", "{report}", "Reports of players", _PLAYER)
-PLAYER_QUALITY = _declare(
+PLAYER_RTT = Instrument("player.rtt", "histogram", "s", "Players' round-trip time", _PLAYER)
+PLAYER_JITTER = Instrument("player.jitter", "histogram", "s", "Players' jitter", _PLAYER)
+PLAYER_LOSS = Instrument("player.loss", "histogram", "1", "Players' packet loss, 0 to 1", _PLAYER)
+PLAYER_REPORTS = Instrument("player.reports", "counter", "{report}", "Reports of players", _PLAYER)
+PLAYER_QUALITY = Instrument(
     "player.quality", "counter", "{report}", "Reports by the client's own quality word", (*_PLAYER, "quality")
 )
-PLAYER_EVENTS = _declare(
+PLAYER_EVENTS = Instrument(
     "player.events", "counter", "{event}", "Players who connect, drop, come back, complain", (*_PLAYER, "kind")
 )
+
+REGISTRY: Final = {declared.name: declared for declared in list(globals().values()) if isinstance(declared, Instrument)}
+"""All of the above, by name."""
 
 
 class HistogramState:

@@ -10,7 +10,7 @@ from tests.batches import batch, event, report
 from tests.conftest import Stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page_url(stack: Stack) -> Iterator[str]:
     """Where the page is, while reports keep coming."""
     is_over = threading.Event()
