@@ -43,10 +43,10 @@ def serve() -> None:
 
 
 @main.command("aggregate")
-@click.option("--with-parent", is_flag=True, help="End when the parent process ends.")
-def aggregate_command(with_parent: bool) -> None:
+@click.option("--parent", type=int, help="End when the process with this id, our parent, ends.")
+def aggregate_command(parent: int | None) -> None:
     """Aggregate only, until SIGTERM (`serve` starts one by itself)."""
-    asyncio.run(aggregate.main(_settings(), with_parent=with_parent))
+    asyncio.run(aggregate.main(_settings(), parent_pid=parent))
 
 
 @main.command("migrate")

@@ -110,7 +110,7 @@ class Acceptor:
     async def known(self, sent: Sent) -> Stored | None:
         """What the batch was first accepted with, if it was."""
         try:
-            async with self._pool.acquire(timeout=database.ACQUIRE_TIMEOUT_S) as connection:
+            async with database.use(self._pool, database.LOOK_UP_TIMEOUT_S) as connection:
                 rows = await connection.fetch(_SQL["known"], *_keys([sent]))
         except database.UNREACHABLE as error:
             raise _away() from error
@@ -158,6 +158,9 @@ class Acceptor:
             self._fail(group, started, errors.Problem(errors.NOT_STORABLE))
         except database.UNREACHABLE as error:
             self._telemetry.failed("commit failed", error)
+            # Whoever waits for the next commit would only wait for the same: all are told at once.
+            group += self._pending
+            self._pending.clear()
             self._fail(group, started, _away())
         except Exception as error:  # noqa: BLE001 — whatever it is, nobody must wait for ever; it is logged, and the answer says that it is ours
             self._telemetry.failed("commit failed", error)
@@ -180,7 +183,7 @@ class Acceptor:
         # Sorted by key: two processes that commit the same keys in another order would wait for each other.
         firsts = dict(sorted({(sent.key.game_id, sent.batch_id): sent for sent in reversed(group)}.items()))
         facts = CommitFacts.begin(len(firsts), next((sent.facts for sent in group if sent.facts.sampled), None))
-        async with self._pool.acquire(timeout=database.ACQUIRE_TIMEOUT_S) as connection:
+        async with database.use(self._pool, database.COMMIT_TIMEOUT_S) as connection:
             rows = await connection.fetch(_SQL["commit"], *_arguments(list(firsts.values()), facts))
             fresh = {(row["game_id"], row["batch_id"]) for row in rows}
             older = [sent for key, sent in firsts.items() if key not in fresh]

@@ -9,29 +9,38 @@ import asyncio
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import batched
 
 import asyncpg
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
-from gamepulse import database, metrics
+from gamepulse import database, metrics, records
 from gamepulse.batch import EVENT_KINDS, QUALITIES
 from gamepulse.labels import Labels
 from gamepulse.metrics import HistogramState, Metrics
 from gamepulse.receive import SHARDS
 from gamepulse.rollup import OTHER, Measures
 from gamepulse.rows import Put, columns, measures_of, put_rollups, put_totals, seen_columns, total_of
-from gamepulse.run import end_with_parent
+from gamepulse.run import end_with
 from gamepulse.settings import Settings
 from gamepulse.tally import Tally, Thresholds, Total, TotalKey, tally
 from gamepulse.telemetry import Telemetry, resource
 
 STEP_EVERY_S = 0.4
-STEP_BATCHES_MAX = 5_000
-HOUSEKEEPING_EVERY_S = 600
+STEP_BATCHES_MAX = 2_000
+STEP_REPORTS_MAX = 20_000
+"""So that a step ends well within FROZEN_AFTER_S even when each of its reports makes rollup rows of its own."""
+HOUSEKEEPING_EVERY_S = 600.0
+HOUSEKEEPING_AGAIN_S = 30.0
 FORGET_SLICE = 5_000
+MOMENTS_MAX = 128
 RETRY_AFTER_S = 1.0
+STOP_TIMEOUT_S = 2.0
+TOTALS_PER_REQUEST = 100
+"""Pairs whose points are sent together: far less than the 4 MiB that a gRPC server takes by default."""
 TOTALS_MAX = 1_000
 """Pairs of region and country of a shard's players' metrics, over all its games."""
 FROZEN_AFTER_S = 15
@@ -58,13 +67,15 @@ class Shard:
         self.as_of = as_of
         self.moments: list[tuple[int, datetime]] = []
 
-    def add(self, counted: dict[TotalKey, Total]) -> set[TotalKey]:
-        """Add to the totals; the keys that have changed. Regions and countries beyond TOTALS_MAX count as OTHER."""
-        changed = set()
+    def added(self, counted: dict[TotalKey, Total]) -> dict[TotalKey, Total]:
+        """The totals that change, with what was counted. Regions and countries beyond TOTALS_MAX count as OTHER."""
+        changed: dict[TotalKey, Total] = {}
         for key, total in counted.items():
-            known = key if key in self.totals or len(self.totals) < TOTALS_MAX else (*key[:2], OTHER, OTHER)
-            self.totals.setdefault(known, Total()).merge(total)
-            changed.add(known)
+            known = key if key in self.totals or len(self.totals) + len(changed) < TOTALS_MAX else (*key[:2], OTHER, OTHER)
+            if known not in changed:
+                changed[known] = Total()
+                changed[known].merge(self.totals.get(known, Total()))
+            changed[known].merge(total)
         return changed
 
     def complete_up_to(self, upto: int, next_xid: int, at: datetime) -> datetime:
@@ -72,7 +83,8 @@ class Shard:
         self.moments.append((next_xid, at))
         while self.moments and self.moments[0][0] <= upto:
             self.as_of = max(self.as_of, self.moments.pop(0)[1])
-        del self.moments[:-64]
+        if len(self.moments) > MOMENTS_MAX:
+            del self.moments[1::2]  # every second one: those that are left still tell, only coarser
         return self.as_of
 
 
@@ -85,17 +97,22 @@ class Aggregator:
         self._led: dict[int, Shard] = {}
         self._labels = Labels()
         self._thresholds: dict[int, Thresholds] = {}
+        self._slugs: dict[int, str] = {}
         self._valkey = redis.Redis.from_url(settings.valkey_url, socket_timeout=0.5, socket_connect_timeout=0.5)
         self._is_closing = asyncio.Event()
         self._has_old_batch_keys = False
+        self._running: asyncio.Task[None] | None = None
         telemetry.observe.append(self._export)
 
     def stop(self) -> None:
-        """Stop after the running step."""
+        """Stop after the running step, or STOP_TIMEOUT_S later in the midst of it (then it has written nothing)."""
         self._is_closing.set()
+        if self._running is not None:
+            asyncio.get_running_loop().call_later(STOP_TIMEOUT_S, self._running.cancel)
 
     async def run(self) -> None:
         """Aggregate until stopped, over every failure of PostgreSQL."""
+        self._running = asyncio.current_task()
         while not self._is_closing.is_set():
             try:
                 await self._session()
@@ -131,14 +148,13 @@ class Aggregator:
                 started = time.monotonic()
                 await self._take_share(connection)
                 if started >= housekeeping_at:  # before the steps: a step that lacks a partition fails
-                    await self._keep_house(connection)
-                    housekeeping_at = started + HOUSEKEEPING_EVERY_S
+                    housekeeping_at = started + await self._keep_house(connection)
                 is_behind = await self._step_all(connection)
                 is_behind |= await self._forget_batch_keys(connection)
                 if not is_behind:
                     await self._pause(STEP_EVERY_S - (time.monotonic() - started))
         finally:
-            await connection.close(timeout=2)
+            connection.terminate()  # not close(): a server that hangs would hold us up; the locks go with the connection
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -175,40 +191,54 @@ class Aggregator:
         """One step of each shard. Whether there is more to do at once."""
         is_behind = False
         for shard in list(self._led.values()):
-            is_behind |= await self._step(connection, shard)
-            await self._renew(connection, shard.number)
+            try:
+                is_behind |= await self._step(connection, shard)
+                await self._renew(connection, shard.number)
+            except Exception as error:
+                if connection.is_closed():
+                    raise
+                self._telemetry.failed("step failed", error)
+                del self._led[shard.number]
+                await connection.fetchval(_SQL["unlock"], LOCKS, shard.number)
         return is_behind
 
     async def _step(self, connection: database.Connection, shard: Shard) -> bool:
         started_ns = time.time_ns()
         mark = await connection.fetchrow(_SQL["horizon"], shard.number)
         assert mark is not None
-        rows = await connection.fetch(_SQL["raw_batches"], shard.number, mark["upto"], mark["horizon"], STEP_BATCHES_MAX)
-        is_behind = len(rows) == STEP_BATCHES_MAX
-        upto = mark["horizon"]
-        if is_behind:  # the last transaction may have more rows than were read
-            rows, upto = await self._whole_transactions(connection, shard.number, rows)
+        rows, upto = await self._read(connection, shard.number, mark["upto"], mark["horizon"])
         if any(row["game_id"] not in self._thresholds for row in rows):
             await self._load_thresholds(connection)
         counted = await self._count(connection, rows)
         as_of = shard.complete_up_to(upto, mark["next_xid"], mark["at"])
+        totals: dict[TotalKey, Total] = {}
         async with connection.transaction():
             if await connection.fetchval(_SQL["advance"], shard.number, mark["upto"], upto, as_of) is None:
                 raise Fenced(f"shard {shard.number}")
             if counted is not None:
-                await self._write(connection, shard, counted)
+                totals = await self._write(connection, shard, counted)
+        shard.totals |= totals
         if counted is not None:
             await self._tell(rows, counted, started_ns, shard)
-        return is_behind
+        return bool(upto < mark["horizon"])
 
-    async def _whole_transactions(
-        self, connection: database.Connection, number: int, rows: list[asyncpg.Record]
+    async def _read(
+        self, connection: database.Connection, number: int, since: int, horizon: int
     ) -> tuple[list[asyncpg.Record], int]:
-        """Rows of complete transactions only, and the transaction id after them."""
-        last = rows[-1]["xid"]
-        if rows[0]["xid"] == last:  # one transaction that is larger than a step
-            return await connection.fetch(_SQL["raw_batches"], number, last, last + 1, None), last + 1
-        return [row for row in rows if row["xid"] < last], last
+        """The rows of a step: whole transactions only, and the transaction id after them."""
+        rows = await connection.fetch(_SQL["raw_batches"], number, since, horizon, STEP_BATCHES_MAX)
+        upto = horizon
+        if len(rows) == STEP_BATCHES_MAX:  # the last transaction may have more rows than were read
+            upto = rows[-1]["xid"]
+        size = 0
+        for row in rows:
+            size += len(row["records"]) // records.RECORD.itemsize + 1
+            if size > STEP_REPORTS_MAX and row["xid"] < upto:
+                upto = row["xid"]
+        if rows and upto <= rows[0]["xid"]:  # one transaction that is larger than a step
+            upto = rows[0]["xid"] + 1
+            return await connection.fetch(_SQL["raw_batches"], number, since, upto, None), upto
+        return [row for row in rows if row["xid"] < upto], upto
 
     async def _count(self, connection: database.Connection, rows: Sequence[asyncpg.Record]) -> Tally | None:
         if not rows:
@@ -221,9 +251,10 @@ class Aggregator:
     async def _load_thresholds(self, connection: database.Connection) -> None:
         rows = await connection.fetch(_SQL["thresholds"])
         self._thresholds = {row["game_id"]: Thresholds(row["bad_rtt_ms"], row["bad_jitter_ms"], row["bad_loss"]) for row in rows}
+        self._slugs = {row["game_id"]: row["slug"] for row in rows}
 
-    async def _write(self, connection: database.Connection, shard: Shard, counted: Tally) -> None:
-        """Add a tally to what is stored. In the transaction that advances the watermark, so all of it or nothing."""
+    async def _write(self, connection: database.Connection, shard: Shard, counted: Tally) -> dict[TotalKey, Total]:
+        """Add a tally to what is stored; the totals that have changed. In the transaction that advances the watermark."""
         together: dict[tuple[int, int, int, int], dict[int, Measures]] = {}
         for key, measures in counted.rollups.items():
             where = (key.studio_id, key.game_id, key.dimension_set, key.start_min)
@@ -246,7 +277,9 @@ class Aggregator:
         hours = sorted({(studio, game, start.replace(minute=0)) for studio, game, _, start, _, _ in puts})
         await connection.execute(_SQL["put_stale"], "hour", shard.number, *columns(hours, 3))
         await connection.execute(_SQL["put_seen"], *seen_columns(counted.seen))
-        await put_totals(connection, shard.number, shard.totals, sorted(shard.add(counted.totals)))
+        totals = shard.added(counted.totals)
+        await put_totals(connection, shard.number, totals)
+        return totals
 
     async def _tell(self, rows: Sequence[asyncpg.Record], counted: Tally, started_ns: int, shard: Shard) -> None:
         """Metrics, a span that links to the commits, and a word to the live pages."""
@@ -286,11 +319,24 @@ class Aggregator:
 
     # -- housekeeping --------------------------------------------------------------------------------------------------------
 
-    async def _keep_house(self, connection: database.Connection) -> None:
-        """Thresholds may have changed; partitions ahead, partitions behind (by one process: the leader of shard 0)."""
+    async def _keep_house(self, connection: database.Connection) -> float:
+        """Thresholds may have changed; partitions ahead, partitions behind (by one process: the leader of shard 0).
+
+        When to come again, in seconds. Who reads a table for long keeps its partitions from being made or dropped for so
+        long; there are days in reserve, so nothing waits for that.
+        """
         await self._load_thresholds(connection)
         if 0 not in self._led:
-            return
+            return HOUSEKEEPING_EVERY_S
+        try:
+            await self._keep_partitions(connection)
+        except asyncpg.LockNotAvailableError as error:
+            self._telemetry.failed("partitions are in use", error)
+            return HOUSEKEEPING_AGAIN_S
+        self._has_old_batch_keys = True
+        return HOUSEKEEPING_EVERY_S
+
+    async def _keep_partitions(self, connection: database.Connection) -> None:
         settings = self._settings
         await connection.execute(_SQL["partitions"])
         dropped = await connection.fetch(
@@ -298,7 +344,6 @@ class Aggregator:
         )
         for row in dropped:
             self._telemetry.log("INFO", "partition dropped", {"partition": row[0]})
-        self._has_old_batch_keys = True
 
     async def _forget_batch_keys(self, connection: database.Connection) -> bool:
         """Forget a slice of the batch ids that are past their 48 h. Whether there may be more."""
@@ -311,14 +356,16 @@ class Aggregator:
 
     def _export(self) -> None:
         """The lag, and the totals of the shards led here, as if each shard were an instance: a take-over continues its series."""
-        slugs, now = self._labels.slugs, datetime.now(UTC)
+        now = datetime.now(UTC)
         lags: dict[metrics.Attributes, float] = {(one.number,): (now - one.as_of).total_seconds() for one in self._led.values()}
         self._telemetry.metrics.replace(metrics.AGGREGATE_LAG, lags)
         for shard in self._led.values():
-            counted = Metrics(shard.since_ns, series_max=len(shard.totals) * len(QUALITIES))
-            for (_, game_id, region, country), total in shard.totals.items():
-                _export_total(counted, total, slugs.get(game_id, str(game_id)), region, country)
-            self._telemetry.send_points(counted, resource(self._settings, f"shard-{shard.number}"))
+            of = resource(self._settings, f"shard-{shard.number}")
+            for part in batched(shard.totals.items(), TOTALS_PER_REQUEST, strict=False):
+                counted = Metrics(shard.since_ns, series_max=len(part) * len(QUALITIES))
+                for (_, game_id, region, country), total in part:
+                    _export_total(counted, total, self._slugs.get(game_id, str(game_id)), region, country)
+                self._telemetry.send_points(counted, of)
 
 
 def _export_total(counted: Metrics, total: Total, *attributes: str) -> None:
@@ -332,7 +379,7 @@ def _export_total(counted: Metrics, total: Total, *attributes: str) -> None:
         counted.set(metrics.PLAYER_EVENTS, count, *attributes, kind)
 
 
-async def main(settings: Settings, *, with_parent: bool) -> None:
+async def main(settings: Settings, *, parent_pid: int | None) -> None:
     """The aggregator process: runs until SIGTERM or SIGINT, or until its parent ends."""
     telemetry = Telemetry(settings, "aggregate")
     telemetry.start()
@@ -340,8 +387,9 @@ async def main(settings: Settings, *, with_parent: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, aggregator.stop)
-    watch = asyncio.create_task(end_with_parent()) if with_parent else None
-    await aggregator.run()
+    watch = asyncio.create_task(end_with(parent_pid)) if parent_pid else None
+    with suppress(asyncio.CancelledError):
+        await asyncio.create_task(aggregator.run())
     if watch is not None:
         watch.cancel()
     await aggregator.close()

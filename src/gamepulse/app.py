@@ -1,6 +1,8 @@
 """The web worker: the one place where everything is put together."""
 
 import asyncio
+import multiprocessing
+import time
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +16,7 @@ from gamepulse.geography import Geography
 from gamepulse.keys import Keys
 from gamepulse.live import Live
 from gamepulse.reports import PATH, Ingest, Receive, Scope, Send
-from gamepulse.run import DRAIN_SIGNAL, end_with_parent
+from gamepulse.run import DRAIN_SIGNAL, end_with
 from gamepulse.settings import Settings
 from gamepulse.spans import RequestFacts
 from gamepulse.telemetry import Telemetry
@@ -58,6 +60,8 @@ class App:
         async def noting(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 facts.status = message["status"]
+                if (b"content-type", b"text/event-stream") in message["headers"]:
+                    facts.ended_ns = time.time_ns()  # a stream is answered when it begins, however long it lasts
                 if self._ingest.is_draining:
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
@@ -75,23 +79,24 @@ class App:
         live = Live(query_pool, configured.valkey_url, telemetry)
         geography = Geography(configured.trusted_proxies, configured.geo_database)
         self._ingest = Ingest(configured, Keys(ingest_pool), geography, acceptor, telemetry)
-        framework.state.reader = serve.Reader(configured, query_pool, valkey, live)
+        framework.state.reader = serve.Reader(
+            configured, query_pool, ingest_pool, valkey, live, asyncio.Semaphore(serve.QUESTIONS_MAX)
+        )
         framework.state.telemetry = telemetry
         telemetry.observe.append(lambda: _observe(telemetry, acceptor, {"ingest": ingest_pool, "query": query_pool}))
         asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self._drain, framework, live)
         telemetry.start()
         live.start()
-        watch = asyncio.create_task(end_with_parent())
+        parent = multiprocessing.parent_process()
+        watch = asyncio.create_task(end_with(parent.pid)) if parent is not None and parent.pid else None
         yield
-        watch.cancel()
+        if watch is not None:
+            watch.cancel()
         self._drain(framework, live)
         await live.close()
         await acceptor.close()
         for pool in (ingest_pool, query_pool):
-            try:
-                await asyncio.wait_for(pool.close(), timeout=1)
-            except TimeoutError:
-                pool.terminate()
+            pool.terminate()  # nothing is under way any more; close() would wait for a server that hangs
         await valkey.aclose()
         await telemetry.close()
 

@@ -14,12 +14,13 @@ SESSIONS_MAX = 100
 RTT_MS_MIN = 0.01
 RTT_MS_MAX = 60_000.0
 LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}$(?!\n)"  # `$` alone would let a newline through at the end
+SLUG_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$(?!\n)"
 
 type Label = Annotated[str, Meta(pattern=LABEL_PATTERN, description="at most 64 of A–Z a–z 0–9 . _ : + -, a letter or digit first")]
 type Player = Annotated[
     str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,64}$(?!\n)", description="at most 64 printable characters; hashed on arrival")
 ]
-type Slug = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$(?!\n)")]
+type Slug = Annotated[str, Meta(pattern=SLUG_PATTERN)]
 type Milliseconds = Annotated[float, Meta(ge=0, le=RTT_MS_MAX)]
 type RoundTrip = Annotated[float, Meta(ge=RTT_MS_MIN, le=RTT_MS_MAX)]
 type EpochMilliseconds = Annotated[int, Meta(ge=0, le=2**53)]

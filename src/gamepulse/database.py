@@ -1,5 +1,6 @@
 """Connections to PostgreSQL: one pool a role, the SQL by name, and what must hold of the server before we promise anything."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -9,7 +10,8 @@ from typing import Any
 
 import asyncpg
 
-type Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
+type PoolConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+type Connection = PoolConnection | asyncpg.Connection[asyncpg.Record]
 type Pool = asyncpg.Pool[asyncpg.Record]
 
 
@@ -18,9 +20,11 @@ class Unsafe(RuntimeError):
 
 
 CONNECT_TIMEOUT_S = 3
-ACQUIRE_TIMEOUT_S = 5
-"""How long a question waits for a connection of the pool."""
-STATEMENT_TIMEOUT_S = 5
+COMMIT_TIMEOUT_S = 4.5
+LOOK_UP_TIMEOUT_S = 2.0
+QUESTION_TIMEOUT_S = 8.0
+STATEMENT_TIMEOUT_S = 4
+"""Told to PostgreSQL, which then gives up by itself. The others are ours, for a PostgreSQL that hangs."""
 UNREACHABLE = (
     Unsafe,
     OSError,
@@ -46,7 +50,7 @@ async def _keep(connection: Connection) -> None:
     """Replaces asyncpg's reset (a round trip a use): our roles change no session state."""
 
 
-async def open_pool(url: str, role: str, *, size: int, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> Pool:
+async def open_pool(url: str, role: str, *, size: int) -> Pool:
     """A pool whose connections act as gamepulse_<role>, each verified before its first use.
 
     Connects when first used, so it opens while PostgreSQL is away.
@@ -56,14 +60,14 @@ async def open_pool(url: str, role: str, *, size: int, statement_timeout_s: floa
         min_size=0,
         max_size=size,
         timeout=CONNECT_TIMEOUT_S,
-        command_timeout=statement_timeout_s + 1,
         max_inactive_connection_lifetime=300,
         init=verify,
         reset=_keep,
         server_settings={
             "role": f"gamepulse_{role}",
             "application_name": f"gamepulse-{role}",
-            "statement_timeout": str(int(statement_timeout_s * 1000)),
+            "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
+            "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT_S}s",  # a frozen process must not hold up the horizon
             "jit": "off",
         },
     )
@@ -71,9 +75,26 @@ async def open_pool(url: str, role: str, *, size: int, statement_timeout_s: floa
 
 
 @asynccontextmanager
+async def use(pool: Pool, timeout_s: float) -> AsyncIterator[PoolConnection]:
+    """A connection for so long, waiting for it included. Raises TimeoutError; the connection is then thrown away.
+
+    It is not asked to cancel what it does: a server that hangs would not answer that either.
+    """
+    async with asyncio.timeout(timeout_s):
+        connection = await pool.acquire()
+        try:
+            yield connection
+        except (TimeoutError, asyncio.CancelledError):
+            connection.terminate()
+            raise
+        finally:
+            await pool.release(connection)
+
+
+@asynccontextmanager
 async def studio(pool: Pool, studio_id: int | None) -> AsyncIterator[Connection]:
     """A snapshot of what one studio may see (none: public games' names only)."""
-    async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction(isolation="repeatable_read"):
+    async with use(pool, QUESTION_TIMEOUT_S) as connection, connection.transaction(isolation="repeatable_read"):
         await connection.execute("SELECT set_config('gamepulse.studio_id', $1, true)", str(studio_id or ""))
         yield connection
 

@@ -56,7 +56,7 @@ class Keys:
 
     async def _look_up(self, key_hash: bytes) -> IngestKey | None:
         try:
-            async with self._pool.acquire(timeout=database.ACQUIRE_TIMEOUT_S) as connection:
+            async with database.use(self._pool, database.LOOK_UP_TIMEOUT_S) as connection:
                 row = await connection.fetchrow(_SQL["ingest_key"], key_hash)
         except database.UNREACHABLE as error:
             raise errors.Problem(errors.DATABASE_UNAVAILABLE) from error

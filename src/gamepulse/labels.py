@@ -1,5 +1,6 @@
 """Keeps the number of a game's dimension values bounded, and gives each combination its id."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 import asyncpg
@@ -20,7 +21,6 @@ class Labels:
 
     def __init__(self) -> None:
         self._ids: dict[_Id, int] = {}
-        self.slugs: dict[int, str] = {}
         self._values: dict[tuple[int, str], set[str]] = {}
         self._combinations: dict[tuple[int, int], int] = {}
         self._loaded: set[tuple[int, int]] = set()
@@ -29,7 +29,6 @@ class Labels:
         """Read the dimensions of games that are not known yet."""
         for studio_id, game_id in set(games) - self._loaded:
             await self._read(connection, studio_id, game_id)
-            self.slugs[game_id] = await connection.fetchval("SELECT slug FROM game WHERE game_id = $1", game_id)
             self._loaded.add((studio_id, game_id))
 
     def bounded(self, game_id: int, dimension: str, value: str) -> str:
@@ -50,14 +49,17 @@ class Labels:
     async def name(self, connection: database.Connection, counted: Tally) -> None:
         """See to it that each key of a tally has its id. Outside of the step's transaction: an id too many does no harm."""
         new: set[_Id] = set()
+        added: Counter[tuple[int, int]] = Counter()
         for key in counted.rollups:
             wanted = (key.studio_id, key.game_id, key.dimension_set, key.dimensions)
             if wanted in self._ids or wanted in new:
                 continue
-            if self._combinations.get((key.game_id, key.dimension_set), 0) + len(new) >= COMBINATIONS_MAX:
+            used = self._combinations.get((key.game_id, key.dimension_set), 0) + added[key.game_id, key.dimension_set]
+            if used >= COMBINATIONS_MAX:
                 wanted = _overflow(key)
                 if wanted in self._ids:
                     continue
+            added[key.game_id, key.dimension_set] += 1
             new.add(wanted)
         if new:
             await self._add(connection, sorted(new))

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import msgspec
 import redis.asyncio as redis
 from redis.exceptions import RedisError
@@ -73,12 +74,17 @@ class Channel:
         self._rows: dict[_RowKey, Measures] = {}
         self._minutes: dict[datetime, dict[_Place, Measures]] = {}
         self._horizon = 0
+        self._refreshing = asyncio.Lock()
         self.viewers = 0
         self.latest = b""
         self.changed = asyncio.Condition()
 
     async def refresh(self) -> None:
         """Read what has changed, and make the next event of it."""
+        async with self._refreshing:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         now = datetime.now(UTC)
         end = now.replace(second=0, microsecond=0) + timedelta(minutes=1)
         start = end - timedelta(minutes=MINUTES)
@@ -89,13 +95,16 @@ class Channel:
                 _SQL["changed_rollups"], self._game.studio_id, self._game.game_id, start, end + AHEAD, self._horizon
             )
         self._horizon = clock["horizon"]
+        # In a thread: merging must not hold up those who send.
+        self.latest = await asyncio.to_thread(self._event, rows, clock["as_of"], start, end)
+        async with self.changed:
+            self.changed.notify_all()
+
+    def _event(self, rows: list[asyncpg.Record], as_of: datetime, start: datetime, end: datetime) -> bytes:
         for row in rows:
             self._rows[row["start"], row["region"], row["country"], row["shard"]] = measures_of(row)
         self._merge({row["start"] for row in rows}, start)
-        snapshot = self._snapshot(clock["as_of"], start, end)
-        self.latest = b"event: quality\ndata: " + msgspec.json.encode(snapshot) + b"\n\n"
-        async with self.changed:
-            self.changed.notify_all()
+        return b"event: quality\ndata: " + msgspec.json.encode(self._snapshot(as_of, start, end)) + b"\n\n"
 
     def _merge(self, touched: set[datetime], start: datetime) -> None:
         """Put the shards of the touched minutes together; forget what is older than the window."""
@@ -200,6 +209,8 @@ class Live:
 
     async def watch(self, game: Game) -> AsyncIterator[bytes]:
         """The events of a game's stream, until the process drains."""
+        if self.viewers >= VIEWERS_MAX:  # asked again: others may have come since the route asked
+            return
         channel = self._channels.setdefault(game.game_id, Channel(self._pool, game))
         channel.viewers += 1
         try:

@@ -1,6 +1,8 @@
 """Answers from the rollups: the quality of groups of players, at a time and over time."""
 
 import asyncio
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -9,15 +11,16 @@ import asyncpg
 import msgspec
 
 from gamepulse import database, errors, histogram
-from gamepulse.batch import EVENT_KINDS, QUALITIES
+from gamepulse.batch import EVENT_KINDS, QUALITIES, SLUG_PATTERN
 from gamepulse.rollup import DIMENSIONS, SETS, Measures
 from gamepulse.rows import measures_of
 
 GROUPS_MAX = 1_000
 POINTS_MAX = 1_500
 """Points of a series, all groups together counted apart: step × points covers `from` to `to`."""
-ROWS_MAX = 200_000
+ROWS_MAX = 100_000
 """Rollup rows that one question may read."""
+YEARS = range(2000, 2100)
 SPAN_MAX = timedelta(days=366)
 STEPS: Final = {"1m": 60, "5m": 300, "10m": 600, "30m": 1800, "1h": 3600, "6h": 21600, "1d": 86400}
 PERCENTILES: Final = (0.05, 0.50, 0.75, 0.95, 0.99)
@@ -118,10 +121,15 @@ class Game(msgspec.Struct):
     slug: str
 
 
+_SLUG = re.compile(SLUG_PATTERN)
+
+
 async def find_game(pool: database.Pool, slug: str) -> Game:
     """A game that anyone may see. Raises Problem UNKNOWN_GAME: also for games that are there but not public."""
-    async with database.studio(pool, None) as connection:
-        row = await connection.fetchrow(_SQL["game"], slug)
+    row = None
+    if _SLUG.fullmatch(slug):
+        async with database.studio(pool, None) as connection:
+            row = await connection.fetchrow(_SQL["game"], slug)
     if row is None or not row["is_public"]:
         raise errors.Problem(errors.UNKNOWN_GAME)
     return Game(row["studio_id"], row["game_id"], row["slug"])
@@ -141,12 +149,24 @@ def span(from_: datetime | None, to: datetime | None) -> Span:
     """
     if any(at is not None and at.tzinfo is None for at in (from_, to)):
         raise errors.Problem(errors.NO_OFFSET)
+    if any(at is not None and at.year not in YEARS for at in (from_, to)):
+        raise errors.Problem(errors.INVALID_PARAMETER, f"`from` and `to` lie in the years {YEARS.start} to {YEARS.stop - 1}.")
     end = _ceil_minute(to or datetime.now(UTC))
     start = from_.astimezone(UTC).replace(second=0, microsecond=0) if from_ else end - _HOUR
     if not start < end:
         raise errors.Problem(errors.EMPTY_SPAN)
     if end - start > SPAN_MAX:
         raise errors.Problem(errors.SPAN_TOO_LONG)
+    return Span(start, end)
+
+
+def coarsened(asked: Span, minutes_since: datetime) -> Span:
+    """The span, widened to whole hours where minutes are no longer kept: before `minutes_since`, a midnight."""
+    start, end = asked.start, asked.end
+    if start < minutes_since:
+        start = start.replace(minute=0)
+    if end < minutes_since and end.minute:
+        end = end.replace(minute=0) + _HOUR
     return Span(start, end)
 
 
@@ -163,7 +183,7 @@ def dimension_set(group_by: Sequence[str]) -> int:
 
 
 async def quality(pool: database.Pool, game: Game, group_by: Sequence[str], asked: Span, limit: int, order: str) -> Quality:
-    """The groups of a span, the largest `order` first."""
+    """The groups of a span, the largest `order` first. The answer's own span says what it is about."""
     async with database.studio(pool, game.studio_id) as connection:
         as_of = await connection.fetchval(_SQL["as_of"])
         rows = await _rows(connection, game, group_by, asked)
@@ -193,12 +213,17 @@ async def series(pool: database.Pool, game: Game, group_by: Sequence[str], asked
     async with database.studio(pool, game.studio_id) as connection:
         as_of = await connection.fetchval(_SQL["as_of"])
         rows = await _rows(connection, game, group_by, asked, finest=timedelta(seconds=step_s))
-    lines = await asyncio.to_thread(_lines, rows, group_by, asked.start, timedelta(seconds=step_s))
-    largest = sorted(lines, key=lambda line: -sum(point.quality.count for point in line.points))[:limit]
-    return Series(game.slug, asked.start, asked.end, as_of, step, largest)
+    lines = await asyncio.to_thread(_lines, rows, group_by, asked.start, timedelta(seconds=step_s), limit)
+    return Series(game.slug, asked.start, asked.end, as_of, step, lines)
 
 
-def _lines(rows: Sequence[asyncpg.Record], group_by: Sequence[str], since: datetime, step: timedelta) -> list[Line]:
+def _lines(rows: Sequence[asyncpg.Record], group_by: Sequence[str], since: datetime, step: timedelta, limit: int) -> list[Line]:
+    counts: Counter[tuple[str, ...]] = Counter()
+    for row in rows:
+        counts[tuple(row[dimension] for dimension in group_by)] += row["reports"]
+    largest = {values: None for values, _ in counts.most_common(limit)}
+    rows = [row for row in rows if tuple(row[dimension] for dimension in group_by) in largest]
+
     def at(row: asyncpg.Record) -> datetime:
         start: datetime = row["start"]
         return since + (start - since) // step * step
@@ -207,7 +232,7 @@ def _lines(rows: Sequence[asyncpg.Record], group_by: Sequence[str], since: datet
     lines: dict[tuple[str, ...], list[Point]] = {}
     for (start, *values), measures in sorted(merged.items()):
         lines.setdefault(tuple(values), []).append(Point(start, group_of(measures, {})))
-    return [Line(dict(zip(group_by, values, strict=True)), points) for values, points in lines.items()]
+    return [Line(dict(zip(group_by, values, strict=True)), lines[values]) for values in largest]
 
 
 async def _rows(

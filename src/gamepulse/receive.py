@@ -4,6 +4,7 @@ Nothing personal goes further: the address has become a place, the player a keye
 """
 
 import hashlib
+import json
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,7 @@ from gamepulse.batch import (
     Connection,
     Event,
     LooseBatch,
+    LooseSession,
     Rejection,
     Report,
     Session,
@@ -45,6 +47,7 @@ _batch_decoder = msgspec.json.Decoder(Batch)
 _loose_decoder = msgspec.json.Decoder(LooseBatch)
 _report_decoder = msgspec.json.Decoder(Report)
 _event_decoder = msgspec.json.Decoder(Event)
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _packer = msgspec.msgpack.Encoder(order="deterministic")
 
 
@@ -94,17 +97,24 @@ def decode(body: bytes) -> Content:
         sifted = _Sifted()
         batch = _batch_decoder.decode(body)
     except msgspec.ValidationError:
-        batch = _decode_loosely(body, sifted)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        try:
+            batch = _decode_loosely(body, sifted)
+        except _NOT_JSON as error:
+            raise errors.Problem(errors.NOT_JSON) from error
+    except _NOT_JSON as error:
         raise errors.Problem(errors.NOT_JSON) from error
     sessions = _sessions(batch)
     sent = sum(len(session.reports) + len(session.events) for session in sessions) + len(sifted.rejected)
-    if not 1 <= sent <= ITEMS_MAX:
-        raise errors.Problem(errors.WRONG_ITEM_COUNT, f"A batch holds 1 to {ITEMS_MAX} reports and events together.")
+    _check_count(sent)
     by_session = [0] * len(sessions)
     for rejection in sifted.rejected:
         by_session[_session_of(rejection)] += 1
     return Content(batch, sessions, sifted.rejected, by_session, sifted.positions, _fingerprint(batch, sifted.spoiled))
+
+
+def _check_count(items: int) -> None:
+    if not 1 <= items <= ITEMS_MAX:
+        raise errors.Problem(errors.WRONG_ITEM_COUNT, f"A batch holds 1 to {ITEMS_MAX} reports and events together.")
 
 
 def check_key(content: Content, key: IngestKey) -> None:
@@ -239,17 +249,17 @@ class _Sifted:
             except msgspec.ValidationError as error:
                 at, code = explain(error)
                 self.rejected.append(Rejection(f"{pointer}/{index}{at}", index, code))
-                self.spoiled.append(_content(raw))
+                self.spoiled.append(f"{pointer}/{index} {_content(raw)}")
         if len(good) < len(raws):
             self.positions[pointer] = positions
         return good
 
 
 def _content(raw: Raw) -> str:
-    """What an item says, however it is spaced; for the fingerprint only."""
+    """What an item says, however it is spaced or ordered; for the fingerprint only."""
     try:
-        return repr(msgspec.json.decode(raw))
-    except msgspec.ValidationError:  # a number beyond all types
+        return json.dumps(json.loads(bytes(raw), parse_int=float), sort_keys=True)
+    except (ValueError, RecursionError):  # numbers beyond all types, or no text at all
         return repr(bytes(raw))
 
 
@@ -260,6 +270,9 @@ def _decode_loosely(body: bytes, sifted: _Sifted) -> Batch:
     except msgspec.ValidationError as error:
         pointer, code = explain(error)
         raise errors.Problem(errors.KINDS[code], pointers=[pointer]) from None
+    # Before they are looked into one by one: that costs much more than counting them.
+    lists: Sequence[LooseBatch | LooseSession] = [loose, *(loose.sessions or ())]
+    _check_count(sum(len(one.reports) + len(one.events) for one in lists))
     reports = sifted.items(loose.reports, _report_decoder, "/reports")
     events = sifted.items(loose.events, _event_decoder, "/events")
     sessions = None

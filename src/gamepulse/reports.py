@@ -22,9 +22,10 @@ type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PATH = "/v1/reports"
 BODY_TIMEOUT_S = 10.0
-_CORS = [(b"access-control-allow-origin", b"*"), (b"access-control-max-age", b"86400")]
+_CORS = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"retry-after")]
 _PREFLIGHT = [
-    *_CORS,
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-max-age", b"86400"),
     (b"access-control-allow-methods", b"POST"),
     (b"access-control-allow-headers", b"authorization, content-type, content-encoding, traceparent"),
 ]

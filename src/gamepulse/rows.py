@@ -63,17 +63,14 @@ async def put_rollups(connection: database.Connection, table: str, number: int, 
     await connection.execute(_SQL["put_rollups"].format(table=table), number, *columns(rows, 15))
 
 
-async def put_totals(
-    connection: database.Connection, number: int, totals: Mapping[TotalKey, Total], keys: Iterable[TotalKey]
-) -> None:
-    """Write the totals of these keys as they are now."""
+async def put_totals(connection: database.Connection, number: int, totals: Mapping[TotalKey, Total]) -> None:
+    """Write totals of shard `number`, in the place of those that are there."""
     rows = (
         (
             *key, t.reports, t.rtt_us_sum, t.jitter_us_sum, t.loss_ppm_sum, _array(t.events), _array(t.qualities),
             histogram.encode(t.rtt), histogram.encode(t.jitter), histogram.encode(t.loss),
         )
-        for key in keys
-        for t in (totals[key],)
+        for key, t in sorted(totals.items())
     )  # fmt: skip
     await connection.execute(_SQL["put_totals"], number, *columns(rows, 13))
 

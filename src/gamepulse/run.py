@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
-import logging.config
+import math
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import msgspec
@@ -18,8 +21,10 @@ from granian.log import LogLevels
 from granian.server.mp import MPServer
 
 from gamepulse import database
+from gamepulse.export import Exporter
 from gamepulse.settings import Settings
 from gamepulse.spans import rfc3339
+from gamepulse.telemetry import log_record, logs_request, resource
 
 DRAIN_SIGNAL = signal.SIGUSR1
 """Sent to the workers a moment before SIGTERM: connections are closed with their next answer."""
@@ -52,6 +57,7 @@ class AggregatorKeeper:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_stopping = threading.Event()
+        self._stop_by = math.inf
         self._thread = threading.Thread(target=self._keep, name="aggregator-keeper", daemon=True)
 
     def start(self) -> None:
@@ -61,45 +67,55 @@ class AggregatorKeeper:
     def begin_stop(self) -> None:
         """Ask it to stop, and start it no more."""
         self._is_stopping.set()
+        self._stop_by = min(self._stop_by, time.monotonic() + AGGREGATOR_KILL_TIMEOUT_S)
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
         """Stop it: SIGTERM, then SIGKILL."""
         self.begin_stop()
-        self._thread.join(AGGREGATOR_KILL_TIMEOUT_S)
+        self._thread.join(max(self._stop_by - time.monotonic(), 0.0))
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
 
     def _keep(self) -> None:
         while not self._is_stopping.is_set():
-            self._process = subprocess.Popen([sys.executable, "-m", "gamepulse", "aggregate", "--with-parent"])
+            self._process = subprocess.Popen([sys.executable, "-m", "gamepulse", "aggregate", "--parent", str(os.getpid())])
             status = self._process.wait()
             if not self._is_stopping.wait(RESTART_AFTER_S):
                 _log.error("the aggregator ended with status %s; it is started again", status)
 
 
-class JsonLines(logging.Formatter):
-    """The parent's own lines and Granian's, in the shape of all the others."""
+class OwnLines(logging.Handler):
+    """The parent's own lines and Granian's: to stdout in the shape of all the others, and to the Collector."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        line = {"time": rfc3339(int(record.created * 1e9)), "level": record.levelname.lower(), "event": record.getMessage()}
-        return msgspec.json.encode(line).decode()
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._resource = resource(settings, f"parent-{uuid4()}")
+        self._exporter = Exporter(settings.otel_exporter_otlp_endpoint, lambda *_: None)
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        time_ns, level, event = int(record.created * 1e9), record.levelname, record.getMessage()
+        line = {"time": rfc3339(time_ns), "level": level.lower(), "event": event}
+        self._exporter.write(msgspec.json.encode(line) + b"\n", 1)
+        self._exporter.send("logs", logs_request(self._resource, [log_record(time_ns, level, event, {})]), 1)
 
-_LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"json": {"()": JsonLines}},
-    "handlers": {"stdout": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"}},
-    "loggers": {"_granian": {"handlers": ["stdout"], "propagate": False}},
-    "root": {"handlers": ["stdout"], "level": "WARNING"},
-}
+    def close(self) -> None:
+        """Send what waits, for a moment."""
+        self._exporter.close(timeout_s=1.0)
+        super().close()
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises database.Unsafe when PostgreSQL could lose an answered batch."""
-    logging.config.dictConfig(_LOGGING)
+    # Not fork: the parent has threads (telemetry, the aggregator's keeper), whose locks a forked worker would inherit.
+    multiprocessing.set_start_method("spawn", force=True)
+    lines = OwnLines(settings)
+    for logger in (logging.getLogger(), logging.getLogger("_granian")):
+        logger.handlers = [lines]
+        logger.setLevel(logging.WARNING)
+    logging.getLogger("_granian").propagate = False
     asyncio.run(_verify(settings.database_url))
     keeper = AggregatorKeeper()
     server = WebServer(
@@ -117,7 +133,7 @@ def serve(settings: Settings) -> None:
         workers_kill_timeout=WORKERS_KILL_TIMEOUT_S,
         respawn_failed_workers=True,
         log_level=LogLevels.warning,
-        log_dictconfig=_LOGGING,
+        log_dictconfig={"handlers": {}, "loggers": {}},  # ours, as set above
     )
     server.keeper = keeper
     server.on_startup(keeper.start)
@@ -125,6 +141,7 @@ def serve(settings: Settings) -> None:
         server.serve()
     finally:
         keeper.stop()
+        lines.close()
 
 
 async def _verify(database_url: str) -> None:
@@ -142,9 +159,8 @@ async def _verify(database_url: str) -> None:
         await connection.close()
 
 
-async def end_with_parent() -> None:
+async def end_with(parent_pid: int) -> None:
     """Sends this process SIGTERM once its parent is gone (killed, say): nobody would start or stop it any more."""
-    parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110 — nothing tells of it but looking
+    while os.getppid() == parent_pid:  # noqa: ASYNC110 — nothing tells of it but looking
         await asyncio.sleep(PARENT_LOOK_EVERY_S)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,6 +1,10 @@
 """The routes that are not hot: quality, sessions, the live stream, health, the page, and their description (OpenAPI)."""
 
-from datetime import datetime
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from html import escape
 from importlib.resources import files
 from mimetypes import guess_type
@@ -9,7 +13,7 @@ from uuid import UUID
 
 import redis.asyncio as redis
 from litestar import Litestar, MediaType, Request, Response, get, post
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, SerializationException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import QueryParameter
@@ -19,6 +23,9 @@ from msgspec import Struct
 from gamepulse import __version__, batch, database, errors, health, live, quality, receive, sessions
 from gamepulse.settings import Settings
 
+QUESTIONS_MAX = 2
+"""Questions that a process answers at a time; each may hold 100,000 rollup rows."""
+QUESTION_WAIT_S = 5.0
 STATIC = files("gamepulse").joinpath("static")
 SECURITY_HEADERS = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
@@ -44,9 +51,28 @@ class Reader(Struct):
 
     settings: Settings
     pool: database.Pool
+    ingest_pool: database.Pool
     valkey: redis.Redis
     live: live.Live
+    questions: asyncio.Semaphore
     is_draining: bool = False
+
+    def minutes_since(self) -> datetime:
+        """Since when minute rollups are kept for certain."""
+        midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        return midnight - timedelta(days=self.settings.minute_retention_days)
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[None]:
+        """A place for a question that may cost much. Raises Problem BUSY when there is none for QUESTION_WAIT_S."""
+        try:
+            await asyncio.wait_for(self.questions.acquire(), QUESTION_WAIT_S)
+        except TimeoutError:
+            raise errors.Problem(errors.BUSY) from None
+        try:
+            yield
+        finally:
+            self.questions.release()
 
 
 class Limits(Struct):
@@ -97,7 +123,8 @@ async def quality_route(
     asked = quality.span(from_, to)
     dimensions = _dimensions(group_by)
     found = await quality.find_game(reader.pool, game)
-    return await quality.quality(reader.pool, found, dimensions, asked, limit, order)
+    async with reader.asking():
+        return await quality.quality(reader.pool, found, dimensions, quality.coarsened(asked, reader.minutes_since()), limit, order)
 
 
 @get("/v1/quality/series")
@@ -115,7 +142,10 @@ async def series_route(
     asked = quality.span(from_, to)
     dimensions = _dimensions(group_by)
     found = await quality.find_game(reader.pool, game)
-    return await quality.series(reader.pool, found, dimensions, asked, step, limit)
+    if asked.start < reader.minutes_since() and quality.STEPS[step] < quality.STEPS["1h"]:
+        raise errors.Problem(errors.TOO_FINE, f"Minutes are kept since {reader.minutes_since():%Y-%m-%d}: choose a step from 1h.")
+    async with reader.asking():
+        return await quality.series(reader.pool, found, dimensions, quality.coarsened(asked, reader.minutes_since()), step, limit)
 
 
 def _dimensions(group_by: str) -> list[str]:
@@ -129,7 +159,9 @@ def _dimensions(group_by: str) -> list[str]:
 async def session_route(request: Request[Any, Any, Any], game: str, session_id: UUID) -> sessions.Timeline:
     """One session's timeline: client and server side by side, and its events."""
     reader = _reader(request)
-    return await sessions.timeline(reader.pool, await quality.find_game(reader.pool, game), session_id)
+    found = await quality.find_game(reader.pool, game)
+    async with reader.asking():
+        return await sessions.timeline(reader.pool, found, session_id)
 
 
 @post("/v1/games/{game:str}/player-sessions", status_code=200)
@@ -168,7 +200,7 @@ async def live_route(request: Request[Any, Any, Any], game: GameName) -> Stream:
 async def health_route(request: Request[Any, Any, Any]) -> Response[health.Health]:
     """How the service and what it depends on are doing; 503 when it cannot store."""
     reader = _reader(request)
-    document = await health.check(reader.pool, reader.valkey)
+    document = await health.check(reader.ingest_pool, reader.valkey)
     return Response(document, status_code=503 if document.status == "Unhealthy" else 200)
 
 
@@ -194,19 +226,19 @@ async def meta_route(request: Request[Any, Any, Any]) -> Meta:
 @get("/", include_in_schema=False)
 async def page_route() -> Response[bytes]:
     """The live page."""
-    return _file("index.html", cache="no-cache")
+    return _file("index.html", cache_control="no-cache")
 
 
 @get("/assets/{name:str}", include_in_schema=False)
 async def asset_route(name: str) -> Response[bytes]:
     """The page's files; their names change with their content."""
-    return _file(f"assets/{name}", cache="public, max-age=31536000, immutable")
+    return _file(f"assets/{name}", cache_control="public, max-age=31536000, immutable")
 
 
 @get("/docs", include_in_schema=False)
 async def docs_route() -> Response[bytes]:
     """The description of the interface, for people."""
-    page = _file("docs/index.html", cache="no-cache")
+    page = _file("docs/index.html", cache_control="no-cache")
     page.headers["content-security-policy"] = _DOCS_POLICY
     return page
 
@@ -224,17 +256,29 @@ async def errors_route() -> str:
 @get("/docs/assets/{name:str}", include_in_schema=False)
 async def docs_asset_route(name: str) -> Response[bytes]:
     """Files of the documentation page."""
-    return _file(f"docs/{name}", cache="no-cache")
+    return _file(f"docs/{name}", cache_control="no-cache")
 
 
-def _file(name: str, cache: str) -> Response[bytes]:
+@cache
+def _files() -> dict[str, bytes]:
+    """The page's files by name: the few that there are, so that no name can lead elsewhere."""
+    folders = {"": STATIC, "assets/": STATIC.joinpath("assets"), "docs/": STATIC.joinpath("docs")}
+    return {
+        prefix + file.name: file.read_bytes()
+        for prefix, folder in folders.items()
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.is_file()
+    }
+
+
+def _file(name: str, cache_control: str) -> Response[bytes]:
     """A file of the page. Raises Problem UNKNOWN_ROUTE."""
-    file = STATIC.joinpath(name)
-    if ".." in name or not file.is_file():
+    content = _files().get(name)
+    if content is None:
         raise errors.Problem(errors.UNKNOWN_ROUTE)
-    return Response(
-        file.read_bytes(), media_type=guess_type(name)[0] or "application/octet-stream", headers={"cache-control": cache}
-    )
+    media_type = guess_type(name)[0] or "application/octet-stream"
+    return Response(content, media_type=media_type, headers={"cache-control": cache_control})
 
 
 # -- errors -------------------------------------------------------------------------------------------------------------------
@@ -265,6 +309,10 @@ def _answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Respo
     return _answer_problem(request, errors.Problem(kind, f"{kind.detail[:-1]}: {', '.join(names)}." if names else ""))
 
 
+def _answer_unreadable(request: Request[Any, Any, Any], _: Exception) -> Response[bytes]:
+    return _answer_problem(request, errors.Problem(errors.NOT_JSON))
+
+
 def _answer_unreachable(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     request.app.state.telemetry.failed("query failed", error)
     return _answer_problem(request, errors.Problem(errors.DATABASE_UNAVAILABLE))
@@ -287,6 +335,9 @@ def build(lifespan: Any) -> Litestar:
         exception_handlers={
             errors.Problem: _answer_problem,
             HTTPException: _answer_http,
+            SerializationException: _answer_unreadable,
+            RecursionError: _answer_unreadable,
+            UnicodeDecodeError: _answer_unreadable,
             **dict.fromkeys(database.UNREACHABLE, _answer_unreachable),
             Exception: _answer_unexpected,
         },

@@ -1,20 +1,26 @@
 """Looking up: one session's timeline, a player's sessions, everyone on a server at a time."""
 
+import asyncio
+import re
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from gamepulse import database, errors, records
-from gamepulse.batch import Player
+from gamepulse.batch import LABEL_PATTERN, Player
 from gamepulse.quality import Game, Span
 from gamepulse.receive import hash_player
 
 BATCHES_MAX = 2_000
 """Of one session's timeline: more than five hours at one batch each 10 s."""
+REPORTS_MAX = 20_000
+"""Of one session's timeline, as many as its first batches hold."""
 SESSIONS_MAX = 500
 _SQL = database.queries("serve")
+_LABEL = re.compile(LABEL_PATTERN)
 
 
 class TimelineReport(msgspec.Struct, omit_defaults=True):
@@ -101,7 +107,13 @@ async def timeline(pool: database.Pool, game: Game, session: UUID) -> Timeline:
         rows = await connection.fetch(_SQL["session_batches"], game.studio_id, game.game_id, session, BATCHES_MAX + 1)
     if not rows:
         raise errors.Problem(errors.UNKNOWN_SESSION)
-    is_cut, rows = len(rows) > BATCHES_MAX, rows[:BATCHES_MAX]
+    return await asyncio.to_thread(_timeline, session, rows)
+
+
+def _timeline(session: UUID, rows: list[asyncpg.Record]) -> Timeline:
+    sizes = accumulate(len(row["records"]) // records.RECORD.itemsize for row in rows)
+    fitting = max(sum(1 for size in sizes if size <= REPORTS_MAX), 1)
+    is_cut, rows = len(rows) > min(fitting, BATCHES_MAX), rows[: min(fitting, BATCHES_MAX)]
     reports = sorted((report for row in rows for report in _reports(row)), key=lambda report: (report.at, report.seq))
     stored = [event for row in rows if row["events"] for event in msgspec.json.decode(row["events"], type=list[_StoredEvent])]
     events = sorted((event.shown() for event in stored), key=lambda event: (event.at, event.seq))
@@ -130,7 +142,9 @@ async def of_player(pool: database.Pool, game: Game, player: str, player_hash_ke
 
 
 async def on_server(pool: database.Pool, game: Game, server: str, asked: Span) -> FoundSessions:
-    """Everyone who was on a server during a span."""
+    """Everyone who was on a server during a span. Raises Problem INVALID_PARAMETER for what cannot be a server's name."""
+    if not _LABEL.fullmatch(server):
+        raise errors.Problem(errors.INVALID_PARAMETER, "The server's name has characters that it may not.")
     async with database.studio(pool, game.studio_id) as connection:
         rows = await connection.fetch(
             _SQL["server_sessions"], game.studio_id, game.game_id, server, asked.start, asked.end, SESSIONS_MAX + 1

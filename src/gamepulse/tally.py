@@ -76,7 +76,7 @@ class Seen:
 type TotalKey = tuple[int, int, str, str]
 """studio, game, region, country."""
 type SeenKey = tuple[int, int, UUID, int, str, str]
-"""studio, game, session, day since the epoch, region, server ('' when unknown)."""
+"""studio, game, session, day since the epoch, region, server."""
 
 
 class Tally:
@@ -154,7 +154,7 @@ class _Reports:
 
     def _place(self, game_id: int, named: str) -> tuple[str, str]:
         region, _, server = named.partition(" ")
-        return self.bounded(game_id, "region", region), self.bounded(game_id, "server", server) if server else ""
+        return self.bounded(game_id, "region", region), self.bounded(game_id, "server", server or UNKNOWN)
 
     def _bad(self, thresholds: Mapping[int, Thresholds]) -> npt.NDArray[np.bool_]:
         limits = np.array([thresholds[row["game_id"]] for row in self.rows], dtype=np.float64).reshape(-1, 3)[self.row]
@@ -181,7 +181,7 @@ class _Reports:
     def key(self, n: int, dimension_set: int, minute: int, region: str, server: str) -> Key:
         """The key of what row n has at a place in a minute."""
         row, rest = self.rows[n], self.row_dimensions(n, dimension_set)
-        dimensions = (region, server or UNKNOWN) if dimension_set == SERVER else (region, *rest)
+        dimensions = (region, server) if dimension_set == SERVER else (region, *rest)
         return Key(row["studio_id"], row["game_id"], dimension_set, minute, dimensions)
 
 
@@ -256,6 +256,7 @@ def _count_reports(counted: Tally, reports: _Reports, dimension_set: int) -> Non
         measures.rtt, measures.jitter = rtt[group], jitter[group]
         measures.sessions, measures.bad_sessions = sketch_of(sessions[group]), sketch_of(bad_sessions[group])
         key = reports.key(int(reports.row[first]), dimension_set, int(reports.minute[first]), region, server)
+        assert key not in counted.rollups, "two groups with one key: one of them would be lost"
         counted.rollups[key] = measures
 
 
@@ -341,16 +342,16 @@ def _count_events(counted: Tally, reports: _Reports, n: int) -> None:
 def _event_place(reports: _Reports, n: int, event: _StoredEvent) -> tuple[str, str]:
     """Where an event was: as it says, else where the session's reports beside it were."""
     game_id, named = reports.rows[n]["game_id"], reports.row_places[n]
-    beside = named[-1] if named else (UNKNOWN, "")
+    beside = named[-1] if named else (UNKNOWN, UNKNOWN)
+    if event.region is None and event.server is None:
+        return beside
     region = reports.bounded(game_id, "region", event.region) if event.region else beside[0]
-    if event.server:
-        return region, reports.bounded(game_id, "server", event.server)
-    return (region, "") if event.region else beside
+    return region, reports.bounded(game_id, "server", event.server or UNKNOWN)
 
 
 def _count_rejected(counted: Tally, reports: _Reports, n: int) -> None:
     """Rejected reports have no time and place that could be believed: they count when and where their batch arrived."""
-    region, server = reports.row_places[n][-1] if reports.row_places[n] else (UNKNOWN, "")
+    region, server = reports.row_places[n][-1] if reports.row_places[n] else (UNKNOWN, UNKNOWN)
     for dimension_set in (PLACE, CLIENT, NETWORK, SERVER):
         key = reports.key(n, dimension_set, int(reports.base_ms[n]) // MINUTE_MS, region, server)
         counted.rollups.setdefault(key, Measures()).rejected += reports.rows[n]["rejected"]

@@ -44,6 +44,13 @@ STACK_FRAMES_MAX = 8
 FAILURE_EVERY_S = 1.0
 REQUESTS_NOTED_MAX = 100_000
 CLOSE_TIMEOUT_S = 2.0
+_SEVERITIES = {
+    "DEBUG": logs_pb2.SEVERITY_NUMBER_DEBUG,
+    "INFO": logs_pb2.SEVERITY_NUMBER_INFO,
+    "WARNING": logs_pb2.SEVERITY_NUMBER_WARN,
+    "ERROR": logs_pb2.SEVERITY_NUMBER_ERROR,
+    "CRITICAL": logs_pb2.SEVERITY_NUMBER_FATAL,
+}
 _SCOPE = InstrumentationScope(name="gamepulse", version=__version__)
 
 
@@ -85,7 +92,7 @@ class Telemetry:
 
     def end(self, facts: RequestFacts) -> None:
         """The request has been answered."""
-        facts.ended_ns = time.time_ns()
+        facts.ended_ns = facts.ended_ns or time.time_ns()
         if len(self._requests) < REQUESTS_NOTED_MAX:
             self._requests.append(facts)
         else:
@@ -115,7 +122,7 @@ class Telemetry:
         """One event for people. `fields` must hold no personal data."""
         now_ns, fields = time.time_ns(), fields or {}
         self._lines.append({"time": rfc3339(now_ns), "level": level.lower(), "event": event, **fields})
-        self._records.append(_record(now_ns, level, event, fields))
+        self._records.append(log_record(now_ns, level, event, fields))
 
     def span(self, name: str, started_ns: int, ended_ns: int, links: Iterable[bytes], **attributes: str | int | float) -> None:
         """A span that stands alone and links to others (each: 16 bytes of trace id, 8 of span id)."""
@@ -201,7 +208,7 @@ class Telemetry:
                 "http.route": facts.route,
                 "http.response.status_code": facts.status,
             }
-            record = _record(0, "ERROR" if facts.status >= 500 else "INFO", "request", fields)
+            record = log_record(0, "ERROR" if facts.status >= 500 else "INFO", "request", fields)
             self._access_records[key] = record
         return record
 
@@ -223,9 +230,7 @@ class Telemetry:
             self._exporter.write(msgspec.json.Encoder().encode_lines(self._lines), len(self._lines))
             self._lines = []
         if self._records:
-            request = ExportLogsServiceRequest()
-            request.resource_logs.add(resource=self._resource).scope_logs.add(scope=_SCOPE, log_records=self._records)
-            self._exporter.send("logs", request, len(self._records))
+            self._exporter.send("logs", logs_request(self._resource, self._records), len(self._records))
             self._records = []
 
     def _send_spans(self) -> None:
@@ -263,6 +268,13 @@ class Telemetry:
             self.metrics.add(metrics.TELEMETRY_DROPPED, items, signal)
 
 
+def logs_request(of: Resource, records: Sequence[logs_pb2.LogRecord]) -> ExportLogsServiceRequest:
+    """An OTLP request of log records."""
+    request = ExportLogsServiceRequest()
+    request.resource_logs.add(resource=of).scope_logs.add(scope=_SCOPE, log_records=records)
+    return request
+
+
 def resource(settings: Settings, instance: str) -> Resource:
     """Who speaks (OpenTelemetry semantic conventions, "Service" and "Deployment"). OTEL_RESOURCE_ATTRIBUTES go before ours."""
     attributes: dict[str, str | int | float] = {
@@ -280,12 +292,13 @@ def resource(settings: Settings, instance: str) -> Resource:
     return Resource(attributes=key_values(attributes.items()))
 
 
-def _record(time_ns: int, level: str, event: str, fields: dict[str, str | int | float]) -> logs_pb2.LogRecord:
+def log_record(time_ns: int, level: str, event: str, fields: dict[str, str | int | float]) -> logs_pb2.LogRecord:
+    """A log record; `level` as logging names it."""
     record = logs_pb2.LogRecord(
         time_unix_nano=time_ns,
         observed_time_unix_nano=time_ns,
         severity_text=level,
-        severity_number=getattr(logs_pb2, f"SEVERITY_NUMBER_{level}"),
+        severity_number=_SEVERITIES.get(level, logs_pb2.SEVERITY_NUMBER_ERROR),
         attributes=key_values(fields.items()),
     )
     record.body.string_value = event

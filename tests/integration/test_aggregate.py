@@ -15,7 +15,8 @@ import httpx
 import numpy as np
 import pytest
 
-from gamepulse import aggregate, settings
+from gamepulse import aggregate, database, settings
+from gamepulse.keys import hash_key
 from gamepulse.telemetry import Telemetry
 from tests.batches import Json, batch, event, now_ms, report
 from tests.conftest import Cluster, Service, complete, service_environ
@@ -79,6 +80,123 @@ async def test_every_dimension_set_counts_every_report(client: httpx.AsyncClient
     assert sum(group["count"] for group in [*first["groups"], first["remainder"]]) == 80
     refused = await client.get("/v1/quality", params={"game": "demo", "group_by": "server,build"})
     assert (refused.status_code, refused.json()["code"]) == (422, "not_rolled_up_together")
+
+
+async def test_unknown_by_name_and_unknown_are_one(client: httpx.AsyncClient) -> None:
+    """A client may name a server as we name those not known: all of them count, whatever they are called."""
+    reports = [report(n, server=None) for n in range(5)] + [report(n, server="unknown") for n in range(5, 8)]
+    await client.post("/v1/reports", json=batch(reports, platform="unknown", build="unknown"))
+    await client.post("/v1/reports", json=batch(2))
+    await complete(client)
+    for group_by in ("region", "region,server", "platform,build", "network"):
+        assert (group_by, sum(group["count"] for group in await groups(client, group_by))) == (group_by, 10)
+
+
+async def test_a_step_is_bounded_and_ends_with_a_transaction(
+    cluster: Cluster, client: httpx.AsyncClient, connection: Database, database_url: str
+) -> None:
+    await _take_all_locks(cluster, connection)
+    session = str(uuid.uuid4())
+    for _ in range(5):
+        sent = [batch([report(n, server=f"s{n % 250}") for n in range(500)], session=session) for _ in range(20)]
+        await asyncio.gather(*(client.post("/v1/reports", json=one) for one in sent))
+    shard = await connection.fetchval("SELECT shard FROM raw_batch LIMIT 1")
+    configured = settings.load(service_environ(database_url))
+    telemetry = Telemetry(configured, "test")
+    leader = aggregate.Aggregator(configured, telemetry)
+    async with (
+        asyncpg.create_pool(database_url, server_settings={"role": "gamepulse_aggregate"}, min_size=1) as pool,
+        pool.acquire() as own,
+    ):
+        led = await leader._load(own, shard)
+        steps = 0
+        while await leader._step(own, led):
+            steps += 1
+    await leader.close()
+    await telemetry.close()
+    assert steps >= 2  # 50,000 reports, at most 20,000 a step
+    for dimension_set in range(4):
+        counted = await connection.fetchval("SELECT sum(reports) FROM rollup_minute WHERE dimension_set = $1", dimension_set)
+        assert (dimension_set, counted) == (dimension_set, 50_000)
+
+
+async def test_one_games_flood_of_labels_is_not_anothers(client: httpx.AsyncClient, connection: Database) -> None:
+    studio_id = await connection.fetchval("INSERT INTO studio (name) VALUES ('Loud') RETURNING studio_id")
+    game_id = await connection.fetchval("INSERT INTO game (studio_id, slug) VALUES ($1, 'loud') RETURNING game_id", studio_id)
+    secret = "key-of-a-loud-studio-0123456789abcdef"
+    await connection.execute(
+        "INSERT INTO ingest_key (studio_id, game_id, key_hash, kind) VALUES ($1, $2, $3, 'client')",
+        studio_id,
+        game_id,
+        hash_key(secret),
+    )
+    loud = [batch([report(n, region=f"r{n % 90}", server=f"s{b}-{n}") for n in range(250)], game="loud") for b in range(90)]
+    await asyncio.gather(
+        *(client.post("/v1/reports", json=one, headers={"authorization": f"Bearer {secret}"}) for one in loud[:89])
+    )
+    await client.post("/v1/reports", json=batch([report(n, region="mine", server="my-server") for n in range(40)]))
+    await complete(client)
+    [group] = await groups(client, "region,server")
+    assert (group["region"], group["server"], group["count"]) == ("mine", "my-server", 40)
+    limit = await connection.fetchval("SELECT count(*) FROM dimension WHERE game_id = $1 AND dimension_set = 3", game_id)
+    assert limit <= 20_001
+
+
+async def test_a_reader_does_not_hold_up_ingest_when_partitions_are_made(
+    service: Service, client: httpx.AsyncClient, connection: Database, database_url: str
+) -> None:
+    await client.post("/v1/reports", json=batch(2))
+    newest = await connection.fetchval(
+        "SELECT max(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'raw_batch'::regclass"
+    )
+    await connection.execute(f"DROP TABLE {newest}")
+    reader = await asyncpg.connect(database_url)
+    async with reader.transaction():
+        await reader.fetchval("SELECT count(*) FROM raw_batch")
+        for child in service.children(aggregator=True):
+            child.kill()  # the next one keeps house at once
+        for _ in range(20):
+            assert (await client.post("/v1/reports", json=batch(2))).status_code == 202
+            await asyncio.sleep(0.2)
+        await complete(client)
+        assert await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", newest)
+    await reader.close()
+    assert sum(group["count"] for group in await groups(client, "region")) == 42
+
+
+async def test_what_is_past_its_retention_goes_and_what_is_not_counted_stays(
+    service: Service, client: httpx.AsyncClient, connection: Database
+) -> None:
+    today = datetime.now(UTC).date()
+    await connection.execute("SELECT create_partitions($1, $2)", today - timedelta(days=20), today)
+    await connection.execute("SELECT create_partitions($1, $1)", today - timedelta(days=450))
+    await client.post("/v1/reports", json=batch(2))
+    await connection.execute(
+        "INSERT INTO batch_key SELECT studio_id, game_id, gen_random_uuid(), 0, now() - age * interval '1 hour', 1, NULL"
+        " FROM batch_key, unnest(ARRAY[47, 49, 200]) AS age"
+    )
+    for child in service.children(aggregator=True):
+        child.kill()  # the next one keeps house at once
+    await _until(connection, "SELECT count(*) = 2 FROM batch_key")
+    await complete(client)
+    names = {row[0] for row in await connection.fetch("SELECT inhrelid::regclass::text FROM pg_inherits")}
+    for table, days in (("raw_batch", 7), ("session_seen", 7), ("rollup_minute", 14)):
+        kept = sorted(name for name in names if name.startswith(f"{table}_2"))
+        assert kept[0] == f"{table}_{today - timedelta(days=days):%Y%m%d}", table
+    assert not any(f"{today - timedelta(days=450):%Y%m}" in name for name in names)
+    # Counted up to three days ago only: then what is about the days since then must stay.
+    await _take_all_locks_from(connection)
+    await connection.execute("UPDATE watermark SET as_of = now() - interval '30 days' WHERE shard = 1")
+    expired = await connection.fetch(database.queries("aggregate")["expired"], 1, 2, 1)
+    assert not expired
+
+
+async def _take_all_locks_from(connection: Database) -> None:
+    """Ends the aggregator's session and takes its locks before it comes back."""
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'gamepulse-aggregate'"
+    )
+    await connection.execute(";".join(f"SELECT pg_advisory_lock({aggregate.LOCKS}, {shard})" for shard in range(4)))
 
 
 async def test_late_reports_land_in_their_minute(client: httpx.AsyncClient) -> None:

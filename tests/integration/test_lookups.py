@@ -154,5 +154,27 @@ async def test_wrong_questions_are_told_what_is_wrong_and_echo_nothing(client: h
         answer = await client.get(f"/v1/quality?game=demo&{query}")
         assert (query, answer.status_code, answer.json()["code"]) == (query, 422, code)
         assert "SECRET" not in answer.text and "planet" not in answer.text
-    series = await client.get("/v1/quality/series?game=demo&step=1m&from=2026-01-01T00:00:00Z&to=2026-03-01T00:00:00Z")
-    assert (series.status_code, series.json()["code"]) == (422, "too_many_points")
+    for days, code in ((3, "too_many_points"), (30, "too_fine")):  # minutes are kept for 14 days
+        since = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+        series = await client.get("/v1/quality/series", params={"game": "demo", "step": "1m", "from": since})
+        assert (series.status_code, series.json()["code"]) == (422, code)
+
+
+async def test_no_question_is_a_500(client: httpx.AsyncClient) -> None:
+    nobody = "00000000-0000-4000-8000-000000000000"
+    for path in (
+        "/v1/quality?game=demo&to=9999-12-31T23:59:30Z", "/v1/quality?game=demo&to=0001-01-01T00:00:00Z",
+        "/v1/quality/series?game=demo&from=0001-01-01T00:00:00%2B14:00", "/v1/games/demo/servers/a/sessions?to=9999-12-31T23:59:30Z",
+        "/v1/games/demo/servers/%00/sessions", "/v1/games/demo/servers/a%20b/sessions",
+    ):  # fmt: skip
+        answer = await client.get(path)
+        assert (path, answer.status_code, answer.json()["code"]) == (path, 422, "invalid_parameter")
+    for path in (
+        "/v1/quality?game=%00", "/v1/quality/series?game=a%20b", "/v1/live?game=%00", f"/v1/games/%00/sessions/{nobody}",
+        "/assets/" + "a" * 5_000, "/v1/games/demo/sessions/no-uuid",
+    ):  # fmt: skip
+        answer = await client.get(path)
+        assert (path[:40], answer.status_code) == (path[:40], 404)
+    for body in (b"{", b'{"player":' + b"[" * 30_000 + b"]" * 30_000 + b"}", b'{"player":"\xff"}', b"", b"[]", b'{"player":""}'):
+        answer = await client.post("/v1/games/demo/player-sessions", content=body, headers={"content-type": "application/json"})
+        assert (body[:20], answer.status_code in (400, 422)) == (body[:20], True)

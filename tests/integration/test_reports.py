@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import time
 import uuid
 from typing import Any
 
@@ -54,6 +55,30 @@ REFUSED: list[tuple[str, Any, dict[str, str], int, str]] = [
     ("bad UTF-8", json.dumps(batch(platform="xyz")).encode().replace(b"xyz", b"\xff\xfe"), {}, 400, "not_json"),
     ("NaN", json.dumps(batch()).replace("30.0", "NaN").encode(), {}, 400, "not_json"),
     ("Infinity", json.dumps(batch()).replace("30.0", "Infinity").encode(), {}, 400, "not_json"),
+    ("a bad report, then rubbish", json.dumps(batch([report(seq=-1)])).encode() + b" xx", {}, 400, "not_json"),
+    ("a bad report, then nothing", json.dumps(batch([report(seq=-1), report()])).encode()[:-9], {}, 400, "not_json"),
+    (
+        "a bad report with bad UTF-8",
+        json.dumps(batch([report(region="a b")])).encode().replace(b"a b", b"\xff"),
+        {},
+        400,
+        "not_json",
+    ),
+    ("a bad report with half a character", json.dumps(batch([report(seq=-1, region="\ud800")])).encode(), {}, 400, "not_json"),
+    (
+        "a bad report that is deep",
+        json.dumps(batch([report(seq=-1)])).replace('"seq": -1', '"seq": ' + "[" * 50_000 + "]" * 50_000).encode(),
+        {},
+        400,
+        "not_json",
+    ),
+    (
+        "a hundred thousand bad reports",
+        json.dumps(batch(None)).encode()[:-1] + b',"reports":[' + b"0," * 100_000 + b"0]}",
+        {},
+        422,
+        "wrong_item_count",
+    ),
     ("a list", b"[]", {}, 422, "wrong_type"),
     ("empty", b"{}", {}, 422, "missing_field"),
     ("no batch_id", batch(batch_id=None), {}, 422, "missing_field"),
@@ -168,6 +193,25 @@ async def test_a_batch_sent_again_is_stored_once(client: httpx.AsyncClient, conn
     assert (other.status_code, other.json()["code"], other.json()["pointers"]) == (409, "batch_id_reused", ["/batch_id"])
 
 
+async def test_a_bad_report_may_come_again_in_other_words(client: httpx.AsyncClient) -> None:
+    bad = report(1, rtt_ms=0)
+    sent = batch([report(0), bad])
+    assert (await send(client, sent)).json()["accepted"] == 1
+    again = sent | {"reports": [sent["reports"][0], dict(reversed(bad.items())) | {"rtt_ms": 0.0}]}
+    assert (await send(client, json.dumps(again, indent=2).encode())).json()["duplicate"] == 1
+    elsewhere = sent | {"reports": [bad, sent["reports"][0]]}
+    assert (await send(client, elsewhere)).status_code == 409
+
+
+async def test_what_is_too_much_is_told_before_it_is_looked_into(client: httpx.AsyncClient) -> None:
+    """Without a key: a small body that expands to half a million reports must not hold up everyone else."""
+    body = json.dumps(batch(None)).encode()[:-1] + b',"reports":[' + b"0," * 480_000 + b"0]}"
+    started = time.monotonic()
+    answer = await send(client, zstd.compress(body), authorization="", **{"content-encoding": "zstd"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "wrong_item_count")
+    assert time.monotonic() - started < 1
+
+
 async def test_the_same_batch_at_the_same_time_is_stored_once(client: httpx.AsyncClient, connection: Database) -> None:
     sent = batch(20)
     answers = [answer.json() for answer in await asyncio.gather(*(send(client, sent) for _ in range(30)))]
@@ -213,6 +257,7 @@ async def test_browsers_may_send_from_anywhere(client: httpx.AsyncClient) -> Non
     beacon = batch(key=INGEST_KEY)
     answer = await send(client, beacon, authorization="", **{"content-type": "text/plain;charset=UTF-8"})
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (202, "*")
+    assert answer.headers["access-control-expose-headers"] == "retry-after"
     wrong_method = await client.get("/v1/reports")
     assert (wrong_method.status_code, wrong_method.json()["code"], wrong_method.headers["allow"]) == (
         405,

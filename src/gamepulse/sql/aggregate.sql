@@ -20,7 +20,7 @@ WHERE shard = $1 AND upto = $2::bigint::text::xid8
 RETURNING shard
 
 -- name: thresholds
-SELECT game_id, bad_rtt_ms, bad_jitter_ms, bad_loss FROM game
+SELECT game_id, slug, bad_rtt_ms, bad_jitter_ms, bad_loss FROM game
 
 -- name: dimensions
 SELECT dimension_id, studio_id, game_id, dimension_set, region, country, subdivision, network, connection, platform, build, server
@@ -125,16 +125,18 @@ DELETE FROM batch_key WHERE (studio_id, game_id, batch_id) IN (
 SELECT create_partitions((now() AT TIME ZONE 'UTC')::date - 2, (now() AT TIME ZONE 'UTC')::date + 3)
 
 -- name: expired
--- Raw data is never dropped before it is counted.
+-- Nothing is dropped that is still needed: raw data that is not counted, the days it may be about (24 h late), minutes and hours
+-- of which coarser rollups are to be made.
 WITH clock AS (
-    SELECT (now() AT TIME ZONE 'UTC')::date AS today, (SELECT min(as_of) AT TIME ZONE 'UTC' FROM watermark)::date AS counted
+    SELECT (now() AT TIME ZONE 'UTC')::date AS today, (SELECT min(as_of) AT TIME ZONE 'UTC' FROM watermark)::date AS counted,
+        (SELECT coalesce(min(start), 'infinity') AT TIME ZONE 'UTC' FROM stale_rollup)::date AS stale
 )
 SELECT drop_partitions(parent, before) FROM clock, LATERAL (VALUES
     ('raw_batch', least(today - $1::integer, counted)),
-    ('session_seen', today - $1::integer),
-    ('rollup_minute', today - $2::integer),
-    ('rollup_hour', (today - make_interval(months => $3))::date),
-    ('rollup_day', (today - make_interval(months => $3))::date)
+    ('session_seen', least(today - $1::integer, counted - 1)),
+    ('rollup_minute', least(today - $2::integer, counted - 1, stale)),
+    ('rollup_hour', least((today - make_interval(months => $3))::date, counted - 1, stale)),
+    ('rollup_day', least((today - make_interval(months => $3))::date, counted - 1))
 ) AS expired (parent, before)
 
 -- name: try_lock

@@ -213,38 +213,38 @@ CREATE TABLE audit_log (
 CREATE INDEX ON audit_log (studio_id, game_id, at);
 
 -- Partitions. Made and dropped by the aggregator, which owns nothing: these two functions run as their owner.
-CREATE FUNCTION create_partitions(first date, last date) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+-- A partition is made beside its table and then attached: that waits for no reader, and no writer waits for it.
+CREATE FUNCTION create_partitions(first date, last date) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
     parent text;
     day date;
+    ends date;
+    is_monthly boolean;
     partition text;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('gamepulse.partitions'));
     FOREACH parent IN ARRAY ARRAY['raw_batch', 'session_seen', 'rollup_minute', 'rollup_hour', 'rollup_day'] LOOP
-        day := first;
+        is_monthly := parent IN ('rollup_hour', 'rollup_day');
+        day := CASE WHEN is_monthly THEN date_trunc('month', first) ELSE first END;
         WHILE day <= last LOOP
-            IF parent IN ('rollup_hour', 'rollup_day') THEN
-                day := date_trunc('month', day);
-                partition := parent || to_char(day, '_YYYYMM');
-            ELSE
-                partition := parent || to_char(day, '_YYYYMMDD');
-            END IF;
+            ends := CASE WHEN is_monthly THEN day + interval '1 month' ELSE day + 1 END;
+            partition := parent || to_char(day, CASE WHEN is_monthly THEN '_YYYYMM' ELSE '_YYYYMMDD' END);
             IF to_regclass(partition) IS NULL THEN
-                EXECUTE format(
-                    'CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)', partition, parent,
-                    CASE WHEN parent = 'session_seen' THEN day::text ELSE day || ' 00:00+00' END,
-                    CASE WHEN parent = 'session_seen' THEN (day + 1)::text
-                         WHEN parent IN ('rollup_hour', 'rollup_day') THEN (day + interval '1 month')::date || ' 00:00+00'
-                         ELSE day + 1 || ' 00:00+00' END);
+                EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', partition, parent);
                 EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', partition);
+                EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, partition,
+                    CASE WHEN parent = 'session_seen' THEN day::text ELSE day || ' 00:00+00' END,
+                    CASE WHEN parent = 'session_seen' THEN ends::text ELSE ends || ' 00:00+00' END);
             END IF;
-            day := CASE WHEN parent IN ('rollup_hour', 'rollup_day') THEN day + interval '1 month' ELSE day + 1 END;
+            day := ends;
         END LOOP;
     END LOOP;
 END $$;
 
--- Drops every partition of `parent` that ends at or before `before`; returns their names.
-CREATE FUNCTION drop_partitions(parent text, before date) RETURNS SETOF text LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+-- Drops every partition of `parent` that ends at or before `before`; returns their names. One that is being read is left for later.
+CREATE FUNCTION drop_partitions(parent text, before date) RETURNS SETOF text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
     partition text;
     ends date;
@@ -258,8 +258,12 @@ BEGIN
             THEN (to_date(right(partition, 6), 'YYYYMM') + interval '1 month')::date
             ELSE to_date(right(partition, 8), 'YYYYMMDD') + 1 END;
         IF ends <= before THEN
-            EXECUTE format('DROP TABLE %I', partition);
-            RETURN NEXT partition;
+            BEGIN
+                EXECUTE format('DROP TABLE %I', partition);
+                RETURN NEXT partition;
+            EXCEPTION WHEN lock_not_available THEN
+                RAISE DEBUG '% is in use', partition;
+            END;
         END IF;
     END LOOP;
 END $$;
