@@ -1,13 +1,14 @@
 """What has to be in place before the first program starts: folders, free ports, Prometheus's files."""
 
 import json
+import shlex
 import socket
 from collections.abc import Iterable
 
 import psutil
 
 from stack.components import OBSERVABILITY, Component
-from stack.settings import LISTEN, Problem, Settings
+from stack.settings import HOME, LISTEN, Problem, Settings
 
 FOLDERS = ("logs", "valkey", "prometheus", "alertmanager", "loki", "jaeger", "collector", "grafana")
 SCRAPED = {
@@ -21,7 +22,11 @@ SCRAPED = {
 
 def make_folders(settings: Settings) -> None:
     for folder in FOLDERS:
-        (settings.home / folder).mkdir(parents=True, exist_ok=True)
+        path = settings.home / folder
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Problem(f"the folder {path} cannot be made: {error.strerror}") from None
 
 
 def check_ports(settings: Settings, components: Iterable[Component]) -> None:
@@ -30,7 +35,8 @@ def check_ports(settings: Settings, components: Iterable[Component]) -> None:
     taken = [name for name in ports if not _is_free(settings.port(name))]
     if taken:
         lines = [f"port {settings.port(name)}, for {ports[name]}, is in use{_by(settings.port(name))}" for name in taken]
-        advice = f"Stop that, or move all ports: make up GAMEPULSE_PORT_OFFSET={settings.port_offset + 1000}"
+        home = "" if settings.home == HOME else f" GAMEPULSE_HOME={shlex.quote(str(settings.home))}"
+        advice = f"Stop that, or move all ports: make up{home} GAMEPULSE_PORT_OFFSET={settings.port_offset + 1000}"
         raise Problem("\n".join([*lines, advice]))
 
 

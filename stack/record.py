@@ -1,7 +1,8 @@
-"""Writes stack.json: where everything is. Run by supervisord, it does so whenever a program (re)starts."""
+"""Writes stack.json: where everything is. Run by supervisord, it does so whenever a program starts or ends."""
 
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TextIO
@@ -10,8 +11,8 @@ from supervisor import childutils
 
 from stack.keys import load_keys, write_private
 from stack.postgres import database_url
-from stack.settings import Settings, read_settings
-from stack.supervise import Supervisor
+from stack.settings import Problem, Settings, read_settings
+from stack.supervise import Process, Supervisor
 
 URLS = {
     "gamepulse": "gamepulse",
@@ -45,25 +46,24 @@ class StackFile:
     processes: dict[str, int]
 
 
-def describe(settings: Settings, processes: dict[str, int]) -> StackFile:
+def describe(settings: Settings, found: Mapping[str, Process]) -> StackFile:
     keys = load_keys(settings.home)
     urls: dict[str, str | None] = {name: settings.url(port) for name, port in URLS.items()}
-    if "grafana" not in processes:
+    if "grafana" not in found:
         urls["grafana"] = None
     return StackFile(
         urls=urls,
         database_url=database_url(settings, keys),
         valkey_url=f"redis://{settings.address('valkey')}/0",
         demo=Demo(GAME, keys.ingest_key, keys.server_key),
-        processes=processes,
+        processes={name: process.pid for name, process in found.items() if process.pid and name != "record"},
     )
 
 
 def write_stack_file(settings: Settings) -> None:
     """Write stack.json anew, with the processes that run now."""
-    found = Supervisor(settings).processes().values()
-    processes = {process.name: process.pid for process in found if process.pid and process.name != "record"}
-    write_private(settings.stack_file, json.dumps(asdict(describe(settings, processes)), indent=2) + "\n")
+    content = describe(settings, Supervisor(settings).processes())
+    write_private(settings.stack_file, json.dumps(asdict(content), indent=2) + "\n")
 
 
 def say_urls(settings: Settings) -> None:
@@ -74,12 +74,22 @@ def say_urls(settings: Settings) -> None:
     print(f"  {'':13} database, keys and processes: {settings.stack_file}", flush=True)
 
 
+def follow(settings: Settings, event: str) -> None:
+    """Record what an event of supervisord's changed; with each TICK_60, also start what supervisord has given up."""
+    if event == "TICK_60":
+        supervisor = Supervisor(settings)
+        for process in supervisor.processes().values():
+            if process.state == "FATAL":
+                supervisor.start(process.name)
+    write_stack_file(settings)
+
+
 def main(stdin: TextIO = sys.stdin, stdout: TextIO = sys.stdout) -> None:
     settings = read_settings()
     while True:
-        childutils.listener.wait(stdin, stdout)
-        with suppress(OSError):
-            write_stack_file(settings)
+        headers, _ = childutils.listener.wait(stdin, stdout)
+        with suppress(OSError, Problem):
+            follow(settings, headers["eventname"])
         childutils.listener.ok(stdout)
 
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+HOME = CHECKOUT / ".gamepulse"
 LISTEN = "127.0.0.1"  # a stack on a laptop is nobody else's business
 
 # Every listener of the stack. GAMEPULSE_PORT_OFFSET moves all of them, so that two stacks run side by side.
@@ -76,14 +77,14 @@ class Settings:
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read GAMEPULSE_HOME, GAMEPULSE_PORT_OFFSET, DEMO, DETACH, GRAFANA_HOME. Raises Problem for nonsense."""
-    home = Path(environ.get("GAMEPULSE_HOME") or ".gamepulse")
+    home = Path(environ.get("GAMEPULSE_HOME") or HOME)
     cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gamepulse"
     grafana_home = environ.get("GRAFANA_HOME")
     return Settings(
         home=(CHECKOUT / home.expanduser()).resolve(),
         cache=cache,
         port_offset=_port_offset(environ.get("GAMEPULSE_PORT_OFFSET") or "0"),
-        demo=environ.get("DEMO", "1") != "0",
+        demo=_demo(environ.get("DEMO") or "1"),
         detach=environ.get("DETACH", "0") not in ("", "0"),
         grafana_home=Path(grafana_home) if grafana_home else None,
     )
@@ -95,6 +96,12 @@ def wheel_folder(package: str) -> Path:
     if found is None or found.origin is None:
         raise Problem(f"{package} is not installed: `make .venv` installs everything")
     return Path(found.origin).parent
+
+
+def _demo(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise Problem(f"DEMO must be 0 or 1, not {text!r}")
+    return text == "1"
 
 
 def _port_offset(text: str) -> int:

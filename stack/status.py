@@ -1,6 +1,7 @@
 """`make status`: what runs, since when, and what is wrong."""
 
 import time
+from dataclasses import replace
 
 from stack.components import Component, grafana_component, stack_components
 from stack.down import orphans_of
@@ -23,7 +24,9 @@ def print_status(settings: Settings) -> bool:
             else f"Nothing runs in {settings.home}. `make up` starts it."
         )
         return False
-    write_stack_file(settings)
+    settings = replace(settings, port_offset=supervisor.port_offset() or 0)
+    if not settings.stack_file.exists():
+        write_stack_file(settings)
     components = stack_components(settings, load_keys(settings.home))
     if "grafana" in processes:
         components.append(grafana_component(settings, Grafana([], {})))
@@ -42,6 +45,6 @@ def _print_line(component: Component, processes: dict[str, Process]) -> str:
         print(f"{component.name:13} not started")
         return ""
     why = component.ready() if process.state == "RUNNING" else process.error or process.state
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.since)) if process.since else "-"
-    print(f"{component.name:13} {process.state:9} pid {process.pid:<8} since {since:20} {why or 'ready'}")
+    since = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(process.started)) if process.pid else "-"
+    print(f"{component.name:13} {process.state:9} pid {process.pid:<8} since {since:21} {why or 'ready'}")
     return component.name if why else ""

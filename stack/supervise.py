@@ -1,6 +1,7 @@
 """Keeps the programs running: one supervisord for each stack, spoken to over its unix socket."""
 
 import http.client
+import re
 import subprocess
 import sys
 import time
@@ -35,12 +36,12 @@ class Supervised:
 
 @dataclass(frozen=True)
 class Process:
-    """What supervisord says of one program; `since` in seconds since the epoch, 0 when it does not run."""
+    """What supervisord says of one program; `started`: its last start, in seconds since the epoch, 0 when there was none."""
 
     name: str
     state: str  # RUNNING, STARTING, BACKOFF, STOPPED, EXITED, FATAL …
-    pid: int
-    since: float
+    pid: int  # 0 when it does not run
+    started: float
     error: str
 
     @property
@@ -68,6 +69,13 @@ class Supervisor:
         except AWAY:
             return False
         return True
+
+    def port_offset(self) -> int | None:
+        """Return the offset with which the stack was launched, whatever the environment says now."""
+        if not self.configuration.exists():
+            return None
+        found = re.search(r'GAMEPULSE_PORT_OFFSET="(-?\d+)"', self.configuration.read_text())
+        return int(found[1]) if found else None
 
     def launch(self, programs: Iterable[Supervised]) -> None:
         """Start supervisord in the background, with all programs stopped. Raises Problem when it does not come up."""
@@ -127,23 +135,23 @@ class Supervisor:
                 raise Problem(f"supervisord did not end within {limit_s:.0f} s") from None
 
     def tail(self, name: str, lines: int = 15) -> str:
-        """Return the last lines of a program's log."""
+        """Return the last lines of a program's log; those that differ in numbers only (times, pids), once."""
         path = self.settings.logs / f"{name}.log"
         if not path.exists():
             return f"(no {path})"
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 20_000))
             text = file.read().decode(errors="replace")
-        return "\n".join(line[:300] for line in text.splitlines()[-lines:])
+        last = {re.sub(r"\d+", "", line): line[:300] for line in text.splitlines()[-lines:]}
+        return "\n".join(last.values())
 
 
 def _process(answer: Mapping[str, object]) -> Process:
-    runs = answer["statename"] in ("RUNNING", "STARTING")
     return Process(
         name=str(answer["name"]),
         state=str(answer["statename"]),
         pid=int(str(answer["pid"])),
-        since=float(str(answer["start"])) if runs else 0.0,
+        started=float(str(answer["start"])),
         error=str(answer["spawnerr"]),
     )
 
@@ -167,7 +175,7 @@ chmod=0600
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 
 [eventlistener:record]
-events=PROCESS_STATE_RUNNING
+events=PROCESS_STATE,TICK_60
 buffer_size=100
 autorestart=true
 {_lines(settings, listener, error_log=True)}
@@ -176,12 +184,13 @@ autorestart=true
 
 
 def _section(settings: Settings, program: Supervised) -> str:
+    # Each try waits a second longer than the one before. After the last, stack.record starts the program every minute.
     return f"""\
 [program:{program.name}]
 autostart=false
 autorestart=true
 startsecs=1
-startretries=20
+startretries=10
 stopsignal={program.stop_signal}
 stopwaitsecs={program.stop_seconds}
 killasgroup=true

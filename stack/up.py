@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from types import FrameType
 
 from stack import postgres
@@ -21,6 +22,7 @@ from stack.supervise import Process, Supervisor
 
 STEP_LIMIT_S = 120
 WATCH_EVERY_S = 2
+ENDS_MAX = 4  # of a program that shall become ready: about 7 s when it ends at once
 
 
 def bring_up(settings: Settings) -> None:
@@ -61,11 +63,12 @@ def _start(settings: Settings, supervisor: Supervisor, keys: Keys) -> str:
     every = stack_components(settings, keys)
     wanted = {component.name: component for component in every if settings.demo or component.name != "demo"}
     before = _launch(settings, supervisor, keys, every)
+    if not settings.demo:
+        _stop_demo(supervisor)
     _start_service(settings, supervisor, keys, wanted)
     _start_telemetry(settings, supervisor, wanted)
     _start_grafana(settings, supervisor, every, wanted)
-    for component in wanted.values():
-        _wait(supervisor, component)
+    _wait(supervisor, list(wanted.values()))
     write_stack_file(settings)
     took = f"Everything is up after {time.monotonic() - began:.0f} s:"
     return "Already up:" if set(wanted) <= before else took
@@ -74,7 +77,7 @@ def _start(settings: Settings, supervisor: Supervisor, keys: Keys) -> str:
 def _launch(settings: Settings, supervisor: Supervisor, keys: Keys, components: list[Component]) -> set[str]:
     """Start supervisord if it is not there; return the names of what runs already."""
     if supervisor.is_alive():
-        _check_same_ports(settings)
+        _check_same_ports(settings, supervisor)
         return {process.name for process in supervisor.processes().values() if process.runs}
     stop_orphans(settings)
     check_ports(settings, components)
@@ -84,26 +87,33 @@ def _launch(settings: Settings, supervisor: Supervisor, keys: Keys, components: 
     return set()
 
 
-def _check_same_ports(settings: Settings) -> None:
-    if settings.stack_file.exists():
-        running = json.loads(settings.stack_file.read_text())["urls"]["gamepulse"]
-        if running != settings.url("gamepulse"):
-            raise Problem(f"the stack in {settings.home} runs with other ports ({running}): `make down` first")
+def _check_same_ports(settings: Settings, supervisor: Supervisor) -> None:
+    running = replace(settings, port_offset=supervisor.port_offset() or 0)
+    if running.port_offset != settings.port_offset:
+        raise Problem(f"the stack in {settings.home} runs with other ports ({running.url('gamepulse')}): `make down` first")
+
+
+def _stop_demo(supervisor: Supervisor) -> None:
+    demo = supervisor.processes().get("demo")
+    if demo is None or demo.state == "STOPPED":
+        return
+    print("Stopping demo, because of DEMO=0", flush=True)
+    supervisor.start("demo")  # one that is FATAL could not be stopped, and would be started again
+    supervisor.stop("demo")
 
 
 def _start_service(settings: Settings, supervisor: Supervisor, keys: Keys, wanted: dict[str, Component]) -> None:
     """Database and cache, then the service on a migrated database with the demo game in it, then its players."""
     for name in ("postgres", "valkey"):
         supervisor.start(name)
-    for name in ("postgres", "valkey"):
-        _wait(supervisor, wanted[name])
+    _wait(supervisor, [wanted["postgres"], wanted["valkey"]])
     postgres.create_database(settings, keys)
     if not supervisor.runs("gamepulse"):
         environment = service_environment(settings, keys)
         _step("migrate", environment)
         _step("demo", environment, json.dumps({"ingest_key": keys.ingest_key, "server_key": keys.server_key}))
         supervisor.start("gamepulse")
-    _wait(supervisor, wanted["gamepulse"])
+    _wait(supervisor, [wanted["gamepulse"]])
     write_stack_file(settings)
     print(f"GamePulse is up: {settings.url('gamepulse')}", flush=True)
     if "demo" in wanted:
@@ -149,23 +159,32 @@ def _step(name: str, environment: dict[str, str], stdin: str = "") -> None:
         raise Problem(f"`gamepulse {name}` failed:\n{last}")
 
 
-def _wait(supervisor: Supervisor, component: Component) -> None:
-    """Wait until a component runs and says that it is ready. Raises Problem with its last lines when it does not."""
-    deadline = time.monotonic() + component.ready_seconds
-    while True:
-        process = supervisor.processes().get(component.name)
-        if process is None:
+def _wait(supervisor: Supervisor, components: list[Component]) -> None:
+    """Wait until all run and say that they are ready. Raises Problem with the last lines of the one that does not."""
+    began, starts = time.monotonic(), {component.name: set[float]() for component in components}
+    while components:
+        processes = supervisor.processes()
+        if not processes:
             raise Problem("the stack was stopped while it started")
-        why = f"it is {process.state} {process.error}".strip() if process.state != "RUNNING" else component.ready()
-        if not why:
-            return
-        if process.state == "FATAL" or time.monotonic() > deadline:
-            tail = supervisor.tail(component.name)
-            raise Problem(
-                f"{component.name} is not ready after {component.ready_seconds} s: {why}\n"
-                f"The last lines of {supervisor.settings.logs / component.name}.log:\n{tail}"
-            )
+        components = [one for one in components if not _is_ready(supervisor, one, processes[one.name], starts[one.name], began)]
         time.sleep(0.2)
+
+
+def _is_ready(supervisor: Supervisor, component: Component, process: Process, starts: set[float], began: float) -> bool:
+    """Say whether it is ready; `starts` collects its starts. Raises Problem when it ends again and again, or takes too long."""
+    why = f"it is {process.state} {process.error}".strip() if process.state != "RUNNING" else component.ready()
+    if not why:
+        return True
+    starts.add(process.started)
+    ends, waited_s = len(starts) - bool(process.pid), time.monotonic() - began
+    if ends >= ENDS_MAX:
+        why = f"it ends again and again ({why})"
+    elif process.state not in ("FATAL", "STOPPED") and waited_s < component.ready_seconds:  # STOPPED: its file is missing
+        return False
+    raise Problem(
+        f"{component.name} is not ready after {waited_s:.0f} s: {why}\n"
+        f"The last lines of {supervisor.settings.logs / component.name}.log:\n{supervisor.tail(component.name)}"
+    )
 
 
 def _watch(settings: Settings, supervisor: Supervisor) -> None:

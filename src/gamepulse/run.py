@@ -111,12 +111,6 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises database.Unsafe when PostgreSQL could lose an answered batch."""
     # Not fork: the parent has threads (telemetry, the aggregator's keeper), whose locks a forked worker would inherit.
     multiprocessing.set_start_method("spawn", force=True)
-    lines = OwnLines(settings)
-    for logger in (logging.getLogger(), logging.getLogger("_granian")):
-        logger.handlers = [lines]
-        logger.setLevel(logging.WARNING)
-    logging.getLogger("_granian").propagate = False
-    asyncio.run(_verify(settings.database_url))
     keeper = AggregatorKeeper()
     server = WebServer(
         "gamepulse.app:create",
@@ -133,11 +127,17 @@ def serve(settings: Settings) -> None:
         workers_kill_timeout=WORKERS_KILL_TIMEOUT_S,
         respawn_failed_workers=True,
         log_level=LogLevels.warning,
-        log_dictconfig={"handlers": {}, "loggers": {}},  # ours, as set above
+        log_dictconfig={"handlers": {}, "loggers": {}},  # ours, from here on:
     )
+    lines = OwnLines(settings)  # not before: Granian's set-up closes all handlers that there are
+    for logger in (logging.getLogger(), logging.getLogger("_granian")):
+        logger.handlers = [lines]
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
     server.keeper = keeper
     server.on_startup(keeper.start)
     try:
+        asyncio.run(_verify(settings.database_url))
         server.serve()
     finally:
         keeper.stop()

@@ -124,6 +124,17 @@ async def test_every_call_is_in_the_access_log_with_its_trace(client: httpx.Asyn
     assert any(line["route"] == "/v1/games/{game}/sessions/{session_id}" for line in lines)
 
 
+async def test_a_live_stream_is_no_slow_request(client: httpx.AsyncClient, service: Service) -> None:
+    """It is answered when it begins, however long somebody watches: its length is no latency."""
+    async with client.stream("GET", "/v1/live", params={"game": "demo"}) as stream:
+        await anext(stream.aiter_lines())
+        await asyncio.sleep(2)
+    await asyncio.sleep(3)
+    [line] = [json.loads(line) for line in service.log.read_text().splitlines() if '"/v1/live"' in line]
+    assert (line["status"], line["level"]) == (200, "info")
+    assert line["duration_ms"] < 1_500
+
+
 async def test_memory_of_the_parent_and_its_children_is_sound(service: Service) -> None:
     parent = psutil.Process(service.process.pid)
     assert len(service.children(aggregator=True)) == 1

@@ -56,6 +56,9 @@ FAULTS: dict[str, tuple[Callable[[Stack], None], bool]] = {
 }
 
 
+TOLD = {"web worker killed": ["Unexpected exit from worker-1"], "aggregator killed": ["the aggregator ended with status -9"]}
+
+
 async def _books_agree(stack: Stack, client: httpx.AsyncClient, stores: Stores, ledger: Ledger, before: int) -> None:
     """What clients were told = what PostgreSQL holds = what the rollups say = what Prometheus counts."""
     assert ledger.sent == ledger.accepted + ledger.duplicate + ledger.rejected
@@ -97,6 +100,9 @@ async def test_books_agree_after(fault: str, stack: Stack, client: httpx.AsyncCl
     assert is_noticed or not ledger.resent, "a request was cut off by what it must not depend on"
     assert len(ledger.batches) > 50
     await _books_agree(stack, client, stores, ledger, before)
+    for line in TOLD.get(fault, ()):  # by the parent, which is there to tell of it
+        query = f'{{service_name="gamepulse"}} |= `{line}` | service_instance_id=~"parent-.+"'
+        await asyncio.to_thread(wait_for, query, lambda query=query: stores.loki(query), 30)
     healthy = await asyncio.to_thread(stack.run, "status")
     assert healthy.returncode == 0, healthy.stdout
 

@@ -4,6 +4,7 @@ import configparser
 import re
 import socket
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ import pytest
 from stack.components import OBSERVABILITY, stack_components
 from stack.keys import load_keys
 from stack.lock import only_one
-from stack.prepare import check_ports
+from stack.prepare import check_ports, make_folders
 from stack.programs import PROGRAMS, cache_key
 from stack.settings import PORTS, Problem, Settings, read_settings
-from stack.supervise import Supervised, render
+from stack.supervise import Supervised, Supervisor, render
 
 
 @pytest.fixture
@@ -34,6 +35,13 @@ def test_impossible_offset_is_refused(offset: str) -> None:
         read_settings({"GAMEPULSE_PORT_OFFSET": offset})
 
 
+@pytest.mark.parametrize(("text", "demo"), [("0", False), ("1", True), ("", True)])
+def test_demo_is_asked_for_by_0_or_1(text: str, demo: bool) -> None:
+    assert read_settings({"DEMO": text}).demo is demo
+    with pytest.raises(Problem, match="DEMO must be 0 or 1, not 'no'"):
+        read_settings({"DEMO": "no"})
+
+
 def test_cache_key_follows_pins_flags_and_toolchain(tmp_path: Path) -> None:
     (tmp_path / "go.sum").write_text("one")
     program = PROGRAMS["loki"]
@@ -46,12 +54,19 @@ def test_cache_key_follows_pins_flags_and_toolchain(tmp_path: Path) -> None:
 
 def test_taken_port_is_named_with_a_way_out(settings: Settings) -> None:
     components = [c for c in stack_components(settings, load_keys(settings.home)) if c.name == "loki"]
+    home = f"GAMEPULSE_HOME={settings.home}"  # without it, the advice would be about another stack
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", settings.port("loki")))
         listener.listen()
-        with pytest.raises(Problem, match=rf"port {settings.port('loki')}, for loki, .*\n.*GAMEPULSE_PORT_OFFSET="):
+        with pytest.raises(Problem, match=rf"port {settings.port('loki')}, for loki, .*\n.*make up {home} GAMEPULSE_PORT_OFFSET="):
             check_ports(settings, components)
     check_ports(settings, components)
+
+
+def test_folder_that_cannot_be_made_is_named(settings: Settings) -> None:
+    (settings.home / "loki").write_text("a file")
+    with pytest.raises(Problem, match=f"{settings.home}/loki cannot be made: File exists"):
+        make_folders(settings)
 
 
 def test_keys_are_made_once_and_read_by_their_owner_only(tmp_path: Path) -> None:
@@ -67,6 +82,19 @@ def test_supervisord_takes_words_literally(settings: Settings) -> None:
     assert 'URL="a,b=c%%d"' in parser["program:x"]["environment"]
     with pytest.raises(Problem):
         render(settings, [Supervised("x", ['quote"'])])
+
+
+def test_offset_of_a_stack_is_the_one_it_was_launched_with(settings: Settings) -> None:
+    supervisor = Supervisor(replace(settings, port_offset=7))
+    assert supervisor.port_offset() is None
+    supervisor.configuration.write_text(render(settings, []))
+    assert supervisor.port_offset() == settings.port_offset
+
+
+def test_log_lines_that_repeat_are_told_once(settings: Settings) -> None:
+    settings.logs.mkdir()
+    (settings.logs / "x.log").write_text("12:00 begins\n12:01 port 1 is taken\n12:02 begins\n12:03 port 2 is taken\n")
+    assert Supervisor(settings).tail("x").splitlines() == ["12:02 begins", "12:03 port 2 is taken"]
 
 
 @pytest.mark.parametrize("name", ["collector", "loki", "jaeger"])
