@@ -74,7 +74,8 @@ class AggregatorKeeper:
     def stop(self) -> None:
         """Stop it: SIGTERM, then SIGKILL."""
         self.begin_stop()
-        self._thread.join(max(self._stop_by - time.monotonic(), 0.0))
+        if self._thread.is_alive():
+            self._thread.join(max(self._stop_by - time.monotonic(), 0.0))
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
 
