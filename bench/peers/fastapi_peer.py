@@ -148,7 +148,7 @@ def main() -> None:
     """One worker with uvicorn's fast parts; its access log would only cost."""
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         export_telemetry()
-        AsyncPGInstrumentor().instrument()  # type: ignore[no-untyped-call]
+        AsyncPGInstrumentor().instrument()  # type: ignore[no-untyped-call]  # the library has no types
         FastAPIInstrumentor.instrument_app(app)
     uvicorn.run(app, port=int(sys.argv[1]), loop="uvloop", http="httptools", access_log=False, log_level="warning")
 

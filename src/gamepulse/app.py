@@ -42,7 +42,7 @@ class App:
             else:
                 await self._serve(scope, receive, send)
         else:
-            await self._framework(scope, receive, send)  # type: ignore[arg-type]
+            await self._framework(scope, receive, send)  # type: ignore[arg-type]  # ASGI is typed twice: here and there
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -51,7 +51,7 @@ class App:
         facts = self._telemetry.begin(method, traceparent.decode("latin-1") if traceparent else None)
         scope["state"] = {**scope.get("state", {}), "facts": facts}
         try:
-            await self._framework(scope, receive, self._noting(facts, send))  # type: ignore[arg-type]
+            await self._framework(scope, receive, self._noting(facts, send))  # type: ignore[arg-type]  # as above
         finally:
             facts.route = scope.get("path_template") or "unmatched"
             self._telemetry.end(facts)

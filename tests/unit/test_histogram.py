@@ -36,7 +36,7 @@ def test_merging_in_any_order_gives_the_same(parts: list[list[float]], rng: obje
             state.record(value)
         encoded.append(histogram.encode(state.buckets))
     merged = histogram.merge(encoded)
-    rng.shuffle(encoded)  # type: ignore[attr-defined]
+    rng.shuffle(encoded)  # type: ignore[attr-defined]  # hypothesis gives a random.Random
     assert histogram.merge(encoded) == merged
     assert sum(merged.values()) == sum(len(part) for part in parts)
     indexes, counts = np.unique(histogram.bucket_indexes(np.array([v for part in parts for v in part])), return_counts=True)
