@@ -16,11 +16,12 @@ from stack.prepare import check_ports, make_folders
 from stack.programs import PROGRAMS, cache_key
 from stack.settings import PORTS, Problem, Settings, read_settings
 from stack.supervise import Supervised, Supervisor, render
+from tests.conftest import free_offset
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path, cache=tmp_path / "cache", port_offset=20_000)
+    return Settings(home=tmp_path, cache=tmp_path / "cache", port_offset=free_offset())
 
 
 def test_offset_moves_every_listener_and_none_meets_another() -> None:
