@@ -8,21 +8,22 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from gamepulse import database, errors, metrics, records
-from gamepulse.batch import Rejection, Report
-from gamepulse.geography import Place
+from gamepulse.batch import Rejection
 from gamepulse.keys import IngestKey
 from gamepulse.spans import CommitFacts, RequestFacts
 from gamepulse.telemetry import Telemetry
 
 COMMIT_REPORTS_MAX = 10_000
 COMMIT_BATCHES_MAX = 1_000
+COMMIT_EVERY_S = 0.002
+"""Commits begin at most so often: each costs CPU of its own, here and in PostgreSQL, however little it holds (docs/adr/0001)."""
 _SQL = database.queries("accept")
 
 
@@ -32,15 +33,10 @@ class Part(msgspec.Struct, gc=False):
     session_id: UUID
     shard: int
     player: bytes | None
-    platform: str | None
-    build: str | None
-    connection: str | None
     match: str | None
-    reports: list[Report]
-    at_ms: list[int]
-    """Of each report, relative to the batch's arrival."""
+    labels: str
+    columns: records.Columns
     place_codes: list[int]
-    places: str
     events: str | None
     """JSON."""
     rejected: int
@@ -52,9 +48,7 @@ class Sent(msgspec.Struct):
     key: IngestKey
     batch_id: UUID
     fingerprint: int
-    received_at: datetime
     clock_offset_ms: int | None
-    geography: Place
     parts: list[Part]
     accepted: int
     rejected: list[Rejection]
@@ -91,6 +85,11 @@ class Acceptor:
         self._committer = asyncio.create_task(self._commit_forever())
         self.pending_reports = 0
 
+    @property
+    def is_full(self) -> bool:
+        """No batch at all can be taken now."""
+        return self.pending_reports >= self._pending_reports_max
+
     async def accept(self, sent: Sent) -> Stored:
         """Store one batch; returns when it is safe.
 
@@ -123,11 +122,14 @@ class Acceptor:
         await self._committer
 
     async def _commit_forever(self) -> None:
+        began = 0.0
         while self._pending or not self._is_closing:
             self._arrived.clear()
             if not self._pending:
                 await self._arrived.wait()
                 continue
+            await asyncio.sleep(began + COMMIT_EVERY_S - time.monotonic())
+            began = time.monotonic()
             await self._settle(self._next_group())
 
     def _next_group(self) -> list[tuple[Sent, asyncio.Future[Stored]]]:
@@ -216,47 +218,29 @@ def _keys(group: Sequence[Sent]) -> tuple[list[int], list[int], list[UUID]]:
 
 
 def _arguments(group: Sequence[Sent], facts: CommitFacts) -> tuple[object, ...]:
-    """The columns of the commit statement: first of batch_key, then of raw_batch."""
-    parts = [(sent, part) for sent in group for part in sent.parts]
+    """The columns of the commit statement: of the batches, then of their parts; then what all have in common."""
+    parts = [(number, sent, part) for number, sent in enumerate(group, 1) for part in sent.parts]
+    now_ms = facts.started_ns // 1_000_000
+    packed = records.pack(
+        [part.columns for _, _, part in parts],
+        [part.place_codes for _, _, part in parts],
+        [now_ms - (sent.clock_offset_ms or 0) for _, sent, _ in parts],
+    )
     return (
         *_keys(group),
         [s.fingerprint for s in group],
-        [s.received_at for s in group],
         [s.accepted for s in group],
         [msgspec.json.encode(s.rejected).decode() if s.rejected else None for s in group],
-        [s.key.studio_id for s, _ in parts],
-        [s.key.game_id for s, _ in parts],
-        [s.batch_id for s, _ in parts],
-        [p.session_id for _, p in parts],
-        [s.received_at for s, _ in parts],
-        [s.clock_offset_ms for s, _ in parts],
-        [p.shard for _, p in parts],
-        [p.rejected for _, p in parts],
-        [s.geography.country for s, _ in parts],
-        [s.geography.subdivision for s, _ in parts],
-        [s.geography.network for s, _ in parts],
-        [p.connection for _, p in parts],
-        [p.platform for _, p in parts],
-        [p.build for _, p in parts],
-        [p.match for _, p in parts],
-        [p.player for _, p in parts],
-        [p.places for _, p in parts],
-        _records([p for _, p in parts]),
-        [p.events for _, p in parts],
+        [s.clock_offset_ms for s in group],
+        [number for number, _, _ in parts],
+        [p.session_id for _, _, p in parts],
+        [p.shard for _, _, p in parts],
+        [p.rejected for _, _, p in parts],
+        [p.labels for _, _, p in parts],
+        [p.match for _, _, p in parts],
+        [p.player for _, _, p in parts],
+        packed,
+        [p.events for _, _, p in parts],
+        datetime.fromtimestamp(now_ms / 1000, UTC),
         facts.span_context(),
     )
-
-
-def _records(parts: Sequence[Part]) -> list[memoryview]:
-    """The packed reports of each part, packed all at once."""
-    packed = records.pack(
-        [report for part in parts for report in part.reports],
-        [at for part in parts for at in part.at_ms],
-        [code for part in parts for code in part.place_codes],
-    )
-    slices, start = [], 0
-    for part in parts:
-        end = start + len(part.reports) * records.RECORD.itemsize
-        slices.append(packed[start:end])
-        start = end
-    return slices

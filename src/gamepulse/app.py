@@ -98,6 +98,7 @@ class App:
         for pool in (ingest_pool, query_pool):
             pool.terminate()  # nothing is under way any more; close() would wait for a server that hangs
         await valkey.aclose()
+        self._ingest.turned_away.tell()
         await telemetry.close()
 
     def _drain(self, framework: Litestar, live: Live) -> None:

@@ -16,7 +16,14 @@ RTT_MS_MAX = 60_000.0
 LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}$(?!\n)"  # `$` alone would let a newline through at the end
 SLUG_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$(?!\n)"
 
-type Label = Annotated[str, Meta(pattern=LABEL_PATTERN, description="at most 64 of A–Z a–z 0–9 . _ : + -, a letter or digit first")]
+type Label = Annotated[
+    str,
+    Meta(
+        description="at most 64 of A–Z a–z 0–9 . _ : + -, a letter or digit first",
+        extra_json_schema={"pattern": LABEL_PATTERN},
+    ),
+]
+"""Checked by receive.py: most reports of a batch share theirs, and a pattern for each would cost more than all other decoding."""
 type Player = Annotated[
     str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,64}$(?!\n)", description="at most 64 printable characters; hashed on arrival")
 ]
@@ -66,7 +73,7 @@ class Event(msgspec.Struct, gc=False):
     server: Label | None = None
 
 
-class SessionFields(msgspec.Struct, gc=False):
+class SessionFields(msgspec.Struct, gc=False, kw_only=True):
     """What is said of a session beside its reports and events."""
 
     session: UUID | None = None
@@ -77,44 +84,76 @@ class SessionFields(msgspec.Struct, gc=False):
     match: Label | None = None
 
 
-class Session(SessionFields, gc=False):
+class BatchFields(SessionFields, gc=False, kw_only=True):
+    """What is said of a batch beside its reports, events and sessions; of its one session, if it has but one."""
+
+    batch_id: UUID
+    game: Slug
+    sent_at: EpochMilliseconds
+    key: str | None = None
+    dropped: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+
+
+class Session(SessionFields, gc=False, kw_only=True):
     """One session of a game server's batch."""
 
     reports: list[Report] = []
     events: list[Event] = []
 
 
-class Batch(SessionFields, gc=False, kw_only=True):
+type _Sessions[T] = Annotated[list[T], Meta(min_length=1, max_length=SESSIONS_MAX)] | None
+
+
+class Batch(BatchFields, gc=False, kw_only=True):
     """A batch: one session's fields inline, or `sessions` (1 to 100, only with a server key)."""
 
-    batch_id: UUID
-    game: Slug
-    sent_at: EpochMilliseconds
-    key: str | None = None
-    dropped: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     reports: list[Report] = []
     events: list[Event] = []
-    sessions: Annotated[list[Session], Meta(min_length=1, max_length=SESSIONS_MAX)] | None = None
+    sessions: _Sessions[Session] = None
 
 
-class LooseSession(SessionFields, gc=False):
+# The same without fields that are not known: a batch is read as this first, so that unknown fields can be counted.
+
+
+class StrictReport(Report, gc=False, forbid_unknown_fields=True):
+    """A report without unknown fields."""
+
+
+class StrictEvent(Event, gc=False, forbid_unknown_fields=True):
+    """An event without unknown fields."""
+
+
+class StrictSession(Session, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """A session without unknown fields."""
+
+    reports: list[StrictReport] = []  # type: ignore[assignment]  # lists are invariant; nobody adds to these
+    events: list[StrictEvent] = []  # type: ignore[assignment]
+
+
+class StrictBatch(Batch, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """A batch without unknown fields."""
+
+    reports: list[StrictReport] = []  # type: ignore[assignment]
+    events: list[StrictEvent] = []  # type: ignore[assignment]
+    sessions: _Sessions[StrictSession] = None  # type: ignore[assignment]
+
+
+# The same, but reports and events are not looked into yet: read when Batch fails, to tell bad reports from a bad envelope.
+
+
+class LooseSession(SessionFields, gc=False, kw_only=True):
     """A session whose reports and events are not looked into yet."""
 
     reports: list[Raw] = []
     events: list[Raw] = []
 
 
-class LooseBatch(SessionFields, gc=False, kw_only=True):
-    """A batch whose reports and events are not looked into yet: read when Batch fails, to tell bad reports from a bad envelope."""
+class LooseBatch(BatchFields, gc=False, kw_only=True):
+    """A batch whose reports and events are not looked into yet."""
 
-    batch_id: UUID
-    game: Slug
-    sent_at: EpochMilliseconds
-    key: str | None = None
-    dropped: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     reports: list[Raw] = []
     events: list[Raw] = []
-    sessions: Annotated[list[LooseSession], Meta(min_length=1, max_length=SESSIONS_MAX)] | None = None
+    sessions: _Sessions[LooseSession] = None
 
 
 class Rejection(msgspec.Struct, gc=False):

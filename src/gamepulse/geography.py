@@ -1,7 +1,8 @@
 """Where a client is: from the edge's headers, else from an MMDB file, else unknown. The address goes no further than here."""
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_network
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple
 
 import maxminddb
@@ -26,7 +27,7 @@ class Geography:
     """Finds a request's place. `proxies`: CIDRs that are believed; `database`: path of an MMDB file or ''."""
 
     def __init__(self, proxies: str, database: str) -> None:
-        self._proxies = [ip_network(cidr.strip()) for cidr in proxies.split(",") if cidr.strip()]
+        self._proxies = [_Network.of(cidr.strip()) for cidr in proxies.split(",") if cidr.strip()]
         self._reader = maxminddb.open_database(database) if database else None
 
     def locate(self, peer: str, headers: Headers) -> Place:
@@ -63,14 +64,33 @@ class Geography:
         return _from_record(record) if isinstance(record, dict) else NOWHERE
 
 
-def _within(address: str, networks: list[IPv4Network | IPv6Network]) -> bool:
+_IPV4_MAPPED = bytes(10) + b"\xff\xff"
+
+
+class _Network(NamedTuple):
+    """A network as numbers: `ipaddress` would take ten times as long to compare an address."""
+
+    size: int
+    """Bytes of an address."""
+    shift: int
+    prefix: int
+
+    @staticmethod
+    def of(cidr: str) -> "_Network":
+        """Raises ValueError for what is no network."""
+        network = ip_network(cidr)
+        shift = network.max_prefixlen - network.prefixlen
+        return _Network(network.max_prefixlen // 8, shift, int(network.network_address) >> shift)
+
+
+def _within(address: str, networks: Sequence[_Network]) -> bool:
     try:
-        parsed = ip_address(address)
-    except ValueError:
+        packed = inet_pton(AF_INET6 if ":" in address else AF_INET, address)
+    except (OSError, ValueError):  # ValueError: a NUL in it
         return False
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:  # how a peer of a dual-stack socket is named
-        parsed = parsed.ipv4_mapped
-    return any(parsed in network for network in networks)
+    packed = packed.removeprefix(_IPV4_MAPPED)  # how a peer of a dual-stack socket is named
+    number = int.from_bytes(packed)
+    return any(len(packed) == one.size and number >> one.shift == one.prefix for one in networks)
 
 
 def _from_record(record: RecordDict) -> Place:

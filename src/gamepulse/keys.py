@@ -24,12 +24,12 @@ class IngestKey(NamedTuple):
 
 
 class Keys:
-    """The keys, looked up by hash and remembered for FRESH_S, wrong ones too."""
+    """The keys, looked up by hash and remembered in memory for FRESH_S, wrong ones too."""
 
     def __init__(self, pool: database.Pool) -> None:
         self._pool = pool
-        self._known: dict[bytes, tuple[float, IngestKey | None]] = {}
-        self._asked: dict[bytes, asyncio.Task[IngestKey | None]] = {}
+        self._known: dict[str, tuple[float, IngestKey | None]] = {}
+        self._asked: dict[str, asyncio.Task[IngestKey | None]] = {}
 
     async def find(self, secret: str) -> IngestKey:
         """The key with this secret.
@@ -38,33 +38,32 @@ class Keys:
         """
         if len(secret) > KEY_LENGTH_MAX:
             raise _unknown()
-        key_hash = hash_key(secret)
-        fresh_until, key = self._known.get(key_hash, (0.0, None))
+        fresh_until, key = self._known.get(secret, (0.0, None))
         if fresh_until < time.monotonic():
-            key = await asyncio.shield(self._ask(key_hash))
+            key = await asyncio.shield(self._ask(secret))
         if key is None:
             raise _unknown()
         return key
 
-    def _ask(self, key_hash: bytes) -> asyncio.Task[IngestKey | None]:
+    def _ask(self, secret: str) -> asyncio.Task[IngestKey | None]:
         """One question at a time for each key, however many requests wait for it."""
-        task = self._asked.get(key_hash)
+        task = self._asked.get(secret)
         if task is None:
-            task = self._asked[key_hash] = asyncio.create_task(self._look_up(key_hash))
-            task.add_done_callback(lambda _: self._asked.pop(key_hash, None))
+            task = self._asked[secret] = asyncio.create_task(self._look_up(secret))
+            task.add_done_callback(lambda _: self._asked.pop(secret, None))
         return task
 
-    async def _look_up(self, key_hash: bytes) -> IngestKey | None:
+    async def _look_up(self, secret: str) -> IngestKey | None:
         try:
             async with database.use(self._pool, database.LOOK_UP_TIMEOUT_S) as connection:
-                row = await connection.fetchrow(_SQL["ingest_key"], key_hash)
+                row = await connection.fetchrow(_SQL["ingest_key"], hash_key(secret))
         except database.UNREACHABLE as error:
             raise errors.Problem(errors.DATABASE_UNAVAILABLE) from error
         key = IngestKey(row["studio_id"], row["game_id"], row["slug"], row["kind"] == "server") if row else None
         while len(self._known) >= KNOWN_MAX:
             self._known.pop(next(iter(self._known)))
-        self._known.pop(key_hash, None)
-        self._known[key_hash] = (time.monotonic() + FRESH_S, key)
+        self._known.pop(secret, None)
+        self._known[secret] = (time.monotonic() + FRESH_S, key)
         return key
 
 

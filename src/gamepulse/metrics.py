@@ -3,9 +3,10 @@
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
+import numpy as np
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1 import metrics_pb2 as pb
 
@@ -41,6 +42,9 @@ INGEST_BATCHES = Instrument(
     "ingest.batches", "counter", "{batch}", "Batches by answer: accepted, duplicate, or a problem's code", ("outcome",)
 )
 INGEST_CLOCKS = Instrument("ingest.clocks.corrected", "counter", "{batch}", "Batches whose client's clock was more than 30 s off")
+INGEST_UNKNOWN_FIELDS = Instrument(
+    "ingest.fields.unknown", "counter", "{batch}", "Batches with fields that are not known, which were ignored"
+)
 INGEST_PENDING = Instrument("ingest.pending.reports", "gauge", "{report}", "Reports that wait for their commit")
 COMMIT_SIZE = Instrument("ingest.commit.size", "histogram", "{report}", "Reports stored by one commit")
 COMMIT_DURATION = Instrument("ingest.commit.duration", "histogram", "s", "Time of one commit", ("outcome",))
@@ -124,6 +128,14 @@ class Metrics:
         if state is None:
             state = series[key] = HistogramState()
         state.record(value)
+
+    def record_all(self, instrument: Instrument, values: Sequence[float], *attributes: str | int) -> None:
+        """Record many values of one attribute set (vectorised)."""
+        series = self._series(self._histograms, instrument, "histogram")
+        state = series.setdefault(self._bounded(series, attributes), HistogramState())
+        indexes, counts = np.unique(histogram.bucket_indexes(np.array(values)), return_counts=True)
+        histogram.add(state.buckets, dict(zip(indexes.tolist(), counts.tolist(), strict=True)))
+        state.sum += math.fsum(values)
 
     def put(self, instrument: Instrument, state: HistogramState, *attributes: str | int) -> None:
         """Set a histogram whose cumulated state is known."""

@@ -8,7 +8,8 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
 from uuid import UUID
 from zlib import crc32
 
@@ -21,8 +22,8 @@ from gamepulse.accept import Part, Sent
 from gamepulse.batch import (
     BODY_EXPANDED_BYTES_MAX,
     ITEMS_MAX,
+    LABEL_PATTERN,
     Batch,
-    Connection,
     Event,
     LooseBatch,
     LooseSession,
@@ -30,6 +31,7 @@ from gamepulse.batch import (
     Report,
     Session,
     SessionFields,
+    StrictBatch,
 )
 from gamepulse.geography import Place
 from gamepulse.keys import IngestKey
@@ -42,13 +44,16 @@ AGE_MS_MAX = 24 * 3600 * 1000
 AHEAD_MS_MAX = 5 * 60 * 1000
 ZSTD_WINDOW_LOG_MAX = 23
 """8 MiB, what RFC 8878 asks every decoder to support."""
+LABELS_REMEMBERED = 4_096
 
+_strict_decoder = msgspec.json.Decoder(StrictBatch)
 _batch_decoder = msgspec.json.Decoder(Batch)
 _loose_decoder = msgspec.json.Decoder(LooseBatch)
 _report_decoder = msgspec.json.Decoder(Report)
 _event_decoder = msgspec.json.Decoder(Event)
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_packer = msgspec.msgpack.Encoder(order="deterministic")
+_packer = msgspec.msgpack.Encoder()
+_label = re.compile(LABEL_PATTERN)
 
 
 class Content(msgspec.Struct):
@@ -56,11 +61,14 @@ class Content(msgspec.Struct):
 
     batch: Batch
     sessions: Sequence[Session]
+    columns: list[records.Columns]
+    """The reports of each session."""
     rejected: list[Rejection]
     rejected_by_session: list[int]
     positions: dict[str, list[int]]
     """Where the good items of a list (JSON pointer) stood, for lists of which some were set aside."""
     fingerprint: int
+    has_unknown_fields: bool
 
 
 def expand(body: bytes, encoding: bytes) -> bytes:
@@ -93,23 +101,66 @@ def decode(body: bytes) -> Content:
 
     Raises Problem: NOT_JSON, or what is wrong with the envelope.
     """
+    sifted = _Sifted()
     try:
-        sifted = _Sifted()
-        batch = _batch_decoder.decode(body)
-    except msgspec.ValidationError:
-        try:
-            batch = _decode_loosely(body, sifted)
-        except _NOT_JSON as error:
-            raise errors.Problem(errors.NOT_JSON) from error
+        batch = _decode_whole(body, sifted)
+        if batch is not None:
+            content = _content(batch, sifted)
+            if _has_good_labels(content):
+                return content
+        return _content(_decode_loosely(body, sifted), sifted)
     except _NOT_JSON as error:
         raise errors.Problem(errors.NOT_JSON) from error
+
+
+def _decode_whole(body: bytes, sifted: "_Sifted") -> Batch | None:
+    """The batch when nothing is wrong with it but fields that are not known."""
+    try:
+        return _strict_decoder.decode(body)
+    except msgspec.ValidationError as error:
+        sifted.has_unknown_fields = "unknown field" in str(error)
+    try:
+        return _batch_decoder.decode(body) if sifted.has_unknown_fields else None
+    except msgspec.ValidationError:
+        return None
+
+
+def _content(batch: Batch, sifted: "_Sifted") -> Content:
     sessions = _sessions(batch)
-    sent = sum(len(session.reports) + len(session.events) for session in sessions) + len(sifted.rejected)
-    _check_count(sent)
+    _check_count(sum(len(session.reports) + len(session.events) for session in sessions) + len(sifted.rejected))
+    columns = [records.columns(session.reports) for session in sessions]
     by_session = [0] * len(sessions)
     for rejection in sifted.rejected:
         by_session[_session_of(rejection)] += 1
-    return Content(batch, sessions, sifted.rejected, by_session, sifted.positions, _fingerprint(batch, sifted.spoiled))
+    return Content(
+        batch=batch,
+        sessions=sessions,
+        columns=columns,
+        rejected=sifted.rejected,
+        rejected_by_session=by_session,
+        positions=sifted.positions,
+        fingerprint=_fingerprint(batch, sessions, columns, sifted.spoiled),
+        has_unknown_fields=sifted.has_unknown_fields,
+    )
+
+
+def _has_good_labels(content: Content) -> bool:
+    labels: set[Any] = set()
+    for session, columns in zip(content.sessions, content.columns, strict=True):
+        labels.update(columns.region, columns.server, (session.platform, session.build, session.match))
+        for event in session.events:
+            labels.update((event.reason, event.region, event.server))
+    labels.discard(None)
+    return all(map(_is_label, labels))
+
+
+def _is_label(text: str) -> bool:
+    return len(text) <= 64 and _matches_label(text)
+
+
+@lru_cache(LABELS_REMEMBERED)
+def _matches_label(text: str) -> bool:
+    return _label.match(text) is not None
 
 
 def _check_count(items: int) -> None:
@@ -133,21 +184,22 @@ def prepare(content: Content, key: IngestKey, geography: Place, now_ms: int, pla
     offset_ms = now_ms - content.batch.sent_at
     shift_ms = offset_ms if abs(offset_ms) > CLOCK_TOLERANCE_MS else 0
     prefixes = [""] if content.batch.sessions is None else [f"/sessions/{n}" for n in range(len(content.sessions))]
-    parts = []
-    for prefix, session, spoiled in zip(prefixes, content.sessions, content.rejected_by_session, strict=True):
-        late = _reject_by_time(session, prefix, shift_ms, now_ms, content.positions)
+    parts, accepted = [], 0
+    for n, (prefix, session) in enumerate(zip(prefixes, content.sessions, strict=True)):
+        late = _reject_by_time(content, n, prefix, now_ms - shift_ms)
         content.rejected.extend(late)
-        if session.reports or session.events or spoiled or late:
-            parts.append(_part(session, key, shift_ms, now_ms, player_hash_key, spoiled + len(late)))
+        rejected = content.rejected_by_session[n] + len(late)
+        kept = len(content.columns[n].seq) + len(session.events)
+        accepted += kept
+        if kept or rejected:
+            parts.append(_part(session, content.columns[n], key, geography, shift_ms, player_hash_key, rejected))
     return Sent(
         key=key,
         batch_id=content.batch.batch_id,
         fingerprint=content.fingerprint,
-        received_at=datetime.fromtimestamp(now_ms / 1000, UTC),
         clock_offset_ms=shift_ms or None,
-        geography=geography,
         parts=parts,
-        accepted=sum(len(session.reports) + len(session.events) for session in content.sessions),
+        accepted=accepted,
         rejected=content.rejected,
         dropped=content.batch.dropped or 0,
         facts=facts,
@@ -174,31 +226,31 @@ def _sessions(batch: Batch) -> Sequence[Session]:
         return batch.sessions
     if batch.session is None:
         raise errors.Problem(errors.MISSING_FIELD, pointers=["/session"])
-    return [
-        Session(
-            batch.session, batch.player, batch.platform, batch.build, batch.connection, batch.match, batch.reports, batch.events
-        )
-    ]
+    return [Session(**_fields(batch), reports=batch.reports, events=batch.events)]
 
 
-def _part(session: Session, key: IngestKey, shift_ms: int, now_ms: int, player_hash_key: bytes, rejected: int) -> Part:
+def _part(
+    session: Session,
+    columns: records.Columns,
+    key: IngestKey,
+    geography: Place,
+    shift_ms: int,
+    player_hash_key: bytes,
+    rejected: int,
+) -> Part:
     assert session.session is not None
     places: dict[tuple[str, str | None], int] = {}
-    codes = [places.setdefault((report.region, report.server), len(places)) for report in session.reports]
+    codes = [places.setdefault(place, len(places)) for place in zip(columns.region, columns.server, strict=True)]
     if len(places) > records.PLACES_MAX:
         raise errors.Problem(errors.TOO_MANY_SERVERS, f"A session may name {records.PLACES_MAX} servers in a batch.")
     return Part(
         session_id=session.session,
         shard=shard_of(session.session),
         player=hash_player(session.player, key.game_id, player_hash_key) if session.player else None,
-        platform=session.platform,
-        build=session.build,
-        connection=session.connection,
         match=session.match,
-        reports=session.reports,
-        at_ms=[report.at + shift_ms - now_ms for report in session.reports],
+        labels=records.join_labels((*geography, session.connection, session.platform, session.build), places),
+        columns=columns,
         place_codes=codes,
-        places=",".join([f"{region} {server or ''}" for region, server in places]),
         events=_events(session.events, shift_ms) if session.events else None,
         rejected=rejected,
     )
@@ -211,20 +263,25 @@ def _events(events: Iterable[Event], shift_ms: int) -> str:
     return msgspec.json.encode(events).decode()
 
 
-def _reject_by_time(session: Session, prefix: str, shift_ms: int, now_ms: int, positions: dict[str, list[int]]) -> list[Rejection]:
-    """Sets aside what is older than 24 h or more than 5 min ahead; usually nothing, so it looks before it works."""
-    earliest, latest = now_ms - AGE_MS_MAX - shift_ms, now_ms + AHEAD_MS_MAX - shift_ms
+def _reject_by_time(content: Content, n: int, prefix: str, now_ms: int) -> list[Rejection]:
+    """Sets aside what is older than 24 h or more than 5 min ahead; usually nothing, so it looks before it works.
+
+    `now_ms`: on the client's clock, as far as that is believed.
+    """
+    earliest, latest = now_ms - AGE_MS_MAX, now_ms + AHEAD_MS_MAX
+    session = content.sessions[n]
     rejected: list[Rejection] = []
-    for name, items in (("reports", session.reports), ("events", session.events)):
-        times = [item.at for item in items]
+    for name, times in (("reports", content.columns[n].at), ("events", [event.at for event in session.events])):
         if not times or (min(times) >= earliest and max(times) <= latest):
             continue
-        where = positions.get(f"{prefix}/{name}", range(len(times)))
+        where = content.positions.get(f"{prefix}/{name}", range(len(times)))
         for index, at in zip(where, times, strict=True):
             if not earliest <= at <= latest:
                 code = "too_old" if at < earliest else "in_the_future"
                 rejected.append(Rejection(f"{prefix}/{name}/{index}/at", index, code))
-        setattr(session, name, [item for item in items if earliest <= item.at <= latest])
+        setattr(session, name, [item for item in getattr(session, name) if earliest <= item.at <= latest])
+        if name == "reports":
+            content.columns[n] = records.columns(session.reports)
     return rejected
 
 
@@ -238,24 +295,38 @@ class _Sifted:
         self.rejected: list[Rejection] = []
         self.spoiled: list[str] = []
         self.positions: dict[str, list[int]] = {}
+        self.has_unknown_fields = False
 
-    def items[T](self, raws: Sequence[Raw], decoder: msgspec.json.Decoder[T], pointer: str) -> list[T]:
+    def items[T: (Report, Event)](self, raws: Sequence[Raw], decoder: msgspec.json.Decoder[T], pointer: str) -> list[T]:
         """The good ones of a list at this JSON pointer."""
         good, positions = [], []
         for index, raw in enumerate(raws):
             try:
-                good.append(decoder.decode(raw))
-                positions.append(index)
+                item = decoder.decode(raw)
             except msgspec.ValidationError as error:
-                at, code = explain(error)
-                self.rejected.append(Rejection(f"{pointer}/{index}{at}", index, code))
-                self.spoiled.append(f"{pointer}/{index} {_content(raw)}")
+                self._set_aside(raw, pointer, index, *explain(error))
+                continue
+            bad = _bad_labels(item, "region", "server", "reason")
+            if bad:
+                self._set_aside(raw, pointer, index, bad[0], "invalid_characters")
+                continue
+            good.append(item)
+            positions.append(index)
         if len(good) < len(raws):
             self.positions[pointer] = positions
         return good
 
+    def _set_aside(self, raw: Raw, pointer: str, index: int, wrong: str, code: str) -> None:
+        self.rejected.append(Rejection(f"{pointer}/{index}{wrong}", index, code))
+        self.spoiled.append(f"{pointer}/{index} {_said(raw)}")
 
-def _content(raw: Raw) -> str:
+
+def _bad_labels(of: object, *names: str) -> list[str]:
+    """JSON pointers of the labels that have wrong characters."""
+    return [f"/{name}" for name in names if (value := getattr(of, name, None)) is not None and not _is_label(value)]
+
+
+def _said(raw: Raw) -> str:
     """What an item says, however it is spaced or ordered; for the fingerprint only."""
     try:
         return json.dumps(json.loads(bytes(raw), parse_int=float), sort_keys=True)
@@ -273,6 +344,11 @@ def _decode_loosely(body: bytes, sifted: _Sifted) -> Batch:
     # Before they are looked into one by one: that costs much more than counting them.
     lists: Sequence[LooseBatch | LooseSession] = [loose, *(loose.sessions or ())]
     _check_count(sum(len(one.reports) + len(one.events) for one in lists))
+    bad = _bad_labels(loose, "platform", "build", "match")
+    for n, session in enumerate(loose.sessions or ()):
+        bad += [f"/sessions/{n}{pointer}" for pointer in _bad_labels(session, "platform", "build", "match")]
+    if bad:
+        raise errors.Problem(errors.KINDS["invalid_characters"], pointers=bad)
     reports = sifted.items(loose.reports, _report_decoder, "/reports")
     events = sifted.items(loose.events, _event_decoder, "/events")
     sessions = None
@@ -281,15 +357,15 @@ def _decode_loosely(body: bytes, sifted: _Sifted) -> Batch:
         for n, session in enumerate(loose.sessions):
             own_reports = sifted.items(session.reports, _report_decoder, f"/sessions/{n}/reports")
             own_events = sifted.items(session.events, _event_decoder, f"/sessions/{n}/events")
-            sessions.append(Session(*_fields(session), own_reports, own_events))
+            sessions.append(Session(**_fields(session), reports=own_reports, events=own_events))
     return Batch(
-        *_fields(loose), batch_id=loose.batch_id, game=loose.game, sent_at=loose.sent_at, key=loose.key, dropped=loose.dropped,
+        **_fields(loose), batch_id=loose.batch_id, game=loose.game, sent_at=loose.sent_at, key=loose.key, dropped=loose.dropped,
         reports=reports, events=events, sessions=sessions,
     )  # fmt: skip
 
 
-def _fields(of: SessionFields) -> tuple[UUID | None, str | None, str | None, str | None, Connection | None, str | None]:
-    return of.session, of.player, of.platform, of.build, of.connection, of.match
+def _fields(of: SessionFields) -> dict[str, Any]:
+    return {name: getattr(of, name) for name in SessionFields.__struct_fields__}
 
 
 _AT = re.compile(r" - at `\$(.*)`$")
@@ -323,10 +399,11 @@ def _session_of(rejection: Rejection) -> int:
     return int(rejection.pointer.split("/")[2]) if rejection.pointer.startswith("/sessions/") else 0
 
 
-def _fingerprint(batch: Batch, spoiled: list[str]) -> int:
+def _fingerprint(batch: Batch, sessions: Sequence[Session], columns: Sequence[records.Columns], spoiled: list[str]) -> int:
     """64 bits of the decoded content without sent_at and key: the same for every sending of the same batch."""
-    sent_at, key = batch.sent_at, batch.key
-    batch.sent_at, batch.key = 0, None
-    packed = _packer.encode((batch, spoiled) if spoiled else batch)
-    batch.sent_at, batch.key = sent_at, key
+    content = [
+        (one.session, one.player, one.platform, one.build, one.connection, one.match, reports, one.events)
+        for one, reports in zip(sessions, columns, strict=True)
+    ]
+    packed = _packer.encode((batch.game, batch.dropped, content, spoiled))
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), signed=True)

@@ -1,6 +1,7 @@
 """POST /v1/reports: the one route that is hot, by hand on ASGI; everything else is the framework's (app.py)."""
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -22,12 +23,19 @@ type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PATH = "/v1/reports"
 BODY_TIMEOUT_S = 10.0
+TELL_EVERY_S = 1.0
+"""How often it is told that requests were turned away."""
 _CORS = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"retry-after")]
 _PREFLIGHT = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-max-age", b"86400"),
     (b"access-control-allow-methods", b"POST"),
     (b"access-control-allow-headers", b"authorization, content-type, content-encoding, traceparent"),
+]
+_TURNED_AWAY = [
+    *_CORS,
+    (b"content-type", errors.CONTENT_TYPE.encode()),
+    (b"retry-after", str(errors.OVERLOADED.retry_after_s).encode()),
 ]
 _MEDIA_TYPES = (b"", b"application/json", b"text/plain")
 """text/plain: sendBeacon sends it without asking first."""
@@ -44,10 +52,13 @@ class Ingest:
         self._telemetry = telemetry
         self._player_hash_key = bytes.fromhex(settings.player_hash_key)
         self._next_report_s = settings.next_report_s
+        self.turned_away = TurnedAway(telemetry)
         self.is_draining = False
 
     async def __call__(self, scope: Scope, receive_: Receive, send: Send) -> None:
         """One request, always answered and always noted."""
+        if self._acceptor.is_full and scope["method"] == "POST":
+            return await self._turn_away(send)
         headers: dict[bytes, bytes] = dict(scope["headers"])
         traceparent = headers.get(b"traceparent")
         facts = self._telemetry.begin(scope["method"], traceparent.decode("latin-1") if traceparent else None)
@@ -70,6 +81,8 @@ class Ingest:
 
     async def _ingest(self, scope: Scope, headers: dict[bytes, bytes], receive_: Receive, facts: RequestFacts) -> Answer:
         body = await _body(headers, receive_)
+        if self._acceptor.is_full:  # by now; decoding would be for nothing
+            raise errors.Problem(errors.OVERLOADED)
         content = receive.decode(receive.expand(body, headers.get(b"content-encoding", b"").strip().lower()))
         key = await self._keys.find(_secret(headers, content))
         receive.check_key(content, key)
@@ -79,7 +92,7 @@ class Ingest:
         facts.reports = sent.accepted
         stored = await self._store(sent)
         facts.commit = stored.commit
-        self._count(sent, stored)
+        self._count(sent, stored, content.has_unknown_fields)
         return Answer(
             accepted=0 if stored.is_duplicate else stored.accepted,
             duplicate=stored.accepted if stored.is_duplicate else 0,
@@ -95,7 +108,7 @@ class Ingest:
                 return known
         return await self._acceptor.accept(sent)
 
-    def _count(self, sent: Sent, stored: Stored) -> None:
+    def _count(self, sent: Sent, stored: Stored, has_unknown_fields: bool) -> None:
         counted = self._telemetry.metrics
         counted.add(metrics.INGEST_BATCHES, 1, "duplicate" if stored.is_duplicate else "accepted")
         counted.add(metrics.INGEST_REPORTS, stored.accepted, "duplicate" if stored.is_duplicate else "accepted")
@@ -105,6 +118,16 @@ class Ingest:
             counted.add(metrics.INGEST_REPORTS, sent.dropped, "dropped_by_client")
         if sent.clock_offset_ms is not None:
             counted.add(metrics.INGEST_CLOCKS, 1)
+        if has_unknown_fields:
+            counted.add(metrics.INGEST_UNKNOWN_FIELDS, 1)
+
+    async def _turn_away(self, send: Send) -> None:
+        """Overloaded: when there is too much to do, saying so must be cheap, so it is noted in sum."""
+        started_ns = time.time_ns()
+        headers = [*_TURNED_AWAY, (b"connection", b"close")] if self.is_draining else _TURNED_AWAY
+        await send({"type": "http.response.start", "status": errors.OVERLOADED.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.turned_away.document(), "more_body": False})
+        self.turned_away.durations_s.append((time.time_ns() - started_ns) / 1e9)
 
     async def _refuse(self, send: Send, facts: RequestFacts, problem: errors.Problem) -> None:
         kind = problem.kind
@@ -124,6 +147,35 @@ class Ingest:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class TurnedAway:
+    """Requests that were answered 503 before anything was done for them: told together, under one trace id a second."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._trace_id = 0
+        self._document = b""
+        self.durations_s: list[float] = []
+
+    def document(self) -> bytes:
+        """The answer's body."""
+        if not self._document:
+            self._trace_id = random.getrandbits(128) or 1
+            self._document = errors.document(errors.Problem(errors.OVERLOADED), f"{self._trace_id:032x}")
+            asyncio.get_running_loop().call_later(TELL_EVERY_S, self.tell)
+        return self._document
+
+    def tell(self) -> None:
+        """Log and count those that have not been told of yet."""
+        if not self.durations_s:
+            return
+        durations_s, self.durations_s, self._document = self.durations_s, [], b""
+        code = errors.OVERLOADED.code
+        self._telemetry.metrics.add(metrics.INGEST_BATCHES, len(durations_s), code)
+        self._telemetry.metrics.record_all(metrics.REQUEST_DURATION, durations_s, "POST", PATH, errors.OVERLOADED.status)
+        fields: dict[str, str | int | float] = {"code": code, "route": PATH, "count": len(durations_s)}
+        self._telemetry.log("WARNING", "requests turned away", fields, self._trace_id)
 
 
 async def _body(headers: dict[bytes, bytes], receive_: Receive) -> bytes:

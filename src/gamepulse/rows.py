@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from gamepulse import database, histogram
+from gamepulse.geography import UNKNOWN_COUNTRY
+from gamepulse.records import LABELS
 from gamepulse.rollup import Measures, Sketch
 from gamepulse.tally import Seen, SeenKey, Total, TotalKey
 
@@ -79,10 +81,10 @@ def seen_columns(seen: Mapping[SeenKey, Seen]) -> list[list[object]]:
     """Sightings as the columns of put_seen."""
     rows = (
         (
-            studio_id, game_id, (_EPOCH + timedelta(days=day)).date(), session_id, region, server, one.row["country"],
-            one.row["subdivision"], one.row["network"], one.row["connection"], one.row["platform"], one.row["build"],
-            one.row["match"], one.row["player"], _EPOCH + timedelta(milliseconds=one.first_ms),
-            _EPOCH + timedelta(milliseconds=one.last_ms), one.reports, one.bad_reports, one.events,
+            studio_id, game_id, (_EPOCH + timedelta(days=day)).date(), session_id, region, server,
+            one.labels["country"] or UNKNOWN_COUNTRY, *(one.labels[name] for name in LABELS[1:]), one.row["match"],
+            one.row["player"], _EPOCH + timedelta(milliseconds=one.first_ms), _EPOCH + timedelta(milliseconds=one.last_ms),
+            one.reports, one.bad_reports, one.events,
         )
         for (studio_id, game_id, session_id, day, region, server), one in sorted(seen.items())
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from uuid import UUID
@@ -10,7 +11,7 @@ import asyncpg
 import msgspec
 
 from gamepulse import database, errors, records
-from gamepulse.batch import LABEL_PATTERN, Player
+from gamepulse.batch import JITTER_METHODS, LABEL_PATTERN, QUALITIES, SIDES, Player
 from gamepulse.quality import Game, Span
 from gamepulse.receive import hash_player
 
@@ -118,13 +119,16 @@ def _timeline(session: UUID, rows: list[asyncpg.Record]) -> Timeline:
     stored = [event for row in rows if row["events"] for event in msgspec.json.decode(row["events"], type=list[_StoredEvent])]
     events = sorted((event.shown() for event in stored), key=lambda event: (event.at, event.seq))
 
-    def known(column: str) -> str | None:
-        return next((row[column] for row in rows if row[column] is not None), None)
+    labels = [dict(zip(records.LABELS, records.split_labels(row["labels"])[0], strict=True)) for row in rows]
+
+    def known(name: str) -> str | None:
+        return next((one[name] for one in labels if one[name] is not None), None)
 
     return Timeline(
         session=session,
-        country=next((row["country"] for row in rows if row["country"] != "ZZ"), "ZZ"),
-        **{name: known(name) for name in ("subdivision", "network", "connection", "platform", "build", "match")},
+        country=next((one["country"] for one in labels if one["country"] not in (None, "ZZ")), None) or "ZZ",
+        **{name: known(name) for name in records.LABELS if name != "country"},
+        match=next((row["match"] for row in rows if row["match"] is not None), None),
         clock_offset_ms=next((row["clock_offset_ms"] for row in rows if row["clock_offset_ms"] is not None), None),
         reports=reports,
         events=events,
@@ -166,24 +170,28 @@ class _StoredEvent(msgspec.Struct):
 
 
 def _reports(row: asyncpg.Record) -> list[TimelineReport]:
-    places = [named.partition(" ") for named in row["places"].split(",")]
+    _, places = records.split_labels(row["labels"])
     return [
         TimelineReport(
             seq=int(one["seq"]),
             at=row["received_at"] + timedelta(milliseconds=int(one["at_ms"])),
             region=places[one["place"]][0],
-            server=places[one["place"]][2] or None,
-            side=records.side(int(one["flags"])),
+            server=places[one["place"]][1],
+            side=_word(SIDES, one["side"]),
             rtt_ms=_known(one["rtt_us"], 1e3),
             rtt_min_ms=_known(one["rtt_min_us"], 1e3),
             rtt_max_ms=_known(one["rtt_max_us"], 1e3),
             jitter_ms=_known(one["jitter_us"], 1e3),
-            jitter_method=records.jitter_method(int(one["flags"])),
+            jitter_method=_word(JITTER_METHODS, one["jitter_method"]),
             loss=_known(one["loss_ppm"], 1e6),
-            quality=records.quality(int(one["flags"])),
+            quality=_word(QUALITIES, one["quality"]),
         )
         for one in records.unpack(row["records"])
     ]
+
+
+def _word(words: Sequence[str], code: int) -> str | None:
+    return words[code - 1] if code else None
 
 
 def _known(value: int, scale: float) -> float | None:

@@ -27,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Comma-separated CIDRs whose X-Forwarded-For and CloudFront-Viewer-… headers are believed."""
     geo_database: str = ""
     """Path of an MMDB file for country, subdivision and network; empty: ZZ unless the edge's headers say."""
-    pending_reports_max: Annotated[int, Meta(ge=500, le=1_000_000)] = 40_000
+    pending_reports_max: Annotated[int, Meta(ge=500, le=1_000_000)] = 10_000
     """Reports of a process that wait for their commit; more is answered 503 at once."""
     raw_retention_days: Annotated[int, Meta(ge=1, le=90)] = 7
     minute_retention_days: Annotated[int, Meta(ge=2, le=90)] = 14

@@ -7,6 +7,7 @@ traced batch in it, links to all of them, and is linked to by the aggregation th
 import random
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 from opentelemetry.proto.trace.v1 import trace_pb2
@@ -147,4 +148,9 @@ def make_span(
 def rfc3339(time_ns: int) -> str:
     """Unix nanoseconds as a time of logs, to the millisecond."""
     seconds, rest = divmod(time_ns, 1_000_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest // 1_000_000:03d}Z"
+    return f"{_rfc3339_s(seconds)}.{rest // 1_000_000:03d}Z"
+
+
+@lru_cache(4)
+def _rfc3339_s(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from gamepulse import histogram, records
 from gamepulse.batch import EVENT_KINDS, QUALITIES
+from gamepulse.geography import UNKNOWN_COUNTRY
 from gamepulse.records import UNKNOWN as NOT_KNOWN
 from gamepulse.rollup import CLIENT, NETWORK, PLACE, SERVER, UNKNOWN, Key, Measures, sketch_of
 
@@ -62,10 +63,11 @@ class Total:
 class Seen:
     """A session at a place on a day; times in ms since the epoch."""
 
-    __slots__ = ("bad_reports", "events", "first_ms", "last_ms", "reports", "row")
+    __slots__ = ("bad_reports", "events", "first_ms", "labels", "last_ms", "reports", "row")
 
-    def __init__(self, row: asyncpg.Record, at_ms: int) -> None:
+    def __init__(self, row: asyncpg.Record, labels: Mapping[str, str | None], at_ms: int) -> None:
         self.row = row
+        self.labels = labels
         self.first_ms = self.last_ms = at_ms
         self.reports = self.bad_reports = self.events = 0
 
@@ -125,6 +127,10 @@ class _Reports:
     def __init__(self, rows: Sequence[asyncpg.Record], thresholds: Mapping[int, Thresholds], bounded: Bounded) -> None:
         self.rows = rows
         self.bounded = bounded
+        split = {joined: records.split_labels(joined) for joined in {row["labels"] for row in rows}}
+        named = {joined: dict(zip(records.LABELS, labels, strict=True)) for joined, (labels, _) in split.items()}
+        self.labels = [named[row["labels"]] for row in rows]
+        self.sent_places = [split[row["labels"]][1] for row in rows]
         counts = [len(row["records"]) // records.RECORD.itemsize for row in rows]
         self.records = records.unpack(b"".join([row["records"] for row in rows]))
         self.row = np.repeat(np.arange(len(rows)), counts)
@@ -141,8 +147,8 @@ class _Reports:
         self.row_places: list[list[tuple[str, str]]] = []
         flat: list[int] = []
         bases = []
-        for row in self.rows:
-            named = [self._place(row["game_id"], one) for one in row["places"].split(",")] if row["places"] else []
+        for row, sent in zip(self.rows, self.sent_places, strict=True):
+            named = [self._place(row["game_id"], *place) for place in sent]
             self.row_places.append(named)
             bases.append(len(flat))
             flat.extend(places.code(place) for place in named)
@@ -152,8 +158,7 @@ class _Reports:
         self.place: Ints = np.array(flat, dtype=np.int64)[np.array(bases, dtype=np.int64)[self.row] + self.records["place"]]
         self.region: Ints = region_of_place[self.place] if self.places else self.place
 
-    def _place(self, game_id: int, named: str) -> tuple[str, str]:
-        region, _, server = named.partition(" ")
+    def _place(self, game_id: int, region: str, server: str | None) -> tuple[str, str]:
         return self.bounded(game_id, "region", region), self.bounded(game_id, "server", server or UNKNOWN)
 
     def _bad(self, thresholds: Mapping[int, Thresholds]) -> npt.NDArray[np.bool_]:
@@ -167,16 +172,19 @@ class _Reports:
 
     def row_dimensions(self, n: int, dimension_set: int) -> tuple[str, ...]:
         """A row's values of a set's dimensions but for region and server, which each report has for itself."""
-        row = self.rows[n]
+        labels, country = self.labels[n], self.country(n)
         if dimension_set == PLACE:
-            return (row["country"],)
-        game_id = row["game_id"]
+            return (country,)
+        game_id = self.rows[n]["game_id"]
         if dimension_set == CLIENT:
-            platform, build = (self.bounded(game_id, name, row[name] or UNKNOWN) for name in ("platform", "build"))
-            return row["country"], row["connection"] or UNKNOWN, platform, build
+            platform, build = (self.bounded(game_id, name, labels[name] or UNKNOWN) for name in ("platform", "build"))
+            return country, labels["connection"] or UNKNOWN, platform, build
         if dimension_set == NETWORK:
-            return row["country"], row["subdivision"] or UNKNOWN, self.bounded(game_id, "network", row["network"] or UNKNOWN)
+            return country, labels["subdivision"] or UNKNOWN, self.bounded(game_id, "network", labels["network"] or UNKNOWN)
         return ()
+
+    def country(self, n: int) -> str:
+        return self.labels[n]["country"] or UNKNOWN_COUNTRY
 
     def key(self, n: int, dimension_set: int, minute: int, region: str, server: str) -> Key:
         """The key of what row n has at a place in a minute."""
@@ -244,7 +252,7 @@ def _count_reports(counted: Tally, reports: _Reports, dimension_set: int) -> Non
     groups = _Groups(row_codes[reports.row], reports.place if dimension_set == SERVER else reports.region, reports.minute)
     loss = reports.records["loss_ppm"]
     sizes, loss_counts, loss_sums = groups.sizes(), groups.sizes(loss != NOT_KNOWN), groups.sums(loss, loss != NOT_KNOWN)
-    qualities = groups.words(records.quality_codes(reports.records), len(QUALITIES))
+    qualities = groups.words(reports.records["quality"], len(QUALITIES))
     rtt, jitter = (groups.buckets(reports.records[name], 1e6) for name in ("rtt_us", "jitter_us"))
     sessions, bad_sessions = groups.distinct(reports.session_hash), groups.distinct(reports.session_hash, reports.bad)
     for group, first in enumerate(groups.first.tolist()):
@@ -264,12 +272,14 @@ def _count_totals(counted: Tally, reports: _Reports) -> None:
     if not len(reports.records):
         return
     interned = _Interned()
-    row_codes = np.array([interned.code((row["game_id"], row["country"])) for row in reports.rows], dtype=np.int64)
+    row_codes = np.array(
+        [interned.code((row["game_id"], reports.country(n))) for n, row in enumerate(reports.rows)], dtype=np.int64
+    )
     groups = _Groups(row_codes[reports.row], reports.region)
     columns = {name: reports.records[name] for name in ("rtt_us", "jitter_us", "loss_ppm")}
     sums = {name: groups.sums(values, values != NOT_KNOWN) for name, values in columns.items()}
     buckets = {name: groups.buckets(values, 1e6) for name, values in columns.items()}
-    sizes, qualities = groups.sizes(), groups.words(records.quality_codes(reports.records), len(QUALITIES))
+    sizes, qualities = groups.sizes(), groups.words(reports.records["quality"], len(QUALITIES))
     for group, first in enumerate(groups.first.tolist()):
         total = _total(counted, reports, int(reports.row[first]), reports.regions[reports.region[first]])
         total.reports = int(sizes[group])
@@ -280,7 +290,7 @@ def _count_totals(counted: Tally, reports: _Reports) -> None:
 
 def _total(counted: Tally, reports: _Reports, n: int, region: str) -> Total:
     row = reports.rows[n]
-    return counted.totals.setdefault((row["studio_id"], row["game_id"], region, row["country"]), Total())
+    return counted.totals.setdefault((row["studio_id"], row["game_id"], region, reports.country(n)), Total())
 
 
 def _see_reports(counted: Tally, reports: _Reports) -> None:
@@ -306,7 +316,7 @@ def _seen(counted: Tally, reports: _Reports, n: int, at_ms: int, region: str, se
     key = (row["studio_id"], row["game_id"], row["session_id"], at_ms // DAY_MS, region, server)
     seen = counted.seen.get(key)
     if seen is None:
-        seen = counted.seen[key] = Seen(row, at_ms)
+        seen = counted.seen[key] = Seen(row, reports.labels[n], at_ms)
     return seen
 
 

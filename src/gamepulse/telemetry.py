@@ -37,9 +37,11 @@ from gamepulse.spans import (
     rfc3339,
 )
 
-FLUSH_EVERY_S = 0.25
+NOTE_EVERY_S = 0.02
+"""How often what was noted becomes records: seldom would be cheaper, but no request should wait long behind it."""
+SEND_EVERY_S = 0.25
 POINTS_EVERY_S = 5.0
-TRACES_PER_FLUSH_MAX = 200
+TRACES_PER_SEND_MAX = 200
 STACK_FRAMES_MAX = 8
 FAILURE_EVERY_S = 1.0
 REQUESTS_NOTED_MAX = 100_000
@@ -65,11 +67,13 @@ class Telemetry:
         self._requests: list[RequestFacts] = []
         self._spans: list[trace_pb2.Span] = []
         self._records: list[logs_pb2.LogRecord] = []
-        self._lines: list[dict[str, object]] = []
+        self._lines: list[bytes] = []
         self._drops: deque[tuple[str, int]] = deque(maxlen=REQUESTS_NOTED_MAX)
         self._failures: dict[tuple[str, type], tuple[int, int]] = {}
-        self._access_records: dict[tuple[str, str, int], logs_pb2.LogRecord] = {}
+        self._access: dict[tuple[str, str, int, str], _Access] = {}
         self._process = psutil.Process()
+        self._traces_left = TRACES_PER_SEND_MAX
+        self._send_at = 0.0
         self._points_at = time.monotonic() + POINTS_EVERY_S
         self._flusher: asyncio.Task[None] | None = None
         self.observe: list[Callable[[], None]] = []
@@ -118,11 +122,15 @@ class Telemetry:
         stack = " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
         self.log("ERROR", event, {"error.type": type(error).__qualname__, "error.stack": stack, "suppressed": suppressed})
 
-    def log(self, level: str, event: str, fields: dict[str, str | int | float] | None = None) -> None:
+    def log(self, level: str, event: str, fields: dict[str, str | int | float] | None = None, trace_id: int = 0) -> None:
         """One event for people. `fields` must hold no personal data."""
         now_ns, fields = time.time_ns(), fields or {}
-        self._lines.append({"time": rfc3339(now_ns), "level": level.lower(), "event": event, **fields})
-        self._records.append(log_record(now_ns, level, event, fields))
+        line = {"time": rfc3339(now_ns), "level": level.lower(), "event": event, **fields}
+        record = log_record(now_ns, level, event, fields)
+        if trace_id:
+            line["trace_id"], record.trace_id = f"{trace_id:032x}", trace_id.to_bytes(16)
+        self._lines.append(msgspec.json.encode(line) + b"\n")
+        self._records.append(record)
 
     def span(self, name: str, started_ns: int, ended_ns: int, links: Iterable[bytes], **attributes: str | int | float) -> None:
         """A span that stands alone and links to others (each: 16 bytes of trace id, 8 of span id)."""
@@ -141,21 +149,25 @@ class Telemetry:
         """Flush for the last time, within CLOSE_TIMEOUT_S."""
         if self._flusher:
             self._flusher.cancel()
-        self._points_at = 0.0
+        self._send_at = self._points_at = 0.0
         self.flush()
         await asyncio.to_thread(self._exporter.close, CLOSE_TIMEOUT_S)
 
     def flush(self) -> None:
-        """Make logs, spans and (every POINTS_EVERY_S) points of what was noted, and queue them."""
+        """Make logs and spans of what was noted; send them every SEND_EVERY_S, and points every POINTS_EVERY_S."""
         requests, self._requests = self._requests, []
         if requests:
             self._count(requests)
             self._log_requests(requests)
             self._trace(requests)
-        self._send_logs()
-        self._send_spans()
-        if time.monotonic() >= self._points_at:
-            self._points_at = time.monotonic() + POINTS_EVERY_S
+        now = time.monotonic()
+        if now >= self._send_at:
+            self._send_at = now + SEND_EVERY_S
+            self._send_logs()
+            self._send_spans()
+            self._traces_left = TRACES_PER_SEND_MAX
+        if now >= self._points_at:
+            self._points_at = now + POINTS_EVERY_S
             self._count_drops()
             self._observe_process()
             self._observe_operations()
@@ -172,51 +184,35 @@ class Telemetry:
 
     async def _flush_forever(self) -> None:
         while True:
-            await asyncio.sleep(FLUSH_EVERY_S)
+            await asyncio.sleep(NOTE_EVERY_S)
             try:
                 self.flush()
             except Exception as error:  # noqa: BLE001 — one flush is lost, not all that come after
                 self.failed("telemetry not flushed", error)
 
     def _count(self, requests: Sequence[RequestFacts]) -> None:
+        durations_s: dict[tuple[str, str, int], list[float]] = {}
         for facts in requests:
-            duration_s = (facts.ended_ns - facts.started_ns) / 1e9
-            self.metrics.record(metrics.REQUEST_DURATION, duration_s, facts.method, facts.route, facts.status)
+            kind = (facts.method, facts.route, facts.status)
+            durations_s.setdefault(kind, []).append((facts.ended_ns - facts.started_ns) / 1e9)
+        for kind, values in durations_s.items():
+            self.metrics.record_all(metrics.REQUEST_DURATION, values, *kind)
 
     def _log_requests(self, requests: Sequence[RequestFacts]) -> None:
         for facts in requests:
-            duration_s = (facts.ended_ns - facts.started_ns) / 1e9
-            record = logs_pb2.LogRecord()
-            record.CopyFrom(self._access_record(facts))
-            record.time_unix_nano = record.observed_time_unix_nano = facts.ended_ns
-            record.trace_id = facts.trace_id.to_bytes(16)
-            record.span_id = facts.span_id.to_bytes(8)
-            record.attributes[0].value.double_value = duration_s
-            if facts.code:
-                record.attributes.extend(key_values([("error.code", facts.code)]))
-            self._records.append(record)
-            self._lines.append(_access_line(facts, duration_s))
-
-    def _access_record(self, facts: RequestFacts) -> logs_pb2.LogRecord:
-        """The record that all requests alike share; making it anew for each would cost most of a log line's time."""
-        key = (facts.method, facts.route, facts.status)
-        record = self._access_records.get(key)
-        if record is None:
-            fields: dict[str, str | int | float] = {
-                "duration": 0.0,
-                "http.request.method": facts.method,
-                "http.route": facts.route,
-                "http.response.status_code": facts.status,
-            }
-            record = log_record(0, "ERROR" if facts.status >= 500 else "INFO", "request", fields)
-            self._access_records[key] = record
-        return record
+            kind = (facts.method, facts.route, facts.status, facts.code)
+            access = self._access.get(kind)
+            if access is None:
+                access = self._access[kind] = _Access(*kind)
+            self._records.append(access.record(facts))
+            self._lines.append(access.line(facts))
 
     def _trace(self, requests: Sequence[RequestFacts]) -> None:
         kept = [facts for facts in requests if is_kept(facts)]
-        if len(kept) > TRACES_PER_FLUSH_MAX:
-            self._dropped("traces", len(kept) - TRACES_PER_FLUSH_MAX)
-        kept = kept[:TRACES_PER_FLUSH_MAX]
+        if len(kept) > self._traces_left:
+            self._dropped("traces", len(kept) - self._traces_left)
+        kept = kept[: self._traces_left]
+        self._traces_left -= len(kept)
         commits: dict[int, list[RequestFacts]] = {}
         for facts in kept:
             self._spans.extend(request_spans(facts))
@@ -227,7 +223,7 @@ class Telemetry:
 
     def _send_logs(self) -> None:
         if self._lines:
-            self._exporter.write(msgspec.json.Encoder().encode_lines(self._lines), len(self._lines))
+            self._exporter.write(b"".join(self._lines), len(self._lines))
             self._lines = []
         if self._records:
             self._exporter.send("logs", logs_request(self._resource, self._records), len(self._records))
@@ -305,17 +301,38 @@ def log_record(time_ns: int, level: str, event: str, fields: dict[str, str | int
     return record
 
 
-def _access_line(facts: RequestFacts, duration_s: float) -> dict[str, object]:
-    line: dict[str, object] = {
-        "time": rfc3339(facts.ended_ns),
-        "level": "error" if facts.status >= 500 else "info",
-        "event": "request",
-        "method": facts.method,
-        "route": facts.route,
-        "status": facts.status,
-        "duration_ms": round(duration_s * 1e3, 3),
-        "trace_id": facts.trace,
-    }
-    if facts.code:
-        line["code"] = facts.code
-    return line
+class _Access:
+    """The access log of requests that are alike; making all of it anew for each would cost most of a line's time."""
+
+    def __init__(self, method: str, route: str, status: int, code: str) -> None:
+        level = "ERROR" if status >= 500 else "INFO"
+        fields: dict[str, str | int | float] = {
+            "duration": 0.0,
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+        }
+        shown: dict[str, str | int] = {"event": "request", "method": method, "route": route, "status": status}
+        if code:
+            fields["error.code"] = shown["code"] = code
+        self._record = log_record(0, level, "request", fields)
+        self._level = level.lower()
+        self._shown = msgspec.json.encode(shown).decode()[1:-1]
+
+    def record(self, facts: RequestFacts) -> logs_pb2.LogRecord:
+        """One request's OTLP record."""
+        record = logs_pb2.LogRecord()
+        record.CopyFrom(self._record)
+        record.time_unix_nano = record.observed_time_unix_nano = facts.ended_ns
+        record.trace_id = facts.trace_id.to_bytes(16)
+        record.span_id = facts.span_id.to_bytes(8)
+        record.attributes[0].value.double_value = (facts.ended_ns - facts.started_ns) / 1e9
+        return record
+
+    def line(self, facts: RequestFacts) -> bytes:
+        """One request's line of JSON."""
+        duration_ms = (facts.ended_ns - facts.started_ns) / 1e6
+        return (
+            f'{{"time":"{rfc3339(facts.ended_ns)}","level":"{self._level}",{self._shown},'
+            f'"duration_ms":{duration_ms:.3f},"trace_id":"{facts.trace_id:032x}"}}\n'
+        ).encode()

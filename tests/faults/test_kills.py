@@ -32,7 +32,7 @@ async def test_killed_workers_and_aggregators_lose_and_double_nothing(
     assert ledger.resent, "no request was ever cut off: this test has shown nothing"
     assert ledger.sent == ledger.accepted + ledger.duplicate + ledger.rejected
     good = ledger.good_reports()
-    assert await connection.fetchval("SELECT sum(length(records) / 30) FROM raw_batch") == good
+    assert await connection.fetchval("SELECT sum(length(records) / 26) FROM raw_batch") == good
     assert await connection.fetchval("SELECT count(*) FROM batch_key") == len(ledger.batches)
     assert await connection.fetchval("SELECT sum(accepted) FROM batch_key") == good + len(ledger.batches)
     await complete(client)

@@ -1,10 +1,12 @@
 """Invariants 1, 2 and 8: an answer means safe, a batch counts once, and what is too much is refused at once."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
@@ -12,7 +14,7 @@ import pytest
 
 from gamepulse import database
 from tests.batches import batch
-from tests.conftest import INGEST_KEY, serve
+from tests.conftest import INGEST_KEY, complete, serve, wait_for
 
 HEADERS = {"authorization": f"Bearer {INGEST_KEY}"}
 type Database = asyncpg.Connection[asyncpg.Record]
@@ -34,7 +36,7 @@ async def test_no_answer_before_the_commit(client: httpx.AsyncClient, connection
         assert not done
     answers = await asyncio.gather(*waiting)
     assert [answer.status_code for answer in answers] == [202] * 10
-    assert await connection.fetchval("SELECT sum(length(records) / 30) FROM raw_batch") == 201
+    assert await connection.fetchval("SELECT sum(length(records) / 26) FROM raw_batch") == 201
 
 
 async def test_requests_that_wait_share_the_next_commit(client: httpx.AsyncClient, connection: Database) -> None:
@@ -63,6 +65,15 @@ async def test_too_much_is_refused_at_once_and_nothing_else_is_lost(
                 assert took_s < 1  # at once, not after the commit that it would wait for
             assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [202] * 5
             assert (await client.post("/v1/reports", json=batch(500))).status_code == 202
+        told = await asyncio.to_thread(_line, service.log, "requests turned away")
+    assert (told["count"], told["code"], told["trace_id"]) == (1, "overloaded", refused.json()["trace_id"])
+
+
+def _line(log: Path, event: str) -> dict[str, Any]:
+    """The first line of the log about an event."""
+    found = wait_for(event, lambda: [line for line in log.read_text().splitlines() if event in line])
+    line: dict[str, Any] = json.loads(found[0])
+    return line
 
 
 async def test_a_commit_that_takes_too_long_is_answered_503_and_the_batch_may_come_again(
@@ -97,6 +108,7 @@ async def test_one_poisonous_batch_does_not_sink_its_neighbours(client: httpx.As
 
 
 async def test_a_missing_partition_is_no_fault_of_the_batch(client: httpx.AsyncClient, connection: Database) -> None:
+    await complete(client)  # the aggregator has looked after the partitions
     await connection.execute("SELECT drop_partitions('raw_batch', '2100-01-01')")
     sent = batch(20)
     refused = await client.post("/v1/reports", json=sent)
@@ -140,5 +152,5 @@ async def test_sigterm_answers_what_was_accepted_and_ends_in_time(
     assert {type(end) for end in ends} <= {httpx.ConnectError, httpx.ReadError}, ends
     assert len(answered) > 16
     # … but what was let in has its answer: nothing is stored that was not answered.
-    assert await connection.fetchval("SELECT sum(length(records) / 30) FROM raw_batch") == sum(answered)
+    assert await connection.fetchval("SELECT sum(length(records) / 26) FROM raw_batch") == sum(answered)
     assert service.process.returncode == 0

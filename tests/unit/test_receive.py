@@ -31,24 +31,27 @@ REPORTS = st.builds(
 )
 
 
-@given(st.lists(REPORTS, max_size=20))
-def test_packed_reports_say_what_was_sent_to_a_microsecond(reports: list[Report]) -> None:
-    at_ms = [-86_400_000 + n for n in range(len(reports))]
-    packed = records.pack(reports, at_ms, [n % 256 for n in range(len(reports))])
-    assert len(packed) == 30 * len(reports)
-    for report, at, one in zip(reports, at_ms, records.unpack(bytes(packed)), strict=True):
-        assert (int(one["seq"]), int(one["at_ms"])) == (report.seq, at)
-        for sent, stored, scale in (
-            (report.rtt_ms, one["rtt_us"], 1e3), (report.rtt_min_ms, one["rtt_min_us"], 1e3),
-            (report.jitter_ms, one["jitter_us"], 1e3),
-            (report.loss, one["loss_ppm"], 1e6),
-        ):  # fmt: skip
-            assert (sent is None) == (stored == records.UNKNOWN)
-            assert sent is None or math.isclose(int(stored) / scale, sent, abs_tol=0.51 / scale)
-        flags = int(one["flags"])
-        assert (records.quality(flags), records.jitter_method(flags), records.side(flags)) == (
-            report.quality, report.jitter_method, report.side,
-        )  # fmt: skip
+@given(st.lists(st.lists(REPORTS, max_size=20), max_size=3))
+def test_packed_reports_say_what_was_sent_to_a_microsecond(parts: list[list[Report]]) -> None:
+    arrivals_ms = [86_400_000 + n for n in range(len(parts))]
+    places = [[n % records.PLACES_MAX for n in range(len(part))] for part in parts]
+    packed = records.pack([records.columns(part) for part in parts], places, arrivals_ms)
+    for part, arrival_ms, codes, stored in zip(parts, arrivals_ms, places, packed, strict=True):
+        assert len(stored) == 26 * len(part)
+        for report, code, one in zip(part, codes, records.unpack(bytes(stored)), strict=True):
+            assert (int(one["seq"]), int(one["at_ms"]), int(one["place"])) == (report.seq, report.at - arrival_ms, code)
+            for sent, kept, scale in (
+                (report.rtt_ms, one["rtt_us"], 1e3), (report.rtt_min_ms, one["rtt_min_us"], 1e3),
+                (report.rtt_max_ms, one["rtt_max_us"], 1e3), (report.jitter_ms, one["jitter_us"], 1e3),
+                (report.loss, one["loss_ppm"], 1e6),
+            ):  # fmt: skip
+                assert (sent is None) == (kept == records.UNKNOWN)
+                assert sent is None or math.isclose(int(kept) / scale, sent, abs_tol=0.51 / scale)
+            for word, words, kept in (
+                (report.quality, QUALITIES, one["quality"]), (report.jitter_method, JITTER_METHODS, one["jitter_method"]),
+                (report.side, SIDES, one["side"]),
+            ):  # fmt: skip
+                assert word == (None, *words)[kept]
 
 
 def test_the_rightmost_address_that_is_no_proxy_of_ours_is_the_clients() -> None:

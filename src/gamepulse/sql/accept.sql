@@ -1,21 +1,20 @@
 -- name: commit
 -- One statement stores a whole group: what its batch_key row is new for, is stored; the rest are duplicates.
-WITH fresh AS (
+WITH sent AS MATERIALIZED (
+    SELECT * FROM unnest($1::integer[], $2::integer[], $3::uuid[], $4::bigint[], $5::smallint[], $6::jsonb[], $7::bigint[])
+        WITH ORDINALITY AS sent (studio_id, game_id, batch_id, fingerprint, accepted, rejected, clock_offset_ms, number)
+), fresh AS (
     INSERT INTO batch_key (studio_id, game_id, batch_id, fingerprint, received_at, accepted, rejected)
-    SELECT * FROM unnest($1::integer[], $2::integer[], $3::uuid[], $4::bigint[], $5::timestamptz[], $6::smallint[], $7::jsonb[])
+    SELECT studio_id, game_id, batch_id, fingerprint, $17, accepted, rejected FROM sent
     ON CONFLICT DO NOTHING
     RETURNING game_id, batch_id
 ), stored AS (
-    INSERT INTO raw_batch (studio_id, game_id, session_id, received_at, clock_offset_ms, shard, rejected, country, subdivision,
-        network, connection, platform, build, match, player, places, records, events, commit_span)
-    SELECT studio_id, game_id, session_id, received_at, clock_offset_ms, shard, rejected, country, subdivision,
-        network, connection, platform, build, match, player, places, records, events, $27
-    FROM unnest($8::integer[], $9::integer[], $10::uuid[], $11::uuid[], $12::timestamptz[], $13::bigint[], $14::smallint[],
-        $15::smallint[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::bytea[],
-        $24::text[], $25::bytea[], $26::jsonb[])
-        AS part (studio_id, game_id, batch_id, session_id, received_at, clock_offset_ms, shard, rejected, country, subdivision,
-            network, connection, platform, build, match, player, places, records, events)
-    WHERE (game_id, batch_id) IN (SELECT game_id, batch_id FROM fresh)
+    INSERT INTO raw_batch (studio_id, game_id, received_at, clock_offset_ms, session_id, shard, rejected, labels, match, player,
+        records, events, commit_span)
+    SELECT studio_id, game_id, $17, clock_offset_ms, session_id, shard, part.rejected, labels, match, player, records, events, $18
+    FROM fresh JOIN sent USING (game_id, batch_id) JOIN unnest($8::integer[], $9::uuid[], $10::smallint[], $11::smallint[],
+        $12::text[], $13::text[], $14::bytea[], $15::bytea[], $16::jsonb[])
+        AS part (number, session_id, shard, rejected, labels, match, player, records, events) USING (number)
 )
 SELECT game_id, batch_id FROM fresh
 

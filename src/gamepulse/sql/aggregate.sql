@@ -6,8 +6,8 @@ FROM watermark, (SELECT pg_current_snapshot() AS snapshot) AS now
 WHERE shard = $1
 
 -- name: raw_batches
-SELECT xid::text::bigint AS xid, received_at, studio_id, game_id, rejected, session_id, country, subdivision, network, connection,
-    platform, build, match, player, places, records, events, commit_span
+SELECT xid::text::bigint AS xid, received_at, studio_id, game_id, rejected, session_id, labels, match, player, records, events,
+    commit_span
 FROM raw_batch
 WHERE shard = $1 AND xid >= $2::bigint::text::xid8 AND xid < $3::bigint::text::xid8
 ORDER BY xid

@@ -23,7 +23,7 @@ WHERE studio_id = $1 AND game_id = $2 AND dimension_set = 0 AND start >= $3 AND 
 SELECT min(as_of) AS as_of, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon FROM watermark
 
 -- name: session_batches
-SELECT received_at, clock_offset_ms, country, subdivision, network, connection, platform, build, match, places, records, events
+SELECT received_at, clock_offset_ms, labels, match, records, events
 FROM raw_batch
 WHERE studio_id = $1 AND game_id = $2 AND session_id = $3
 ORDER BY received_at

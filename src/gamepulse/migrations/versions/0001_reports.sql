@@ -64,25 +64,20 @@ BEGIN
 END $$;
 CREATE INDEX ON batch_key USING brin (received_at);
 
--- One session's part of one batch. `records` is described in docs/records.md and read in SQL by raw_reports().
+-- One session's part of one batch. `labels` and `records` are described in docs/records.md; in SQL, read them by country(),
+-- network() … and raw_reports().
 CREATE TABLE raw_batch (
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     received_at timestamptz NOT NULL,
+    clock_offset_ms bigint,                  -- added to every `at` of the batch; null when the client's clock was right
     studio_id integer NOT NULL,
     game_id integer NOT NULL,
-    clock_offset_ms bigint,                  -- added to every `at` of the batch; null when the client's clock was right
     shard smallint NOT NULL,
     rejected smallint NOT NULL,
     session_id uuid NOT NULL,
-    country text NOT NULL,
-    subdivision text,
-    network text,
-    connection text,
-    platform text,
-    build text,
-    match text,
     player bytea,                            -- keyed hash, never the id itself
-    places text NOT NULL,                    -- "region server,region server": what a record's `place` counts into
+    labels text NOT NULL,                    -- country|subdivision|network|connection|platform|build|region server,region server
+    match text,
     records bytea NOT NULL,
     events jsonb,
     commit_span bytea                        -- trace id and span id of a traced commit
@@ -334,6 +329,9 @@ CREATE FUNCTION u32(bytes bytea, at integer) RETURNS bigint LANGUAGE sql IMMUTAB
     $$ SELECT get_byte(bytes, at) + (get_byte(bytes, at + 1) << 8) + (get_byte(bytes, at + 2) << 16)
             + (get_byte(bytes, at + 3)::bigint << 24) $$;
 
+CREATE FUNCTION u26(bytes bytea, at integer) RETURNS bigint LANGUAGE sql IMMUTABLE STRICT AS
+    $$ SELECT nullif(u32(bytes, at) & 67108863, 67108863) $$;
+
 CREATE FUNCTION raw_reports(batch raw_batch)
 RETURNS TABLE (seq bigint, at timestamptz, region text, server text, rtt_ms numeric, rtt_min_ms numeric, rtt_max_ms numeric,
     jitter_ms numeric, jitter_method text, loss numeric, quality text, side text)
@@ -343,17 +341,25 @@ LANGUAGE sql STABLE AS $$
         batch.received_at + ((u32(b, o) + 2147483648) % 4294967296 - 2147483648) * interval '1 millisecond',
         split_part(place, ' ', 1),
         nullif(split_part(place, ' ', 2), ''),
-        nullif(u32(b, o + 8), 4294967295) / 1000.0,
-        nullif(u32(b, o + 12), 4294967295) / 1000.0,
-        nullif(u32(b, o + 16), 4294967295) / 1000.0,
-        nullif(u32(b, o + 20), 4294967295) / 1000.0,
-        (ARRAY['rfc3550', 'stddev', 'ipdv'])[(get_byte(b, o + 28) >> 3) & 3],
-        nullif(u32(b, o + 24), 4294967295) / 1000000.0,
-        (ARRAY['estimating', 'poor', 'fair', 'good', 'excellent'])[get_byte(b, o + 28) & 7],
-        (ARRAY['client', 'server'])[(get_byte(b, o + 28) >> 5) & 3]
+        u26(b, o + 8) / 1000.0,
+        u26(b, o + 12) / 1000.0,
+        u26(b, o + 16) / 1000.0,
+        u26(b, o + 20) / 1000.0,
+        (ARRAY['rfc3550', 'stddev', 'ipdv'])[(get_byte(b, o + 23) >> 2) & 3],
+        nullif(get_byte(b, o + 24) + (get_byte(b, o + 25) << 8) + (get_byte(b, o + 23) >> 4 << 16), 1048575) / 1000000.0,
+        (ARRAY['estimating', 'poor', 'fair', 'good', 'excellent'])[(get_byte(b, o + 11) >> 2) & 7],
+        (ARRAY['client', 'server'])[get_byte(b, o + 11) >> 5]
     FROM (SELECT batch.records AS b) AS records,
-        generate_series(0, length(batch.records) - 1, 30) AS o,
-        LATERAL (SELECT split_part(batch.places, ',', get_byte(records.b, o + 29) + 1)) AS named (place)
+        generate_series(0, length(batch.records) - 1, 26) AS o,
+        LATERAL (SELECT split_part(split_part(batch.labels, '|', 7), ',', (get_byte(records.b, o + 19) >> 2) + 1)) AS named (place)
 $$;
+
+-- So that people write raw_batch.country, like a column.
+CREATE FUNCTION country(raw_batch) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT split_part($1.labels, '|', 1) $$;
+CREATE FUNCTION subdivision(raw_batch) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT nullif(split_part($1.labels, '|', 2), '') $$;
+CREATE FUNCTION network(raw_batch) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT nullif(split_part($1.labels, '|', 3), '') $$;
+CREATE FUNCTION connection(raw_batch) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT nullif(split_part($1.labels, '|', 4), '') $$;
+CREATE FUNCTION platform(raw_batch) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT nullif(split_part($1.labels, '|', 5), '') $$;
+CREATE FUNCTION build(raw_batch) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT nullif(split_part($1.labels, '|', 6), '') $$;
 
 SELECT create_partitions((now() AT TIME ZONE 'UTC')::date - 2, (now() AT TIME ZONE 'UTC')::date + 3);
