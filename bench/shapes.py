@@ -168,7 +168,8 @@ async def measure(around: Surroundings, postgres: psutil.Process, table: str, sh
     await connection.close()  # a backend that has ended is counted with its parent
     server_s, wal = cpu_s(postgres) - server_s, number("SELECT pg_current_wal_insert_lsn() - '0/0'") - wal
     size = number(
-        f"SELECT pg_total_relation_size('{table}') + coalesce(sum(pg_total_relation_size(relid)), 0) FROM pg_partition_tree('{table}')"
+        f"SELECT pg_total_relation_size('{table}') + coalesce(sum(pg_total_relation_size(relid)), 0)"
+        f" FROM pg_partition_tree('{table}')"
     )
     database.query(around.database_port, f"VACUUM ANALYZE {table}", "bench")
     asked = time.monotonic()
