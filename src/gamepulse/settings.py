@@ -40,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The Collector's OTLP gRPC address, as http://127.0.0.1:4317; empty: no telemetry leaves but stdout."""
     otel_service_name: str = "gamepulse"
     otel_resource_attributes: str = ""
+    otel_sdk_disabled: bool = False
+    """true: no metrics, no traces, no access log; what goes wrong is still told on stdout."""
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -51,7 +53,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     for name, value in environment.items():
         if name.startswith(PREFIX):
             values[name.removeprefix(PREFIX).lower()] = value
-        elif name in {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"}:
+        elif name in {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_SDK_DISABLED"}:
             values[name.lower()] = value
     for name in ("home", "port_offset"):  # read by stack/, not by the service
         values.pop(name, None)

@@ -61,9 +61,10 @@ class Telemetry:
 
     def __init__(self, settings: Settings, component: str) -> None:
         self.metrics = Metrics()
+        self._is_on = not settings.otel_sdk_disabled
         self._sample_ratio = settings.trace_sample_ratio
         self._resource = resource(settings, f"{component}-{uuid4()}")
-        self._exporter = Exporter(settings.otel_exporter_otlp_endpoint, self._dropped)
+        self._exporter = Exporter(settings.otel_exporter_otlp_endpoint if self._is_on else "", self._dropped)
         self._requests: list[RequestFacts] = []
         self._spans: list[trace_pb2.Span] = []
         self._records: list[logs_pb2.LogRecord] = []
@@ -97,6 +98,8 @@ class Telemetry:
     def end(self, facts: RequestFacts) -> None:
         """The request has been answered."""
         facts.ended_ns = facts.ended_ns or time.time_ns()
+        if not self._is_on:
+            return
         if len(self._requests) < REQUESTS_NOTED_MAX:
             self._requests.append(facts)
         else:
@@ -166,7 +169,7 @@ class Telemetry:
             self._send_logs()
             self._send_spans()
             self._traces_left = TRACES_PER_SEND_MAX
-        if now >= self._points_at:
+        if now >= self._points_at and self._is_on:
             self._points_at = now + POINTS_EVERY_S
             self._count_drops()
             self._observe_process()
