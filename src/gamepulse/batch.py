@@ -20,7 +20,7 @@ type Label = Annotated[
     str,
     Meta(
         description="at most 64 of A–Z a–z 0–9 . _ : + -, a letter or digit first",
-        extra_json_schema={"pattern": LABEL_PATTERN},
+        extra_json_schema={"extra": {"pattern": LABEL_PATTERN}},
     ),
 ]
 """Checked by receive.py: most reports of a batch share theirs, and a pattern for each would cost more than all other decoding."""
@@ -28,7 +28,9 @@ type Player = Annotated[
     str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,64}$(?!\n)", description="at most 64 printable characters; hashed on arrival")
 ]
 type Slug = Annotated[str, Meta(pattern=SLUG_PATTERN)]
-type Milliseconds = Annotated[float, Meta(ge=0, le=RTT_MS_MAX)]
+_FROM_0: Final = {"extra": {"minimum": 0}}
+"""For the OpenAPI description: the framework drops a minimum of 0 where null is allowed."""
+type Milliseconds = Annotated[float, Meta(ge=0, le=RTT_MS_MAX, extra_json_schema=_FROM_0)]
 type RoundTrip = Annotated[float, Meta(ge=RTT_MS_MIN, le=RTT_MS_MAX)]
 type EpochMilliseconds = Annotated[int, Meta(ge=0, le=2**53)]
 type Sequence = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -58,7 +60,7 @@ class Report(msgspec.Struct, gc=False):
     rtt_max_ms: RoundTrip | None = None
     jitter_ms: Milliseconds | None = None
     jitter_method: JitterMethod | None = None
-    loss: Annotated[float, Meta(ge=0, le=1)] | None = None
+    loss: Annotated[float, Meta(ge=0, le=1, extra_json_schema=_FROM_0)] | None = None
     quality: Quality | None = None
 
 
@@ -91,7 +93,7 @@ class BatchFields(SessionFields, gc=False, kw_only=True):
     game: Slug
     sent_at: EpochMilliseconds
     key: str | None = None
-    dropped: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    dropped: Annotated[int, Meta(ge=0, le=2**31 - 1, extra_json_schema=_FROM_0)] | None = None
 
 
 class Session(SessionFields, gc=False, kw_only=True):
@@ -109,7 +111,7 @@ class Batch(BatchFields, gc=False, kw_only=True):
 
     reports: list[Report] = []
     events: list[Event] = []
-    sessions: _Sessions[Session] = None
+    sessions: Annotated[list[Session], Meta(min_length=1, max_length=SESSIONS_MAX)] | None = None
 
 
 # The same without fields that are not known: a batch is read as this first, so that unknown fields can be counted.
@@ -154,6 +156,16 @@ class LooseBatch(BatchFields, gc=False, kw_only=True):
     reports: list[Raw] = []
     events: list[Raw] = []
     sessions: _Sessions[LooseSession] = None
+
+
+class StrictLooseSession(LooseSession, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """Such a session without unknown fields."""
+
+
+class StrictLooseBatch(LooseBatch, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """Such a batch without unknown fields."""
+
+    sessions: _Sessions[StrictLooseSession] = None  # type: ignore[assignment]
 
 
 class Rejection(msgspec.Struct, gc=False):

@@ -32,6 +32,9 @@ from gamepulse.batch import (
     Session,
     SessionFields,
     StrictBatch,
+    StrictEvent,
+    StrictLooseBatch,
+    StrictReport,
 )
 from gamepulse.geography import Place
 from gamepulse.keys import IngestKey
@@ -45,11 +48,16 @@ AHEAD_MS_MAX = 5 * 60 * 1000
 ZSTD_WINDOW_LOG_MAX = 23
 """8 MiB, what RFC 8878 asks every decoder to support."""
 LABELS_REMEMBERED = 4_096
+SPOILED_BYTES_MAX = 512
+"""Of an item that was set aside; a longer one is compared as it is written, not as it is meant: that costs less."""
 
 _strict_decoder = msgspec.json.Decoder(StrictBatch)
 _batch_decoder = msgspec.json.Decoder(Batch)
+_strict_loose_decoder = msgspec.json.Decoder(StrictLooseBatch)
 _loose_decoder = msgspec.json.Decoder(LooseBatch)
+_strict_report_decoder = msgspec.json.Decoder(StrictReport)
 _report_decoder = msgspec.json.Decoder(Report)
+_strict_event_decoder = msgspec.json.Decoder(StrictEvent)
 _event_decoder = msgspec.json.Decoder(Event)
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _packer = msgspec.msgpack.Encoder()
@@ -82,9 +90,11 @@ def expand(body: bytes, encoding: bytes) -> bytes:
         if encoding == b"gzip":
             gunzip = zlib.decompressobj(wbits=31)
             expanded, is_whole = gunzip.decompress(body, BODY_EXPANDED_BYTES_MAX + 1), gunzip.eof
+            rest = gunzip.unused_data
         elif encoding == b"zstd":
             unzstd = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG_MAX})
             expanded, is_whole = unzstd.decompress(body, BODY_EXPANDED_BYTES_MAX + 1), unzstd.eof
+            rest = unzstd.unused_data
         else:
             raise errors.Problem(errors.UNSUPPORTED_ENCODING)
     except (zlib.error, zstd.ZstdError) as error:
@@ -93,6 +103,8 @@ def expand(body: bytes, encoding: bytes) -> bytes:
         raise errors.Problem(errors.EXPANDED_TOO_LARGE, f"At most {BODY_EXPANDED_BYTES_MAX} bytes when expanded.")
     if not is_whole:
         raise errors.Problem(errors.TRUNCATED)
+    if rest:  # a second gzip member or zstd frame would be lost without a word
+        raise errors.Problem(errors.NOT_ITS_ENCODING)
     return expanded
 
 
@@ -116,11 +128,7 @@ def decode(body: bytes) -> Content:
 def _decode_whole(body: bytes, sifted: "_Sifted") -> Batch | None:
     """The batch when nothing is wrong with it but fields that are not known."""
     try:
-        return _strict_decoder.decode(body)
-    except msgspec.ValidationError as error:
-        sifted.has_unknown_fields = "unknown field" in str(error)
-    try:
-        return _batch_decoder.decode(body) if sifted.has_unknown_fields else None
+        return sifted.decode(body, _strict_decoder, _batch_decoder)
     except msgspec.ValidationError:
         return None
 
@@ -145,7 +153,7 @@ def _content(batch: Batch, sifted: "_Sifted") -> Content:
 
 
 def _has_good_labels(content: Content) -> bool:
-    labels: set[Any] = set()
+    labels: set[Any] = {content.batch.platform, content.batch.build, content.batch.match}
     for session, columns in zip(content.sessions, content.columns, strict=True):
         labels.update(columns.region, columns.server, (session.platform, session.build, session.match))
         for event in session.events:
@@ -297,12 +305,31 @@ class _Sifted:
         self.positions: dict[str, list[int]] = {}
         self.has_unknown_fields = False
 
-    def items[T: (Report, Event)](self, raws: Sequence[Raw], decoder: msgspec.json.Decoder[T], pointer: str) -> list[T]:
+    def decode[T](self, what: bytes | Raw, strict: msgspec.json.Decoder[Any], tolerant: msgspec.json.Decoder[T]) -> T:
+        """Decode, ignoring fields that are not known, but noting that there were some."""
+        try:
+            decoded: T = strict.decode(what)
+        except msgspec.ValidationError as error:
+            if not str(error).startswith("Object contains unknown field"):
+                raise
+            self.has_unknown_fields = True
+            return tolerant.decode(what)
+        return decoded
+
+    def reports(self, raws: Sequence[Raw], pointer: str) -> list[Report]:
+        return self._items(raws, pointer, _strict_report_decoder, _report_decoder)
+
+    def events(self, raws: Sequence[Raw], pointer: str) -> list[Event]:
+        return self._items(raws, pointer, _strict_event_decoder, _event_decoder)
+
+    def _items[T](
+        self, raws: Sequence[Raw], pointer: str, strict: msgspec.json.Decoder[Any], tolerant: msgspec.json.Decoder[T]
+    ) -> list[T]:
         """The good ones of a list at this JSON pointer."""
         good, positions = [], []
         for index, raw in enumerate(raws):
             try:
-                item = decoder.decode(raw)
+                item = self.decode(raw, strict, tolerant)
             except msgspec.ValidationError as error:
                 self._set_aside(raw, pointer, index, *explain(error))
                 continue
@@ -328,35 +355,40 @@ def _bad_labels(of: object, *names: str) -> list[str]:
 
 def _said(raw: Raw) -> str:
     """What an item says, however it is spaced or ordered; for the fingerprint only."""
+    written = bytes(raw)
     try:
-        return json.dumps(json.loads(bytes(raw), parse_int=float), sort_keys=True)
+        if len(written) <= SPOILED_BYTES_MAX:
+            return json.dumps(json.loads(written, parse_int=float), sort_keys=True)
     except (ValueError, RecursionError):  # numbers beyond all types, or no text at all
-        return repr(bytes(raw))
+        pass
+    return hashlib.blake2b(written).hexdigest()
 
 
 def _decode_loosely(body: bytes, sifted: _Sifted) -> Batch:
     """Decode report by report. Raises Problem when it is the envelope that is wrong."""
     try:
-        loose = _loose_decoder.decode(body)
+        loose = sifted.decode(body, _strict_loose_decoder, _loose_decoder)
     except msgspec.ValidationError as error:
         pointer, code = explain(error)
         raise errors.Problem(errors.KINDS[code], pointers=[pointer]) from None
     # Before they are looked into one by one: that costs much more than counting them.
     lists: Sequence[LooseBatch | LooseSession] = [loose, *(loose.sessions or ())]
     _check_count(sum(len(one.reports) + len(one.events) for one in lists))
+    if loose.sessions is not None and (loose.reports or loose.events):
+        raise errors.Problem(errors.SESSION_AND_SESSIONS, pointers=["/sessions"])
     bad = _bad_labels(loose, "platform", "build", "match")
     for n, session in enumerate(loose.sessions or ()):
         bad += [f"/sessions/{n}{pointer}" for pointer in _bad_labels(session, "platform", "build", "match")]
     if bad:
         raise errors.Problem(errors.KINDS["invalid_characters"], pointers=bad)
-    reports = sifted.items(loose.reports, _report_decoder, "/reports")
-    events = sifted.items(loose.events, _event_decoder, "/events")
+    reports = sifted.reports(loose.reports, "/reports")
+    events = sifted.events(loose.events, "/events")
     sessions = None
     if loose.sessions is not None:
         sessions = []
         for n, session in enumerate(loose.sessions):
-            own_reports = sifted.items(session.reports, _report_decoder, f"/sessions/{n}/reports")
-            own_events = sifted.items(session.events, _event_decoder, f"/sessions/{n}/events")
+            own_reports = sifted.reports(session.reports, f"/sessions/{n}/reports")
+            own_events = sifted.events(session.events, f"/sessions/{n}/events")
             sessions.append(Session(**_fields(session), reports=own_reports, events=own_events))
     return Batch(
         **_fields(loose), batch_id=loose.batch_id, game=loose.game, sent_at=loose.sent_at, key=loose.key, dropped=loose.dropped,
@@ -368,13 +400,13 @@ def _fields(of: SessionFields) -> dict[str, Any]:
     return {name: getattr(of, name) for name in SessionFields.__struct_fields__}
 
 
-_AT = re.compile(r" - at `\$(.*)`$")
+_AT = re.compile(r".* - at `\$(.*)`$", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
-_MISSING = re.compile(r"missing required field `(\w+)`")
+_MISSING = re.compile(r"^Object missing required field `(\w+)`")
 _CODES = (
+    ("Invalid enum value", "unknown_value"),  # first: it quotes what was sent, which may look like any of the others
     ("missing required field", "missing_field"),
     ("matching regex", "invalid_characters"),
-    ("Invalid enum value", "unknown_value"),
     ("Invalid UUID", "invalid_uuid"),
     ("of length", "wrong_length"),
     (" >= ", "out_of_range"),
@@ -387,7 +419,7 @@ _CODES = (
 def explain(error: msgspec.ValidationError) -> tuple[str, str]:
     """JSON pointer and code of what is wrong. The library's text is not passed on: it may quote what was sent."""
     text = str(error)
-    at = _AT.search(text)
+    at = _AT.match(text)  # the last one: what was sent may look like one
     pointer = "".join("/" + (name or index) for name, index in _STEP.findall(at[1])) if at else ""
     missing = _MISSING.search(text)
     if missing:

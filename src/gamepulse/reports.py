@@ -174,7 +174,7 @@ class TurnedAway:
         code = errors.OVERLOADED.code
         self._telemetry.metrics.add(metrics.INGEST_BATCHES, len(durations_s), code)
         self._telemetry.metrics.record_all(metrics.REQUEST_DURATION, durations_s, "POST", PATH, errors.OVERLOADED.status)
-        fields: dict[str, str | int | float] = {"code": code, "route": PATH, "count": len(durations_s)}
+        fields: dict[str, str | int | float] = {"error.code": code, "http.route": PATH, "count": len(durations_s)}
         self._telemetry.log("WARNING", "requests turned away", fields, self._trace_id)
 
 

@@ -66,7 +66,7 @@ async def test_too_much_is_refused_at_once_and_nothing_else_is_lost(
             assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [202] * 5
             assert (await client.post("/v1/reports", json=batch(500))).status_code == 202
         told = await asyncio.to_thread(_line, service.log, "requests turned away")
-    assert (told["count"], told["code"], told["trace_id"]) == (1, "overloaded", refused.json()["trace_id"])
+    assert (told["count"], told["error.code"], told["trace_id"]) == (1, "overloaded", refused.json()["trace_id"])
 
 
 def _line(log: Path, event: str) -> dict[str, Any]:

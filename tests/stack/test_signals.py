@@ -26,6 +26,7 @@ METRICS = [
     ("web", "ingest_batches_total", 'outcome="batch_id_reused"'),
     ("web", "ingest_batches_total", 'outcome="unknown_key"'),
     ("web", "ingest_clocks_corrected_total", ""),
+    ("web", "ingest_fields_unknown_total", ""),
     ("web", "ingest_pending_reports", ""),
     ("web", "ingest_commit_size", ""),
     ("web", "ingest_commit_duration_seconds", 'outcome="ok"'),
@@ -85,6 +86,7 @@ def trace_id(stack: Stack) -> str:
         assert client.post("/v1/reports", json=sent, headers=key).json()["duplicate"] == 6
         assert client.post("/v1/reports", json=sent | {"build": "x"}, headers=key).status_code == 409
         assert client.post("/v1/reports", json=sent, headers={"authorization": "Bearer nobody"}).status_code == 401
+        assert client.post("/v1/reports", json=batch([report(region=REGION)], later=1), headers=key).json()["accepted"] == 1
         old = int(time.time() * 1000) - 86_400_000
         assert client.post("/v1/reports", json=batch([report(at=old, region=REGION)], sent_at=old), headers=key).status_code == 202
         assert client.get("/v1/quality?game=demo").status_code == 200

@@ -67,3 +67,14 @@ def test_every_error_is_described_with_its_status_and_no_other() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d*) ?\| ", (ROOT / "docs/api.md").read_text().partition("\n## Errors")[2], re.MULTILINE)
     only_in_rejected = {"too_old": "", "in_the_future": ""}
     assert dict(rows) == {kind.code: str(kind.status) for kind in errors.KINDS.values()} | only_in_rejected
+
+
+def test_every_answer_to_a_batch_is_described() -> None:
+    way = ARCHITECTURE.partition("### From the request to the commit")[2].partition("\n### ")[0]
+    sources = [(ROOT / f"src/gamepulse/{name}.py").read_text() for name in re.findall(r"`(\w+)\.py`", way)]
+    names = {name for source in sources for name in re.findall(r"errors\.([A-Z_]+)\b", source)}
+    declared = {kind.code for name in names if isinstance(kind := getattr(errors, name), errors.Kind)}
+    codes = declared | {word for source in sources for word in re.findall(r'"(\w+)"', source) if word in errors.KINDS}
+    assert len(codes) > 30
+    table = (ROOT / "docs/api.md").read_text().partition("### What is wrong, and what happens")[2].partition("\n## ")[0]
+    assert codes - set(re.findall(r"`(\w+)`", table)) == set()

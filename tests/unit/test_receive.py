@@ -1,14 +1,16 @@
 """What is stored of a report, where a client is, and what may be set."""
 
+import json
 import math
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gamepulse import metrics, records, settings
+from gamepulse import metrics, receive, records, settings
 from gamepulse.batch import JITTER_METHODS, QUALITIES, SIDES, Report
 from gamepulse.geography import NOWHERE, Geography, Place
 from gamepulse.metrics import Instrument, Metrics
@@ -52,6 +54,29 @@ def test_packed_reports_say_what_was_sent_to_a_microsecond(parts: list[list[Repo
                 (report.side, SIDES, one["side"]),
             ):  # fmt: skip
                 assert word == (None, *words)[kept]
+
+
+KNOWN: dict[str, object] = {"seq": 1, "at": 1_795_512_000_000, "region": "r"}
+BATCH: dict[str, object] = {"batch_id": str(UUID(int=1)), "session": str(UUID(int=2)), "game": "demo", "sent_at": 1_795_512_000_000}
+
+
+@pytest.mark.parametrize(
+    ("batch", "has_some", "rejected"),
+    [
+        (BATCH | {"reports": [KNOWN]}, False, 0),
+        (BATCH | {"reports": [KNOWN], "later": 1}, True, 0),
+        (BATCH | {"reports": [KNOWN, KNOWN | {"later": {}}]}, True, 0),
+        (BATCH | {"reports": [KNOWN | {"seq": -1}, KNOWN | {"later": 1}]}, True, 1),
+        (BATCH | {"reports": [KNOWN | {"seq": -1}], "later": 1}, True, 1),
+        (BATCH | {"reports": [KNOWN | {"side": "unknown field"}, KNOWN]}, False, 1),
+        (BATCH | {"session": None, "sessions": [{"session": str(UUID(int=3)), "events": [{"kind": 0}], "reports": [KNOWN], "later": 1}]},
+         True, 1),
+    ],
+)  # fmt: skip
+def test_fields_that_are_not_known_are_ignored_and_told(batch: dict[str, object], has_some: bool, rejected: int) -> None:
+    content = receive.decode(json.dumps(batch).encode())
+    assert (content.has_unknown_fields, len(content.rejected)) == (has_some, rejected)
+    assert sum(len(columns.seq) for columns in content.columns) >= 1 - rejected
 
 
 def test_the_rightmost_address_that_is_no_proxy_of_ours_is_the_clients() -> None:
