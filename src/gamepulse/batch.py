@@ -1,5 +1,7 @@
 """What a client sends: the batch, its sessions, reports and events (docs/api.md), as msgspec types with their limits."""
 
+import re
+from functools import lru_cache
 from typing import Annotated, Final, Literal, get_args
 from uuid import UUID
 
@@ -14,6 +16,8 @@ SESSIONS_MAX = 100
 RTT_MS_MIN = 0.01
 RTT_MS_MAX = 60_000.0
 LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}$(?!\n)"  # `$` alone would let a newline through at the end
+LABEL_LENGTH_MAX = 64
+LABELS_REMEMBERED = 4_096
 SLUG_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$(?!\n)"
 
 type Label = Annotated[
@@ -23,7 +27,7 @@ type Label = Annotated[
         extra_json_schema={"extra": {"pattern": LABEL_PATTERN}},
     ),
 ]
-"""Checked by receive.py: most reports of a batch share theirs, and a pattern for each would cost more than all other decoding."""
+"""Checked by is_label(): most reports of a batch share theirs, and a pattern for each would cost more than all other decoding."""
 type Player = Annotated[
     str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,64}$(?!\n)", description="at most 64 printable characters; hashed on arrival")
 ]
@@ -183,3 +187,16 @@ class Answer(msgspec.Struct, gc=False):
     duplicate: int
     rejected: list[Rejection]
     next_report_s: int
+
+
+_label = re.compile(LABEL_PATTERN)
+
+
+def is_label(text: str) -> bool:
+    """Whether a text may be a Label."""
+    return len(text) <= LABEL_LENGTH_MAX and _matches_label(text)
+
+
+@lru_cache(LABELS_REMEMBERED)
+def _matches_label(text: str) -> bool:
+    return _label.match(text) is not None

@@ -4,40 +4,20 @@ Nothing personal goes further: the address has become a place, the player a keye
 """
 
 import hashlib
-import json
-import re
 import zlib
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from typing import Any
 from uuid import UUID
 from zlib import crc32
 
 import msgspec
 from backports import zstd
-from msgspec import Raw
 
 from gamepulse import errors, records
 from gamepulse.accept import Part, Sent
-from gamepulse.batch import (
-    BODY_EXPANDED_BYTES_MAX,
-    ITEMS_MAX,
-    LABEL_PATTERN,
-    Batch,
-    Event,
-    LooseBatch,
-    LooseSession,
-    Rejection,
-    Report,
-    Session,
-    SessionFields,
-    StrictBatch,
-    StrictEvent,
-    StrictLooseBatch,
-    StrictReport,
-)
+from gamepulse.batch import BODY_EXPANDED_BYTES_MAX, Batch, Event, Rejection, Session, StrictBatch, is_label
 from gamepulse.geography import Place
 from gamepulse.keys import IngestKey
+from gamepulse.sift import Sifted, check_count, decode_loosely, fields, session_of
 from gamepulse.spans import RequestFacts
 
 SHARDS = 4
@@ -47,21 +27,11 @@ AGE_MS_MAX = 24 * 3600 * 1000
 AHEAD_MS_MAX = 5 * 60 * 1000
 ZSTD_WINDOW_LOG_MAX = 23
 """8 MiB, what RFC 8878 asks every decoder to support."""
-LABELS_REMEMBERED = 4_096
-SPOILED_BYTES_MAX = 512
-"""Of an item that was set aside; a longer one is compared as it is written, not as it is meant: that costs less."""
 
 _strict_decoder = msgspec.json.Decoder(StrictBatch)
 _batch_decoder = msgspec.json.Decoder(Batch)
-_strict_loose_decoder = msgspec.json.Decoder(StrictLooseBatch)
-_loose_decoder = msgspec.json.Decoder(LooseBatch)
-_strict_report_decoder = msgspec.json.Decoder(StrictReport)
-_report_decoder = msgspec.json.Decoder(Report)
-_strict_event_decoder = msgspec.json.Decoder(StrictEvent)
-_event_decoder = msgspec.json.Decoder(Event)
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _packer = msgspec.msgpack.Encoder()
-_label = re.compile(LABEL_PATTERN)
 
 
 class Content(msgspec.Struct):
@@ -113,19 +83,19 @@ def decode(body: bytes) -> Content:
 
     Raises Problem: NOT_JSON, or what is wrong with the envelope.
     """
-    sifted = _Sifted()
+    sifted = Sifted()
     try:
         batch = _decode_whole(body, sifted)
         if batch is not None:
             content = _content(batch, sifted)
             if _has_good_labels(content):
                 return content
-        return _content(_decode_loosely(body, sifted), sifted)
+        return _content(decode_loosely(body, sifted), sifted)
     except _NOT_JSON as error:
         raise errors.Problem(errors.NOT_JSON) from error
 
 
-def _decode_whole(body: bytes, sifted: "_Sifted") -> Batch | None:
+def _decode_whole(body: bytes, sifted: Sifted) -> Batch | None:
     """The batch when nothing is wrong with it but fields that are not known."""
     try:
         return sifted.decode(body, _strict_decoder, _batch_decoder)
@@ -133,13 +103,13 @@ def _decode_whole(body: bytes, sifted: "_Sifted") -> Batch | None:
         return None
 
 
-def _content(batch: Batch, sifted: "_Sifted") -> Content:
+def _content(batch: Batch, sifted: Sifted) -> Content:
     sessions = _sessions(batch)
-    _check_count(sum(len(session.reports) + len(session.events) for session in sessions) + len(sifted.rejected))
+    check_count(sum(len(session.reports) + len(session.events) for session in sessions) + len(sifted.rejected))
     columns = [records.columns(session.reports) for session in sessions]
     by_session = [0] * len(sessions)
     for rejection in sifted.rejected:
-        by_session[_session_of(rejection)] += 1
+        by_session[session_of(rejection)] += 1
     return Content(
         batch=batch,
         sessions=sessions,
@@ -153,27 +123,12 @@ def _content(batch: Batch, sifted: "_Sifted") -> Content:
 
 
 def _has_good_labels(content: Content) -> bool:
-    labels: set[Any] = {content.batch.platform, content.batch.build, content.batch.match}
+    labels: set[str | None] = {content.batch.platform, content.batch.build, content.batch.match}
     for session, columns in zip(content.sessions, content.columns, strict=True):
         labels.update(columns.region, columns.server, (session.platform, session.build, session.match))
         for event in session.events:
             labels.update((event.reason, event.region, event.server))
-    labels.discard(None)
-    return all(map(_is_label, labels))
-
-
-def _is_label(text: str) -> bool:
-    return len(text) <= 64 and _matches_label(text)
-
-
-@lru_cache(LABELS_REMEMBERED)
-def _matches_label(text: str) -> bool:
-    return _label.match(text) is not None
-
-
-def _check_count(items: int) -> None:
-    if not 1 <= items <= ITEMS_MAX:
-        raise errors.Problem(errors.WRONG_ITEM_COUNT, f"A batch holds 1 to {ITEMS_MAX} reports and events together.")
+    return all(label is None or is_label(label) for label in labels)
 
 
 def check_key(content: Content, key: IngestKey) -> None:
@@ -234,7 +189,7 @@ def _sessions(batch: Batch) -> Sequence[Session]:
         return batch.sessions
     if batch.session is None:
         raise errors.Problem(errors.MISSING_FIELD, pointers=["/session"])
-    return [Session(**_fields(batch), reports=batch.reports, events=batch.events)]
+    return [Session(**fields(batch), reports=batch.reports, events=batch.events)]
 
 
 def _part(
@@ -291,144 +246,6 @@ def _reject_by_time(content: Content, n: int, prefix: str, now_ms: int) -> list[
         if name == "reports":
             content.columns[n] = records.columns(session.reports)
     return rejected
-
-
-# -- a batch with bad reports ---------------------------------------------------------------------------------------------------
-
-
-class _Sifted:
-    """What is wrong with the items set aside, what they were, and where the good ones of their lists stood."""
-
-    def __init__(self) -> None:
-        self.rejected: list[Rejection] = []
-        self.spoiled: list[str] = []
-        self.positions: dict[str, list[int]] = {}
-        self.has_unknown_fields = False
-
-    def decode[T](self, what: bytes | Raw, strict: msgspec.json.Decoder[Any], tolerant: msgspec.json.Decoder[T]) -> T:
-        """Decode, ignoring fields that are not known, but noting that there were some."""
-        try:
-            decoded: T = strict.decode(what)
-        except msgspec.ValidationError as error:
-            if not str(error).startswith("Object contains unknown field"):
-                raise
-            self.has_unknown_fields = True
-            return tolerant.decode(what)
-        return decoded
-
-    def reports(self, raws: Sequence[Raw], pointer: str) -> list[Report]:
-        return self._items(raws, pointer, _strict_report_decoder, _report_decoder)
-
-    def events(self, raws: Sequence[Raw], pointer: str) -> list[Event]:
-        return self._items(raws, pointer, _strict_event_decoder, _event_decoder)
-
-    def _items[T](
-        self, raws: Sequence[Raw], pointer: str, strict: msgspec.json.Decoder[Any], tolerant: msgspec.json.Decoder[T]
-    ) -> list[T]:
-        """The good ones of a list at this JSON pointer."""
-        good, positions = [], []
-        for index, raw in enumerate(raws):
-            try:
-                item = self.decode(raw, strict, tolerant)
-            except msgspec.ValidationError as error:
-                self._set_aside(raw, pointer, index, *explain(error))
-                continue
-            bad = _bad_labels(item, "region", "server", "reason")
-            if bad:
-                self._set_aside(raw, pointer, index, bad[0], "invalid_characters")
-                continue
-            good.append(item)
-            positions.append(index)
-        if len(good) < len(raws):
-            self.positions[pointer] = positions
-        return good
-
-    def _set_aside(self, raw: Raw, pointer: str, index: int, wrong: str, code: str) -> None:
-        self.rejected.append(Rejection(f"{pointer}/{index}{wrong}", index, code))
-        self.spoiled.append(f"{pointer}/{index} {_said(raw)}")
-
-
-def _bad_labels(of: object, *names: str) -> list[str]:
-    """JSON pointers of the labels that have wrong characters."""
-    return [f"/{name}" for name in names if (value := getattr(of, name, None)) is not None and not _is_label(value)]
-
-
-def _said(raw: Raw) -> str:
-    """What an item says, however it is spaced or ordered; for the fingerprint only."""
-    written = bytes(raw)
-    try:
-        if len(written) <= SPOILED_BYTES_MAX:
-            return json.dumps(json.loads(written, parse_int=float), sort_keys=True)
-    except (ValueError, RecursionError):  # numbers beyond all types, or no text at all
-        pass
-    return hashlib.blake2b(written).hexdigest()
-
-
-def _decode_loosely(body: bytes, sifted: _Sifted) -> Batch:
-    """Decode report by report. Raises Problem when it is the envelope that is wrong."""
-    try:
-        loose = sifted.decode(body, _strict_loose_decoder, _loose_decoder)
-    except msgspec.ValidationError as error:
-        pointer, code = explain(error)
-        raise errors.Problem(errors.KINDS[code], pointers=[pointer]) from None
-    # Before they are looked into one by one: that costs much more than counting them.
-    lists: Sequence[LooseBatch | LooseSession] = [loose, *(loose.sessions or ())]
-    _check_count(sum(len(one.reports) + len(one.events) for one in lists))
-    if loose.sessions is not None and (loose.reports or loose.events):
-        raise errors.Problem(errors.SESSION_AND_SESSIONS, pointers=["/sessions"])
-    bad = _bad_labels(loose, "platform", "build", "match")
-    for n, session in enumerate(loose.sessions or ()):
-        bad += [f"/sessions/{n}{pointer}" for pointer in _bad_labels(session, "platform", "build", "match")]
-    if bad:
-        raise errors.Problem(errors.KINDS["invalid_characters"], pointers=bad)
-    reports = sifted.reports(loose.reports, "/reports")
-    events = sifted.events(loose.events, "/events")
-    sessions = None
-    if loose.sessions is not None:
-        sessions = []
-        for n, session in enumerate(loose.sessions):
-            own_reports = sifted.reports(session.reports, f"/sessions/{n}/reports")
-            own_events = sifted.events(session.events, f"/sessions/{n}/events")
-            sessions.append(Session(**_fields(session), reports=own_reports, events=own_events))
-    return Batch(
-        **_fields(loose), batch_id=loose.batch_id, game=loose.game, sent_at=loose.sent_at, key=loose.key, dropped=loose.dropped,
-        reports=reports, events=events, sessions=sessions,
-    )  # fmt: skip
-
-
-def _fields(of: SessionFields) -> dict[str, Any]:
-    return {name: getattr(of, name) for name in SessionFields.__struct_fields__}
-
-
-_AT = re.compile(r".* - at `\$(.*)`$", re.DOTALL)
-_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
-_MISSING = re.compile(r"^Object missing required field `(\w+)`")
-_CODES = (
-    ("Invalid enum value", "unknown_value"),  # first: it quotes what was sent, which may look like any of the others
-    ("missing required field", "missing_field"),
-    ("matching regex", "invalid_characters"),
-    ("Invalid UUID", "invalid_uuid"),
-    ("of length", "wrong_length"),
-    (" >= ", "out_of_range"),
-    (" <= ", "out_of_range"),
-    ("out of range", "out_of_range"),
-    (", got ", "wrong_type"),
-)
-
-
-def explain(error: msgspec.ValidationError) -> tuple[str, str]:
-    """JSON pointer and code of what is wrong. The library's text is not passed on: it may quote what was sent."""
-    text = str(error)
-    at = _AT.match(text)  # the last one: what was sent may look like one
-    pointer = "".join("/" + (name or index) for name, index in _STEP.findall(at[1])) if at else ""
-    missing = _MISSING.search(text)
-    if missing:
-        pointer += f"/{missing[1]}"
-    return pointer, next((code for words, code in _CODES if words in text), "invalid")
-
-
-def _session_of(rejection: Rejection) -> int:
-    return int(rejection.pointer.split("/")[2]) if rejection.pointer.startswith("/sessions/") else 0
 
 
 def _fingerprint(batch: Batch, sessions: Sequence[Session], columns: Sequence[records.Columns], spoiled: list[str]) -> int:
