@@ -1,6 +1,9 @@
 """A fresh PostgreSQL cluster with its defaults (fsync on), for one run."""
 
+import json
 import pwd
+import re
+import statistics
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +17,23 @@ DURABLE = "SELECT string_agg(setting, ' ') FROM pg_settings WHERE name IN ('fsyn
 # Not a superuser: row-level security binds its roles.
 OWNER = "CREATE ROLE bench LOGIN CREATEROLE CREATEDB"
 DATABASE = "CREATE DATABASE bench OWNER bench"
+# A partitioned table and its partitions are one; indexes and TOAST are in it.
+SIZES = """
+SELECT json_object_agg(name, bytes) FROM (
+    SELECT coalesce(pg_partition_root(oid), oid)::regclass::text AS name, sum(pg_total_relation_size(oid)) AS bytes
+    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' GROUP BY 1
+) AS one
+"""
+WAL = "SELECT pg_current_wal_insert_lsn() - '0/0'"
+LONE_COMMITS = ["CREATE TABLE lone_commit (at timestamptz);", "\\timing on", *["INSERT INTO lone_commit VALUES (now());"] * 20]
 
 
 @contextmanager
-def postgres(folder: Path, port: int) -> Iterator[psutil.Process]:
-    """The postmaster of a new cluster in `folder` on 127.0.0.1:`port`, with an empty database; stopped at the end."""
+def postgres(folder: Path, port: int, commit_delay_ms: int = 0) -> Iterator[psutil.Process]:
+    """The postmaster of a new cluster in `folder` on 127.0.0.1:`port`, with an empty database; stopped at the end.
+
+    `commit_delay_ms` lengthens every commit: PostgreSQL sleeps so long before it flushes, whoever else is active.
+    """
     folder.mkdir()
     user = unprivileged_user()
     if user:
@@ -29,6 +44,7 @@ def postgres(folder: Path, port: int) -> Iterator[psutil.Process]:
         subprocess.run(["chown", user, folder], check=True)
     run("initdb", "--pgdata", folder, "--username", "postgres", "--auth", "trust", "--encoding", "UTF8", "--no-locale")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
+    options += f" -c commit_delay={commit_delay_ms * 1000} -c commit_siblings=0"
     run("pg_ctl", "start", "--pgdata", folder, "--wait", "--log", folder / "log", "--options", options)
     try:
         query(port, OWNER)
@@ -47,10 +63,30 @@ def run(program: str, *arguments: str | Path) -> None:
 
 
 def query(port: int, statement: str, database: str = "postgres") -> str:
-    """The statement's only value, as the superuser."""
+    """The statement's only row, bars between its values, as the superuser."""
     arguments = ["-XAtq", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-d", database, "-c", statement]
     done = subprocess.run([str(BINARIES / "psql"), *arguments], check=True, capture_output=True, text=True)
     return done.stdout.strip()
+
+
+def sizes(port: int) -> dict[str, int]:
+    """Bytes on disk of each table of the benchmark's database."""
+    found: dict[str, int] = json.loads(query(port, SIZES, "bench") or "{}")
+    return found
+
+
+def wal_bytes(port: int) -> int:
+    """Where the WAL ends."""
+    return int(query(port, WAL))
+
+
+def lone_commit_ms(port: int) -> float:
+    """How long a commit takes when it is alone: the median of some."""
+    arguments = ["-XAtq", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres"]
+    done = subprocess.run(
+        [str(BINARIES / "psql"), *arguments], input="\n".join(LONE_COMMITS), check=True, capture_output=True, text=True
+    )
+    return statistics.median(float(time) for time in re.findall(r"Time: ([\d.]+) ms", done.stdout))
 
 
 def url(port: int) -> str:

@@ -1,5 +1,5 @@
--- wrk: each request is the same batch under its own batch_id, from one of a thousand sessions.
-local head, middle, tail, key, path, run
+-- wrk: each request is the same batch under its own batch_id (as far apart as random ones), from one of a thousand sessions.
+local head, middle, tail, key, run
 local count = 0
 
 function init(arguments)
@@ -16,7 +16,7 @@ end
 
 function request()
   count = count + 1
-  local batch = string.format("%08x-0000-4000-8000-%012x", run, count)
+  local batch = string.format("%08x-%04x-4000-8000-%012x", count * 2654435761 % 4294967296, run, count)
   local session = string.format("%08x-0000-4000-9000-%012x", run, count % 1000)
   return wrk.format(nil, nil, nil, head .. batch .. middle .. session .. tail)
 end

@@ -20,9 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import database, load
-from bench.__main__ import free_ports
 from bench.processor import cpu_s
-from bench.servers import Surroundings, gamepulse_environment, prepare_gamepulse
+from bench.servers import Surroundings, free_ports, gamepulse_environment, prepare_gamepulse
 from gamepulse import accept, receive, records
 from gamepulse.accept import Sent
 from gamepulse.geography import Place

@@ -64,7 +64,7 @@ async def _books_agree(stack: Stack, client: httpx.AsyncClient, stores: Stores, 
     assert ledger.sent == ledger.accepted + ledger.duplicate + ledger.rejected
     good = before + ledger.good_reports()
     connection = await asyncpg.connect(stack.file["database_url"])
-    stored = await connection.fetchval("SELECT sum(length(records) / 26) FROM raw_batch WHERE places LIKE $1", f"{REGION} %")
+    stored = await connection.fetchval("SELECT count(*) FROM raw_batch, raw_reports(raw_batch) WHERE region = $1", REGION)
     await connection.close()
     assert stored == good
     deadline = time.monotonic() + 30

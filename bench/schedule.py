@@ -1,0 +1,80 @@
+"""How long answers take when batches come on a schedule: at half the peak, and at three times the peak."""
+
+import time
+
+from bench import load
+from bench.figures import Figures, Plan
+from bench.processor import cpu_by_role, cpu_s, memory_mb, wait_until_quiet, watching_memory
+from bench.servers import SERVERS, Running, running
+
+HALF, OVER = 0.5, 3.0
+OVER_CONNECTIONS = 1_024
+"""More than the batches that the service lets wait for a commit: else the load's connections would be the limit."""
+
+
+def at_half(peak: float, plan: Plan, run: int) -> Figures:
+    """Latency from when a batch was due until it was answered, commit included, at half of `peak` batches a second."""
+    rate = HALF * peak
+    with running(SERVERS["gamepulse"]) as one:
+        warmed = load.paced(one.target, rate, plan.warm_up_s, one.folder, 2 * run)
+        seen = load.paced(one.target, rate, plan.timed_s, one.folder, 2 * run + 1)
+        stored = seen.of("202").count
+        if stored != seen.offered:
+            raise RuntimeError(f"at half the peak not every batch was answered with 202: {seen}")
+        wait_until_quiet(one.trees)
+        one.check_stored(warmed.of("202").count + stored, 0)
+    answers = seen.of("202")
+    return {"offered_per_s": rate, "p50_ms": answers.p50_ms, "p99_ms": answers.p99_ms, "max_ms": answers.max_ms, **_load(seen)}
+
+
+def overloaded(peak: float, plan: Plan, run: int) -> Figures:
+    """What is still stored, how soon the rest is refused, and how much memory it takes, at three times `peak`."""
+    with running(SERVERS["gamepulse"]) as one:
+        warmed = load.paced(one.target, HALF * peak, plan.warm_up_s, one.folder, 2 * run)
+        wait_until_quiet(one.trees)
+        before_mb, cpu_before = memory_mb(one.process), [cpu_s(tree) for tree in one.trees]
+        web_before_s, started = cpu_by_role(one.process)["web"], time.monotonic()
+        with watching_memory(one.process) as most_mb:
+            seen = load.paced(one.target, OVER * peak, plan.timed_s, one.folder, 2 * run + 1, OVER_CONNECTIONS)
+            web_share = (cpu_by_role(one.process)["web"] - web_before_s) / (time.monotonic() - started)
+        wait_until_quiet(one.trees)
+        after_mb, used_s = memory_mb(one.process), [cpu_s(tree) for tree in one.trees]
+        _check(one, warmed, seen)
+    stored, refused = seen.of("202"), seen.of("503")
+    return {
+        "offered_per_s": OVER * peak,
+        "goodput_per_s": stored.count / seen.duration_s,
+        "goodput_share": stored.count / seen.duration_s / peak,
+        "stored_p50_ms": stored.p50_ms,
+        "stored_p99_ms": stored.p99_ms,
+        "refused_share": refused.count / seen.offered,
+        "refused_p50_ms": refused.p50_ms,
+        "refused_p99_ms": refused.p99_ms,
+        "refused_sent_p99_ms": refused.sent_p99_ms,
+        "rss_before_mb": before_mb["all"],
+        "rss_mb": most_mb["all"],
+        "rss_after_mb": after_mb["all"],
+        "web_rss_mb": most_mb["web"],
+        "aggregator_rss_mb": most_mb["aggregator"],
+        "web_cpu_share": web_share,
+        "server_cpu_us": (used_s[0] - cpu_before[0]) * 1e6 / seen.offered,
+        **_load(seen),
+    }
+
+
+def _check(one: Running, warmed: load.Paced, seen: load.Paced) -> None:
+    """Every batch was stored or refused, none forgotten."""
+    unexpected = set(seen.answers) - {"202", "503", "0"}
+    if unexpected:
+        raise RuntimeError(f"neither 202 nor 503: {seen}")
+    one.check_stored(warmed.of("202").count + seen.of("202").count, seen.of("0").count)
+
+
+def _load(seen: load.Paced) -> Figures:
+    """What says that the load itself was not the limit."""
+    return {
+        "unanswered": seen.of("0").count,
+        "load_awake_p99_ms": seen.awake_p99_ms,
+        "load_waited_p99_ms": seen.waited_p99_ms,
+        "load_cpu_share": seen.cpu_s / seen.duration_s,
+    }

@@ -1,0 +1,68 @@
+"""What is printed at the end: medians, with the least and the most."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from bench.figures import Round, summarise
+from bench.load import REPORTS
+from bench.targets import Verdict
+
+COLUMNS = {
+    "requests/s": "requests_per_s",
+    "p99 ms": "p99_ms",
+    "web CPU": "web_cpu_us",
+    "aggregator": "aggregator_cpu_us",
+    "PostgreSQL": "database_cpu_us",
+    "load, of a core": "load_cpu_share",
+    "WAL B/report": "wal_bytes_per_report",
+    "raw B/report": "raw",
+    "rollup B/row": "rollup",
+    "RSS MB": "rss_mb",
+    "offered/s": "offered_per_s",
+}
+# Of figures that are named for their table, the first that there is.
+NAMED = {
+    "raw": ("raw_batch_bytes_per_report", "report_bytes_per_report", "batch_bytes_per_report"),
+    "rollup": ("rollup_minute_bytes_per_row", "rollup_delta_bytes_per_row"),
+}
+
+
+def figures_table(rounds: Sequence[Round], names: Sequence[str]) -> Table:
+    """A row for everything measured; what a row has no figure for stays empty."""
+    shown = Table(
+        title="medians (min to max)", caption=f"{REPORTS} reports a request unless said; CPU in µs a request; more in the JSON"
+    )
+    for column in ("", *COLUMNS):
+        shown.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for name in names:
+        summary = summarise([one[name] for one in rounds if name in one])
+        for column, figures in NAMED.items():
+            for figure in reversed(figures):
+                if figure in summary:
+                    summary[column] = summary[figure]
+        shown.add_row(name, *(_cell(summary.get(column)) for column in COLUMNS.values()))
+    return shown
+
+
+def targets_table(verdicts: Sequence[Verdict]) -> Table:
+    """Target, measured, met or not."""
+    shown = Table(title="targets")
+    for column in ("", "target", "measured", ""):
+        shown.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for one in verdicts:
+        sign = "≥" if one.target.is_least else "≤"
+        shown.add_row(one.target.what, f"{sign} {one.target.limit}", _cell(one.measured), "met" if one.is_met else "NOT met")
+    return shown
+
+
+def _cell(summary: dict[str, float] | None) -> str:
+    if summary is None:
+        return ""
+    median, least, most = (_short(summary[name]) for name in ("median", "min", "max"))
+    return median if least == most else f"{median}\n{least}–{most}"
+
+
+def _short(figure: float) -> str:
+    """Three digits, or whole ones."""
+    return f"{figure:,.0f}" if abs(figure) >= 100 else f"{figure:.3g}"
