@@ -31,6 +31,7 @@ UNREACHABLE = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server's last words, cut short
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
@@ -84,7 +85,7 @@ async def use(pool: Pool, timeout_s: float) -> AsyncIterator[PoolConnection]:
         connection = await pool.acquire()
         try:
             yield connection
-        except (TimeoutError, asyncio.CancelledError):
+        except (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError):
             connection.terminate()
             raise
         finally:

@@ -7,17 +7,17 @@ from collections import deque
 from typing import Any, Final, Protocol
 
 import grpc
-from google.protobuf.message import Message
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 SEND_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 1.0
 QUEUE_BYTES_MAX: Final = 16 * 1024 * 1024
 """What waits for a Collector that is away; beyond it the oldest is dropped and counted."""
 
-_STUBS: Final[dict[str, Any]] = {"logs": LogsServiceStub, "metrics": MetricsServiceStub, "traces": TraceServiceStub}
+_METHODS: Final = {
+    "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -28,13 +28,12 @@ class Dropped(Protocol):
 
 
 class _Waiting:
-    __slots__ = ("items", "payload", "signal", "size")
+    __slots__ = ("items", "payload", "signal")
 
-    def __init__(self, signal: str, payload: Message | bytes, items: int) -> None:
+    def __init__(self, signal: str, payload: bytes, items: int) -> None:
         self.signal = signal
         self.payload = payload
         self.items = items
-        self.size = len(payload) if isinstance(payload, bytes) else payload.ByteSize()
 
 
 class Exporter:
@@ -42,7 +41,9 @@ class Exporter:
 
     def __init__(self, endpoint: str, dropped: Dropped) -> None:
         self._channel = _channel(endpoint) if endpoint else None
-        self._stubs: dict[str, Any] = {name: stub(self._channel) for name, stub in _STUBS.items()} if self._channel else {}
+        self._methods: dict[str, Any] = {}
+        if self._channel:  # without serializers: what is sent is bytes already
+            self._methods = {signal: self._channel.unary_unary(method) for signal, method in _METHODS.items()}
         self._dropped = dropped
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
@@ -52,14 +53,14 @@ class Exporter:
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self._thread.start()
 
-    def send(self, signal: str, request: Message, items: int) -> None:
-        """Queue an OTLP export request ('logs', 'metrics' or 'traces') that holds so many items. Never waits."""
-        if not self._stubs:
+    def send(self, signal: str, request: bytes, items: int) -> None:
+        """Queue an OTLP export request ('logs', 'metrics' or 'traces'), encoded, that holds so many items. Never waits."""
+        if not self._methods:
             return
         one = _Waiting(signal, request, items)
         with self._changed:
             self._waiting.append(one)
-            self._waiting_bytes += one.size
+            self._waiting_bytes += len(one.payload)
             while self._waiting_bytes > QUEUE_BYTES_MAX:
                 self._drop_oldest()
             self._changed.notify()
@@ -80,7 +81,7 @@ class Exporter:
 
     def _drop_oldest(self) -> None:
         oldest = self._waiting.popleft()
-        self._waiting_bytes -= oldest.size
+        self._waiting_bytes -= len(oldest.payload)
         self._dropped(oldest.signal, oldest.items)
 
     def _run(self) -> None:
@@ -91,19 +92,19 @@ class Exporter:
                         return
                     self._changed.wait()
                 one = self._waiting.popleft()
-                self._waiting_bytes -= one.size
+                self._waiting_bytes -= len(one.payload)
             if not self._deliver(one):
                 with self._changed:
                     if self._is_closing:
                         return
                     self._waiting.appendleft(one)
-                    self._waiting_bytes += one.size
+                    self._waiting_bytes += len(one.payload)
                     self._changed.wait(RETRY_AFTER_S)
 
     def _deliver(self, one: _Waiting) -> bool:
         """Whether this is done with: delivered, or refused for good."""
         try:
-            self._stubs[one.signal].Export(one.payload, timeout=SEND_TIMEOUT_S)
+            self._methods[one.signal](one.payload, timeout=SEND_TIMEOUT_S)
         except grpc.RpcError as error:
             # Retryable codes: OTLP specification, "Failures". The others would be refused again.
             code = error.code()
@@ -125,7 +126,7 @@ def _channel(endpoint: str) -> grpc.Channel:
     options = [("grpc.max_reconnect_backoff_ms", 2_000), ("grpc.initial_reconnect_backoff_ms", 200)]
     if endpoint.startswith("https://"):
         return grpc.secure_channel(target, grpc.ssl_channel_credentials(), options, grpc.Compression.Gzip)
-    return grpc.insecure_channel(target, options, grpc.Compression.Gzip)
+    return grpc.insecure_channel(target, options)  # a Collector beside us: compressing would cost more than it saves
 
 
 class _Lines:

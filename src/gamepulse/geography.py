@@ -1,6 +1,6 @@
 """Where a client is: from the edge's headers, else from an MMDB file, else unknown. The address goes no further than here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Place(NamedTuple):
 
 
 NOWHERE = Place(UNKNOWN_COUNTRY, None, None)
-type Headers = Sequence[tuple[bytes, bytes]]
+type Headers = Mapping[bytes, bytes]
 
 
 class Geography:
@@ -31,18 +31,12 @@ class Geography:
         self._reader = maxminddb.open_database(database) if database else None
 
     def locate(self, peer: str, headers: Headers) -> Place:
-        """The place of the client behind `peer` (an address) and its headers (lower-case names)."""
+        """The place of the client behind `peer` (an address) and its headers (lower-case names; of several alike, the last)."""
         if not self._proxies or not _within(peer, self._proxies):
             return self._look_up(peer)
-        forwarded, viewer = None, {}
-        for name, value in headers:
-            if name == b"x-forwarded-for":
-                forwarded = value
-            elif name.startswith(b"cloudfront-viewer-"):
-                viewer[name] = value.decode("latin-1")
-        if b"cloudfront-viewer-country" in viewer:
-            return _from_edge(viewer)
-        return self._look_up(self._client(peer, forwarded))
+        if b"cloudfront-viewer-country" in headers:
+            return _from_edge(headers)
+        return self._look_up(self._client(peer, headers.get(b"x-forwarded-for")))
 
     def _client(self, peer: str, forwarded: bytes | None) -> str:
         """The rightmost address that is not a proxy of ours: those further left could be made up."""
@@ -104,13 +98,14 @@ def _from_record(record: RecordDict) -> Place:
     return Place(code, f"{code}-{part}" if part else None, f"AS{number}" if number else None)
 
 
-def _from_edge(viewer: dict[bytes, str]) -> Place:
+_VIEWER = ("country", "country-region", "asn")
+
+
+def _from_edge(headers: Headers) -> Place:
     """From CloudFront's viewer headers (CloudFront Developer Guide, "Add CloudFront request headers")."""
-    code = viewer[b"cloudfront-viewer-country"]
+    code, part, number = (headers.get(f"cloudfront-viewer-{name}".encode(), b"").decode("latin-1") for name in _VIEWER)
     if len(code) != 2 or not code.isascii() or not code.isalpha():
         return NOWHERE
-    part = viewer.get(b"cloudfront-viewer-country-region", "")
-    number = viewer.get(b"cloudfront-viewer-asn", "")
     return Place(
         code.upper(),
         f"{code.upper()}-{part}" if part.isascii() and part.isalnum() and len(part) <= 3 else None,

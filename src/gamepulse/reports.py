@@ -86,7 +86,7 @@ class Ingest:
         content = receive.decode(receive.expand(body, headers.get(b"content-encoding", b"").strip().lower()))
         key = await self._keys.find(_secret(headers, content))
         receive.check_key(content, key)
-        place = self._geography.locate(scope["client"][0] if scope["client"] else "", scope["headers"])
+        place = self._geography.locate(scope["client"][0] if scope["client"] else "", headers)
         sent = receive.prepare(content, key, place, time.time_ns() // 1_000_000, self._player_hash_key, facts)
         facts.received_ns = time.time_ns()
         facts.reports = sent.accepted

@@ -100,7 +100,7 @@ class OwnLines(logging.Handler):
         time_ns, level, event = int(record.created * 1e9), record.levelname, record.getMessage()
         line = {"time": rfc3339(time_ns), "level": level.lower(), "event": event}
         self._exporter.write(msgspec.json.encode(line) + b"\n", 1)
-        self._exporter.send("logs", logs_request(self._resource, [log_record(time_ns, level, event, {})]), 1)
+        self._exporter.send("logs", logs_request(self._resource, [log_record(time_ns, level, event, {}).SerializeToString()]), 1)
 
     def close(self) -> None:
         """Send what waits, for a moment."""

@@ -81,24 +81,24 @@ def test_fields_that_are_not_known_are_ignored_and_told(batch: dict[str, object]
 
 def test_the_rightmost_address_that_is_no_proxy_of_ours_is_the_clients() -> None:
     geography = Geography("127.0.0.0/8, 10.0.0.0/8", str(GEOGRAPHY))
-    known = geography.locate("192.0.2.1", [])
+    known = geography.locate("192.0.2.1", {})
     assert known != NOWHERE
     for forwarded in (b"192.0.2.1", b"192.0.2.1, 10.1.2.3", b"203.0.113.9, 192.0.2.1", b"rubbish, 192.0.2.1 ,10.0.0.1"):
-        assert geography.locate("127.0.0.1", [(b"x-forwarded-for", forwarded)]) == known, forwarded
-    assert geography.locate("198.18.0.1", [(b"x-forwarded-for", b"192.0.2.1")]) == NOWHERE  # who is no proxy is not believed
-    assert geography.locate("127.0.0.1", [(b"x-forwarded-for", b"rubbish")]) == NOWHERE
+        assert geography.locate("127.0.0.1", {b"x-forwarded-for": forwarded}) == known, forwarded
+    assert geography.locate("198.18.0.1", {b"x-forwarded-for": b"192.0.2.1"}) == NOWHERE  # who is no proxy is not believed
+    assert geography.locate("127.0.0.1", {b"x-forwarded-for": b"rubbish"}) == NOWHERE
 
 
 def test_the_edges_headers_are_believed_from_proxies_only() -> None:
     geography = Geography("10.0.0.0/8", "")
-    headers = [
-        (b"cloudfront-viewer-country", b"KR"),
-        (b"cloudfront-viewer-country-region", b"11"),
-        (b"cloudfront-viewer-asn", b"64500"),
-    ]
+    headers = {
+        b"cloudfront-viewer-country": b"KR",
+        b"cloudfront-viewer-country-region": b"11",
+        b"cloudfront-viewer-asn": b"64500",
+    }
     assert geography.locate("10.0.0.7", headers) == Place("KR", "KR-11", "AS64500")
     assert geography.locate("198.18.0.1", headers) == NOWHERE
-    assert geography.locate("10.0.0.7", [(b"cloudfront-viewer-country", b"<b>")]) == NOWHERE
+    assert geography.locate("10.0.0.7", {b"cloudfront-viewer-country": b"<b>"}) == NOWHERE
 
 
 def test_an_undeclared_metric_cannot_be_recorded() -> None:
