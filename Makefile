@@ -1,6 +1,6 @@
 # GamePulse. `make` lists what there is; CONTRIBUTING.md says more.
 .DEFAULT_GOAL := help
-.PHONY: help up down status test check bench web tools
+.PHONY: help up down status test faults check bench web tools
 BIN := .venv/bin
 PAGE := src/gamepulse/static/index.html
 
@@ -20,13 +20,17 @@ status: .venv/installed ## Say what runs, since when, and what is wrong (1 s)
 test: .venv/installed $(PAGE) tools ## Run all tests, on the real programs (6 min; first time 15 min more to build them)
 	$(BIN)/pytest
 
+FAULTS ?= 1000
+faults: .venv/installed ## Strike at random under load: FAULTS=1000, SEED=… for the same faults again (45 min)
+	$(BIN)/python -m tests.faults.campaign --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
+
 check: .venv/installed ## Check format, lint and types (1 min)
 	$(BIN)/ruff format --check src stack bench tests
 	$(BIN)/ruff check src stack bench tests
 	$(BIN)/mypy --strict src stack bench tests
 	$(BIN)/python -m stack.web check
 
-bench: .venv/installed ## Measure the service against its peers (6 min)
+bench: .venv/installed ## Measure the service against its peers and its targets (25 min)
 	$(BIN)/python -m bench
 
 web: .venv/installed ## Build the live page into the package (20 s)

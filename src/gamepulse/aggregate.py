@@ -60,9 +60,10 @@ class Fenced(RuntimeError):
 class Shard:
     """What the leader of a shard knows: its totals, and which moments will be complete once a transaction id is passed."""
 
-    def __init__(self, number: int, totals: dict[TotalKey, Total], since: datetime, as_of: datetime) -> None:
+    def __init__(self, number: int, totals: dict[TotalKey, Total], upto: int, since: datetime, as_of: datetime) -> None:
         self.number = number
         self.totals = totals
+        self.upto = upto
         self.since_ns = int(since.timestamp() * 1e9)
         self.as_of = as_of
         self.moments: list[tuple[int, datetime]] = []
@@ -179,11 +180,12 @@ class Aggregator:
                 self._telemetry.log("INFO", "shard taken", {"shard": number})
 
     async def _load(self, connection: database.Connection, number: int) -> Shard:
-        rows = await connection.fetch(_SQL["totals"], number)
-        mark = await connection.fetchrow(_SQL["horizon"], number)
+        async with connection.transaction(isolation="repeatable_read"):
+            rows = await connection.fetch(_SQL["totals"], number)
+            mark = await connection.fetchrow(_SQL["horizon"], number)
         assert mark is not None
         totals = {(row["studio_id"], row["game_id"], row["region"], row["country"]): total_of(row) for row in rows}
-        return Shard(number, totals, mark["totals_since"], mark["as_of"])
+        return Shard(number, totals, mark["upto"], mark["totals_since"], mark["as_of"])
 
     # -- a step --------------------------------------------------------------------------------------------------------------
 
@@ -206,6 +208,8 @@ class Aggregator:
         started_ns = time.time_ns()
         mark = await connection.fetchrow(_SQL["horizon"], shard.number)
         assert mark is not None
+        if mark["upto"] != shard.upto:  # another leader has counted since: these totals are old
+            raise Fenced(f"shard {shard.number}")
         rows, upto = await self._read(connection, shard.number, mark["upto"], mark["horizon"])
         if any(row["game_id"] not in self._thresholds for row in rows):
             await self._load_thresholds(connection)
@@ -218,6 +222,7 @@ class Aggregator:
             if counted is not None:
                 totals = await self._write(connection, shard, counted)
         shard.totals |= totals
+        shard.upto = upto
         if counted is not None:
             await self._tell(rows, counted, started_ns, shard)
         return bool(upto < mark["horizon"])

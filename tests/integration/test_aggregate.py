@@ -96,7 +96,7 @@ async def test_unknown_by_name_and_unknown_are_one(client: httpx.AsyncClient) ->
 async def test_a_step_is_bounded_and_ends_with_a_transaction(
     cluster: Cluster, client: httpx.AsyncClient, connection: Database, database_url: str
 ) -> None:
-    await _take_all_locks(cluster, connection)
+    await take_all_locks(cluster, connection)
     session = str(uuid.uuid4())
     for _ in range(5):
         sent = [batch([report(n, server=f"s{n % 50}") for n in range(500)], session=session) for _ in range(20)]
@@ -188,13 +188,13 @@ async def test_what_is_past_its_retention_goes_and_what_is_not_counted_stays(
         assert kept[0] == f"{table}_{today - timedelta(days=days):%Y%m%d}", table
     assert not any(f"{today - timedelta(days=450):%Y%m}" in name for name in names)
     # Counted up to three days ago only: then what is about the days since then must stay.
-    await _take_all_locks_from(connection)
+    await take_all_locks_from(connection)
     await connection.execute("UPDATE watermark SET as_of = now() - interval '30 days' WHERE shard = 1")
     expired = await connection.fetch(database.queries("aggregate")["expired"], 1, 2, 1)
     assert not expired
 
 
-async def _take_all_locks_from(connection: Database) -> None:
+async def take_all_locks_from(connection: Database) -> None:
     """Ends the aggregator's session and takes its locks before it comes back."""
     await connection.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'gamepulse-aggregate'"
@@ -281,7 +281,7 @@ async def test_two_leaders_of_one_shard_count_once(
     cluster: Cluster, client: httpx.AsyncClient, connection: Database, database_url: str
 ) -> None:
     """Without the advisory lock: the watermark, compared and set, must be enough."""
-    await _take_all_locks(cluster, connection)
+    await take_all_locks(cluster, connection)
     configured = settings.load(service_environ(database_url))
     telemetry = Telemetry(configured, "test")
     role = {"role": "gamepulse_aggregate"}
@@ -305,7 +305,7 @@ async def test_two_leaders_of_one_shard_count_once(
     assert counted == stored > 0
 
 
-async def _take_all_locks(cluster: Cluster, connection: Database) -> None:
+async def take_all_locks(cluster: Cluster, connection: Database) -> None:
     """Keeps the service's own aggregator from leading."""
     # Not before the aggregator has taken its shards.
     await _until(
