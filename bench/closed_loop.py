@@ -69,12 +69,13 @@ def measure(one: Running, plan: Plan, run: int, connections: int) -> tuple[int, 
 
 
 def _disk(port: int, grown: dict[str, int], reports: int) -> Figures:
-    """Bytes on disk, indexes and what updates have left behind included: of each table a report, of the rollups a row."""
+    """Bytes on disk, indexes and what updates have left behind included: of each table a report, of the rollups a group."""
     figures = {f"{table}_bytes_per_report": size / reports for table, size in grown.items() if size}
     for table, size in grown.items():
-        rows = int(database.query(port, f"SELECT count(*) FROM {table}", "bench")) if table.startswith("rollup_") else 0
+        count = "coalesce(sum(groups), 0)" if table in ("rollup_delta", "rollup_minute") else "count(*)"  # blocks, or rows
+        rows = int(database.query(port, f"SELECT {count} FROM {table}", "bench")) if table.startswith("rollup_") else 0
         if rows:
-            figures[f"{table}_bytes_per_row"] = size / rows
+            figures[f"{table}_bytes_per_group"] = size / rows
     if "raw_batch" in grown:
         batches, commits = database.query(port, "SELECT count(*), count(DISTINCT xid) FROM raw_batch", "bench").split("|")
         figures["batches_per_commit"] = int(batches) / int(commits)

@@ -24,7 +24,7 @@ COLUMNS = {
 # Of figures that are named for their table, the first that there is.
 NAMED = {
     "raw": ("raw_batch_bytes_per_report", "report_bytes_per_report", "batch_bytes_per_report"),
-    "rollup": ("rollup_minute_bytes_per_row", "rollup_delta_bytes_per_row"),
+    "rollup": ("rollup_minute_bytes_per_group", "rollup_delta_bytes_per_group"),
 }
 
 

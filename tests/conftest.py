@@ -207,6 +207,16 @@ async def complete(client: httpx.AsyncClient, after: float | None = None) -> Non
     pytest.fail("the rollups did not become complete")
 
 
+async def rolled(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Wait until what the steps have counted is in its minutes and hours, as if it had waited long enough."""
+    for _ in range(200):
+        await connection.execute("UPDATE rollup_delta SET at = 'epoch'")
+        if not await connection.fetchval("SELECT count(*) FROM rollup_delta"):
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail("the deltas were not rolled up")
+
+
 # -- the whole stack --------------------------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,9 @@
 """Aggregation: raw batches become rollups, shard by shard, each report counted exactly once.
 
-A shard's leader reads what was committed since its watermark, counts it, and writes rollups and watermark in one transaction that
-first compares and sets the watermark. The advisory lock only saves two leaders from doing the same work; a leader that was frozen
-and comes back finds its session ended by PostgreSQL or its watermark moved, and has written nothing.
+A shard's leader reads what was committed since its watermark, counts it, and writes deltas and watermark in one transaction that
+first compares and sets the watermark; what becomes of the deltas is in roll.py. The advisory lock only saves two leaders from doing
+the same work; a leader that was frozen and comes back finds its session ended by PostgreSQL or its watermark moved, and has written
+nothing.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import batched
+from typing import NamedTuple
 
 import asyncpg
 import redis.asyncio as redis
@@ -22,17 +24,19 @@ from gamepulse.batch import EVENT_KINDS, QUALITIES
 from gamepulse.labels import Labels
 from gamepulse.metrics import HistogramState, Metrics
 from gamepulse.receive import SHARDS
-from gamepulse.rollup import OTHER, Measures
-from gamepulse.rows import Put, columns, measures_of, put_rollups, put_totals, seen_columns, total_of
+from gamepulse.roll import roll
+from gamepulse.rollup import OTHER, REPORTS, SETS, encode
+from gamepulse.rows import columns, put_totals, total_of
 from gamepulse.run import end_with
 from gamepulse.settings import Settings
-from gamepulse.tally import Tally, Thresholds, Total, TotalKey, tally
+from gamepulse.tally import EPOCH, Columns, Delta, Thresholds
 from gamepulse.telemetry import Telemetry, resource
+from gamepulse.totals import Seen, Total, TotalKey, count_totals, see
 
 STEP_EVERY_S = 0.4
-STEP_BATCHES_MAX = 2_000
-STEP_REPORTS_MAX = 20_000
-"""So that a step ends well within FROZEN_AFTER_S even when each of its reports makes rollup rows of its own."""
+STEP_BATCHES_MAX = 10_000
+STEP_REPORTS_MAX = 50_000
+"""So that a step ends well within FROZEN_AFTER_S even when each of its reports is a group of its own."""
 HOUSEKEEPING_EVERY_S = 600.0
 HOUSEKEEPING_AGAIN_S = 30.0
 FORGET_SLICE = 5_000
@@ -49,12 +53,19 @@ LOCKS = 0x6770  # the class of our advisory locks ("gp"); the object is the shar
 CHANNEL = "gamepulse:aggregated"
 """Told, in Valkey, after each step that counted something: live pages need not wait for their next look."""
 _SQL = database.queries("aggregate")
-_FINER = {"hour": "rollup_minute", "day": "rollup_hour"}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Fenced(RuntimeError):
     """Another leader has moved the watermark."""
+
+
+class Tally(NamedTuple):
+    """What a step has counted."""
+
+    columns: Columns
+    deltas: list[Delta]
+    totals: dict[TotalKey, Total]
+    seen: Seen
 
 
 class Shard:
@@ -151,6 +162,7 @@ class Aggregator:
                 if started >= housekeeping_at:  # before the steps: a step that lacks a partition fails
                     housekeeping_at = started + await self._keep_house(connection)
                 is_behind = await self._step_all(connection)
+                is_behind |= await roll(connection)
                 is_behind |= await self._forget_batch_keys(connection)
                 if not is_behind:
                     await self._pause(STEP_EVERY_S - (time.monotonic() - started))
@@ -195,7 +207,6 @@ class Aggregator:
         for shard in list(self._led.values()):
             try:
                 is_behind |= await self._step(connection, shard)
-                await self._renew(connection, shard.number)
             except Exception as error:
                 if connection.is_closed():
                     raise
@@ -220,7 +231,7 @@ class Aggregator:
             if await connection.fetchval(_SQL["advance"], shard.number, mark["upto"], upto, as_of) is None:
                 raise Fenced(f"shard {shard.number}")
             if counted is not None:
-                totals = await self._write(connection, shard, counted)
+                totals = await self._write(connection, shard, counted, upto, mark["as_of"])
         shard.totals |= totals
         shard.upto = upto
         if counted is not None:
@@ -249,39 +260,29 @@ class Aggregator:
         if not rows:
             return None
         await self._labels.load(connection, {(row["studio_id"], row["game_id"]) for row in rows})
-        counted = tally(rows, self._thresholds, self._labels.bounded)
-        await self._labels.name(connection, counted)
-        return counted
+        counted = Columns(rows, self._thresholds, self._labels.bounded)
+        combined = [counted.combinations(number) for number in range(len(SETS))]
+        await self._labels.name(connection, [one for combinations, _ in combined for one in combinations])
+        deltas = [
+            delta for combinations, of in combined for delta in counted.deltas(combinations, of, self._labels.ids(combinations))
+        ]
+        return Tally(counted, deltas, count_totals(counted), see(counted))
 
     async def _load_thresholds(self, connection: database.Connection) -> None:
         rows = await connection.fetch(_SQL["thresholds"])
         self._thresholds = {row["game_id"]: Thresholds(row["bad_rtt_ms"], row["bad_jitter_ms"], row["bad_loss"]) for row in rows}
         self._slugs = {row["game_id"]: row["slug"] for row in rows}
 
-    async def _write(self, connection: database.Connection, shard: Shard, counted: Tally) -> dict[TotalKey, Total]:
+    async def _write(
+        self, connection: database.Connection, shard: Shard, counted: Tally, upto: int, since: datetime
+    ) -> dict[TotalKey, Total]:
         """Add a tally to what is stored; the totals that have changed. In the transaction that advances the watermark."""
-        together: dict[tuple[int, int, int, int], dict[int, Measures]] = {}
-        for key, measures in counted.rollups.items():
-            where = (key.studio_id, key.game_id, key.dimension_set, key.start_min)
-            by_dimension = together.setdefault(where, {})
-            dimension_id = self._labels.id_of(key)
-            if dimension_id in by_dimension:  # two groups that both overflowed
-                by_dimension[dimension_id].merge(measures)
-            else:
-                by_dimension[dimension_id] = measures
-        puts: list[Put] = []
-        for (studio_id, game_id, dimension_set, start_min), by_dimension in sorted(together.items()):
-            start = _EPOCH + timedelta(minutes=start_min)
-            stored = await connection.fetch(
-                _SQL["rollups"], studio_id, game_id, dimension_set, start, shard.number, list(by_dimension)
-            )
-            for row in stored:
-                by_dimension[row["dimension_id"]].merge(measures_of(row))
-            puts.extend((studio_id, game_id, dimension_set, start, one, by_dimension[one]) for one in sorted(by_dimension))
-        await put_rollups(connection, "rollup_minute", shard.number, puts)
-        hours = sorted({(studio, game, start.replace(minute=0)) for studio, game, _, start, _, _ in puts})
-        await connection.execute(_SQL["put_stale"], "hour", shard.number, *columns(hours, 3))
-        await connection.execute(_SQL["put_seen"], *seen_columns(counted.seen))
+        puts = (
+            (*where, EPOCH + timedelta(minutes=start_min), len(block), int(block.counts[:, REPORTS].sum()), encode(block))
+            for *where, start_min, block in counted.deltas
+        )
+        await connection.execute(_SQL["put_deltas"], shard.number, upto, since, *columns(puts, 7))
+        await connection.execute(_SQL["put_seen"], *counted.seen)
         totals = shard.added(counted.totals)
         await put_totals(connection, shard.number, totals)
         return totals
@@ -290,37 +291,20 @@ class Aggregator:
         """Metrics, a span that links to the commits, and a word to the live pages."""
         ended_ns = time.time_ns()
         self._telemetry.metrics.record(metrics.AGGREGATE_DURATION, (ended_ns - started_ns) / 1e9)
-        self._telemetry.metrics.add(metrics.AGGREGATE_REPORTS, counted.reports)
+        self._telemetry.metrics.add(metrics.AGGREGATE_REPORTS, counted.columns.reports)
         links = dict.fromkeys(row["commit_span"] for row in rows if row["commit_span"] is not None)
         if links:
             self._telemetry.span(
-                "aggregate", started_ns, ended_ns, links, **{"gamepulse.shard": shard.number, "gamepulse.reports": counted.reports}
+                "aggregate",
+                started_ns,
+                ended_ns,
+                links,
+                **{"gamepulse.shard": shard.number, "gamepulse.reports": counted.columns.reports},
             )
         try:
             await self._valkey.publish(CHANNEL, shard.number)
         except (RedisError, OSError) as error:  # live pages look once a second anyway
             self._telemetry.failed("live pages not told", error)
-
-    # -- hours and days ------------------------------------------------------------------------------------------------------
-
-    async def _renew(self, connection: database.Connection, number: int) -> None:
-        """Make one closed hour or day anew, if one is stale."""
-        stale = await connection.fetchrow(_SQL["stale"], number)
-        if stale is None:
-            return
-        studio_id, game_id, step, start = stale
-        end = start + timedelta(**{f"{step}s": 1})
-        async with connection.transaction():
-            await connection.fetchval(_SQL["lock_watermark"], number)
-            rows = await connection.fetch(_SQL["finer"].format(table=_FINER[step]), studio_id, game_id, start, end, number)
-            merged: dict[tuple[int, int], Measures] = {}
-            for row in rows:
-                merged.setdefault((row["dimension_set"], row["dimension_id"]), Measures()).merge(measures_of(row))
-            puts = [(studio_id, game_id, a_set, start, one, measures) for (a_set, one), measures in sorted(merged.items())]
-            await put_rollups(connection, f"rollup_{step}", number, puts)
-            await connection.execute(_SQL["fresh"], studio_id, game_id, step, start, number)
-            if step == "hour":
-                await connection.execute(_SQL["put_stale"], "day", number, [studio_id], [game_id], [start.replace(hour=0)])
 
     # -- housekeeping --------------------------------------------------------------------------------------------------------
 

@@ -76,16 +76,21 @@ def quantiles(buckets: Buckets, levels: Iterable[float]) -> list[float] | None:
 
     Hyndman & Fan 1996, definition 1. None when the histogram is empty.
     """
-    if not buckets:
+    indexes = sorted(buckets)
+    counts = [buckets[index] for index in indexes]
+    return quantiles_of(np.array(indexes, dtype=np.int64), np.array(counts, dtype=np.int64), levels)
+
+
+def quantiles_of(indexes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], levels: Iterable[float]) -> list[float] | None:
+    """The same of buckets in rising order."""
+    if not len(indexes):
         return None
-    indexes = np.array(sorted(buckets), dtype=np.int64)
-    cumulated = np.cumsum([buckets[int(index)] for index in indexes])
+    cumulated = np.cumsum(counts)
     ranks = np.maximum(np.ceil(np.array(list(levels)) * cumulated[-1] - 1e-9), 1)
-    found = indexes[np.searchsorted(cumulated, ranks)]
-    return [float(value) for value in middles(found)]
+    return middles(indexes[np.searchsorted(cumulated, ranks)]).tolist()  # type: ignore[no-any-return]  # a list of floats
 
 
-def count_up_to(buckets: Buckets, seconds: float) -> int:
+def count_up_to(indexes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], seconds: float) -> int:
     """How many values lie at or below a limit: exact where the limit is a bucket's bound, else to the bucket of the limit."""
     last = math.ceil(math.log2(seconds) * BUCKETS_PER_OCTAVE) - 1
-    return sum(count for index, count in buckets.items() if index <= last)
+    return int(counts[: np.searchsorted(indexes, last, side="right")].sum())

@@ -1,32 +1,44 @@
-"""Keeps the number of a game's dimension values bounded, and gives each combination its id."""
+"""Keeps the number of a game's dimension values bounded, and gives each combination its id.
+
+Only what was seen within ACTIVE_DAYS counts towards a limit and is kept in memory; what comes back later gets its old id.
+"""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
 
 import asyncpg
+import numpy as np
 
 from gamepulse import database
-from gamepulse.rollup import DIMENSIONS, OTHER, SETS, VALUES_MAX, Key
-from gamepulse.tally import Tally
+from gamepulse.rollup import DIMENSIONS, OTHER, SETS, VALUES_MAX, Ints
+from gamepulse.tally import Combination
 
 COMBINATIONS_MAX = 20_000
-"""Of one game and dimension set; beyond it all dimensions are OTHER."""
+"""Of one game and dimension set at a time; beyond it all dimensions are OTHER."""
+ACTIVE_DAYS = 30
 _SQL = database.queries("aggregate")
-
-type _Id = tuple[int, int, int, tuple[str, ...]]
 
 
 class Labels:
     """The dimension values that are in use, as read from and added to the table `dimension`."""
 
     def __init__(self) -> None:
-        self._ids: dict[_Id, int] = {}
+        self._forget(date.min)
+
+    def _forget(self, today: date) -> None:
+        self._today = today
+        self._ids: dict[Combination, int] = {}
+        self._seen_before: set[int] = set()
         self._values: dict[tuple[int, str], set[str]] = {}
-        self._combinations: dict[tuple[int, int], int] = {}
+        self._combinations: Counter[tuple[int, int]] = Counter()
         self._loaded: set[tuple[int, int]] = set()
 
     async def load(self, connection: database.Connection, games: Iterable[tuple[int, int]]) -> None:
-        """Read the dimensions of games that are not known yet."""
+        """Read the active dimensions of games that are not known yet; all anew on another day."""
+        today = datetime.now(UTC).date()
+        if today != self._today:
+            self._forget(today)
         for studio_id, game_id in set(games) - self._loaded:
             await self._read(connection, studio_id, game_id)
             self._loaded.add((studio_id, game_id))
@@ -41,52 +53,62 @@ class Labels:
         values.add(value)
         return value
 
-    def id_of(self, key: Key) -> int:
-        """The id of a key's dimensions, or of what stands for all beyond the limit. After name()."""
-        found = self._ids.get((key.studio_id, key.game_id, key.dimension_set, key.dimensions))
-        return self._ids[_overflow(key)] if found is None else found
+    def ids(self, combinations: Sequence[Combination]) -> Ints:
+        """The id of each combination, or of what stands for all beyond the limit. After name()."""
+        known = self._ids
+        return np.array([known.get(one) or known[_overflow(one)] for one in combinations], dtype=np.int64)
 
-    async def name(self, connection: database.Connection, counted: Tally) -> None:
-        """See to it that each key of a tally has its id. Outside of the step's transaction: an id too many does no harm."""
-        new: set[_Id] = set()
+    async def name(self, connection: database.Connection, combinations: Iterable[Combination]) -> None:
+        """See to it that each combination has its id, and is known as seen today.
+
+        Outside of the step's transaction: an id too many does no harm.
+        """
+        new: set[Combination] = set()
         added: Counter[tuple[int, int]] = Counter()
-        for key in counted.rollups:
-            wanted = (key.studio_id, key.game_id, key.dimension_set, key.dimensions)
-            if wanted in self._ids or wanted in new:
+        old: list[tuple[int, int, int]] = []
+        for one in combinations:
+            known = self._ids.get(one)
+            if known is not None:
+                if known in self._seen_before:
+                    old.append((*one[:2], known))
                 continue
-            used = self._combinations.get((key.game_id, key.dimension_set), 0) + added[key.game_id, key.dimension_set]
-            if used >= COMBINATIONS_MAX:
-                wanted = _overflow(key)
-                if wanted in self._ids:
-                    continue
-            added[key.game_id, key.dimension_set] += 1
-            new.add(wanted)
+            wanted, where = one, one[1:3]
+            if wanted not in new and self._combinations[where] + added[where] >= COMBINATIONS_MAX:
+                wanted = _overflow(one)
+            if wanted not in self._ids and wanted not in new:
+                added[where] += 1
+                new.add(wanted)
         if new:
             await self._add(connection, sorted(new))
+        if old:
+            await connection.execute(_SQL["see_dimensions"], self._today, *zip(*old, strict=True))
+            self._seen_before.difference_update(known for _, _, known in old)
 
-    async def _add(self, connection: database.Connection, new: list[_Id]) -> None:
+    async def _add(self, connection: database.Connection, new: list[Combination]) -> None:
         columns: list[list[object]] = [[one[0] for one in new], [one[1] for one in new], [one[2] for one in new]]
         named = [dict(zip(SETS[one[2]], one[3], strict=True)) for one in new]
         columns.extend([values.get(dimension) for values in named] for dimension in DIMENSIONS)
-        for row in await connection.fetch(_SQL["add_dimensions"], *columns):
+        for row in await connection.fetch(_SQL["add_dimensions"], self._today, *columns):
             self._remember(row)
-        for studio_id, game_id in {(one[0], one[1]) for one in new if one not in self._ids}:  # another leader was first
-            await self._read(connection, studio_id, game_id)
 
     async def _read(self, connection: database.Connection, studio_id: int, game_id: int) -> None:
-        for row in await connection.fetch(_SQL["dimensions"], studio_id, game_id):
+        since = self._today - timedelta(days=ACTIVE_DAYS)
+        for row in await connection.fetch(_SQL["dimensions"], studio_id, game_id, since):
             self._remember(row)
 
     def _remember(self, row: asyncpg.Record) -> None:
         studio_id, game_id, a_set = row["studio_id"], row["game_id"], row["dimension_set"]
         values = tuple(row[dimension] for dimension in SETS[a_set])
-        if (studio_id, game_id, a_set, values) not in self._ids:
-            self._ids[studio_id, game_id, a_set, values] = row["dimension_id"]
-            self._combinations[game_id, a_set] = self._combinations.get((game_id, a_set), 0) + 1
+        combination = (studio_id, game_id, a_set, values)
+        if combination not in self._ids:
+            self._ids[combination] = row["dimension_id"]
+            self._combinations[game_id, a_set] += 1
+            if row["seen"] < self._today:
+                self._seen_before.add(row["dimension_id"])
         for dimension, value in zip(SETS[a_set], values, strict=True):
             if dimension in VALUES_MAX and value != OTHER:
                 self._values.setdefault((game_id, dimension), set()).add(value)
 
 
-def _overflow(key: Key) -> _Id:
-    return (key.studio_id, key.game_id, key.dimension_set, (OTHER,) * len(SETS[key.dimension_set]))
+def _overflow(one: Combination) -> Combination:
+    return (*one[:3], (OTHER,) * len(SETS[one[2]]))

@@ -1,20 +1,22 @@
 """The live stream: the last minutes of a game, made once a second for all who watch it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import msgspec
+import numpy as np
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from gamepulse import database, metrics
 from gamepulse.aggregate import CHANNEL
+from gamepulse.gather import Measures, Names, Of, measure
 from gamepulse.quality import Game, Group, group_of, percentiles_ms
 from gamepulse.receive import AHEAD_MS_MAX
-from gamepulse.rollup import Measures
-from gamepulse.rows import measures_of
+from gamepulse.rollup import EVENTS, LOSS_COUNT, LOSS_PPM_SUM, PLACE, REPORTS, SETS, Block, decode, merge, regroup
+from gamepulse.rows import read
 from gamepulse.telemetry import Telemetry
 
 MINUTES = 15
@@ -26,8 +28,9 @@ LINES_MAX = 12
 VIEWERS_MAX = 1_000
 _SQL = database.queries("serve")
 
-type _Place = tuple[str, str]
-type _RowKey = tuple[datetime, str, str, int]
+type _BlockKey = tuple[datetime, *tuple[int, ...]]
+"""The minute; then whether it is late, or a delta's shard and watermark."""
+type _Minutes = dict[str, dict[datetime, Measures]]
 
 
 class LivePoint(msgspec.Struct):
@@ -71,8 +74,10 @@ class Channel:
     def __init__(self, pool: database.Pool, game: Game) -> None:
         self._pool = pool
         self._game = game
-        self._rows: dict[_RowKey, Measures] = {}
-        self._minutes: dict[datetime, dict[_Place, Measures]] = {}
+        self._of = Of(game.studio_id, game.game_id, PLACE, SETS[PLACE])
+        self._names = Names()
+        self._blocks: dict[_BlockKey, Block] = {}
+        self._minutes: dict[datetime, Block] = {}
         self._horizon = 0
         self._refreshing = asyncio.Lock()
         self.viewers = 0
@@ -91,89 +96,111 @@ class Channel:
         async with database.studio(self._pool, self._game.studio_id) as connection:
             clock = await connection.fetchrow(_SQL["clock"])
             assert clock is not None
-            rows = await connection.fetch(
-                _SQL["changed_rollups"], self._game.studio_id, self._game.game_id, start, end + AHEAD, self._horizon
-            )
+            asked = (self._game.studio_id, self._game.game_id, start, end + AHEAD, self._horizon)
+            minutes = await connection.fetch(_SQL["changed_minutes"], *asked)
+            deltas = await connection.fetch(_SQL["changed_deltas"], *asked)
+            await asyncio.to_thread(self._take, minutes, deltas, start)
+            ids = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(block.ids for block in self._minutes.values())]))
+            places = dict(zip(ids.tolist(), await self._names.of(connection, self._of, ids), strict=True))
         self._horizon = clock["horizon"]
         # In a thread: merging must not hold up those who send.
-        self.latest = await asyncio.to_thread(self._event, rows, clock["as_of"], start, end)
+        self.latest = await asyncio.to_thread(self._event, places, clock["as_of"], start, end)
         async with self.changed:
             self.changed.notify_all()
 
-    def _event(self, rows: list[asyncpg.Record], as_of: datetime, start: datetime, end: datetime) -> bytes:
-        for row in rows:
-            self._rows[row["start"], row["region"], row["country"], row["shard"]] = measures_of(row)
-        self._merge({row["start"] for row in rows}, start)
-        return b"event: quality\ndata: " + msgspec.json.encode(self._snapshot(as_of, start, end)) + b"\n\n"
+    def _take(self, minutes: list[asyncpg.Record], deltas: list[asyncpg.Record], start: datetime) -> None:
+        """Keep what is new, forget what is older than the window or has been added to its minute; merge by minute."""
+        new: dict[_BlockKey, Block] = {(row["start"], row["is_late"]): decode(row["block"]) for row in minutes}
+        waiting = {(row["start"], row["shard"], row["upto"]): row["block"] for row in deltas}
+        new |= {key: decode(block) for key, block in waiting.items() if block is not None}
+        gone = {key for key in self._blocks if key[0] < start or (len(key) > 2 and key not in waiting)}
+        self._blocks = {key: block for key, block in self._blocks.items() if key not in gone} | new
+        touched = {key[0] for key in (*gone, *new)}
+        by_minute: dict[datetime, list[Block]] = {}
+        for key, block in self._blocks.items():
+            if key[0] in touched:
+                by_minute.setdefault(key[0], []).append(block)
+        self._minutes = {at: block for at, block in self._minutes.items() if at not in touched} | {
+            at: merge(blocks) for at, blocks in by_minute.items()
+        }
 
-    def _merge(self, touched: set[datetime], start: datetime) -> None:
-        """Put the shards of the touched minutes together; forget what is older than the window."""
-        self._rows = {key: measures for key, measures in self._rows.items() if key[0] >= start}
-        self._minutes = {at: places for at, places in self._minutes.items() if at >= start and at not in touched}
-        for (at, region, country, _), measures in self._rows.items():
-            if at in touched:
-                self._minutes.setdefault(at, {}).setdefault((region, country), Measures()).merge(measures)
+    def _event(self, places: dict[int, tuple[str, ...]], as_of: datetime, start: datetime, end: datetime) -> bytes:
+        snapshot = self._snapshot(places, as_of, start, end)
+        return b"event: quality\ndata: " + msgspec.json.encode(snapshot) + b"\n\n"
 
-    def _snapshot(self, as_of: datetime, start: datetime, end: datetime) -> Snapshot:
+    def _snapshot(self, places: dict[int, tuple[str, ...]], as_of: datetime, start: datetime, end: datetime) -> Snapshot:
         times = [start + timedelta(minutes=n) for n in range(MINUTES)]
-        total = self._by_minute(end, lambda _: "")
-        regions = self._by_minute(end, lambda place: place[0])
-        countries = self._by_minute(end, lambda place: place[1])
+        minutes = {at: block for at, block in self._minutes.items() if at < end}
+        total, total_line = _by_name(minutes, lambda _: "")
+        regions, region_lines = _by_name(minutes, lambda one: places[one][0])
+        countries, country_lines = _by_name(minutes, lambda one: places[one][1])
         all_regions, all_countries = _groups(regions, "region"), _groups(countries, "country")
         return Snapshot(
             game=self._game.slug,
             as_of=as_of,
             from_=start,
             to=end,
-            total=group_of(_sum(total.get("", {}).values()), {}),
+            total=group_of(total.get("", _NOTHING), {}),
             regions=all_regions,
             countries=all_countries,
             series=LiveSeries(
-                total=_line(total.get("", {}), times),
-                regions={group.region or "": _line(regions[group.region or ""], times) for group in all_regions[:LINES_MAX]},
-                countries={
-                    group.country or "": _line(countries[group.country or ""], times) for group in all_countries[:LINES_MAX]
-                },
+                total=_line(total_line.get("", {}), times),
+                regions={name: _line(region_lines[name], times) for name in _largest(all_regions, "region")},
+                countries={name: _line(country_lines[name], times) for name in _largest(all_countries, "country")},
             ),
         )
 
-    def _by_minute(self, end: datetime, name: Callable[[_Place], str]) -> dict[str, dict[datetime, Measures]]:
-        merged: dict[str, dict[datetime, Measures]] = {}
-        for at, places in self._minutes.items():
-            for place, measures in places.items() if at < end else ():
-                merged.setdefault(name(place), {}).setdefault(at, Measures()).merge(measures)
-        return merged
+
+def _by_name(minutes: dict[datetime, Block], name: Callable[[int], str]) -> tuple[dict[str, Measures], _Minutes]:
+    """The measures by name, over all minutes and in each."""
+    codes: dict[str, int] = {}
+    named = []
+    for block in minutes.values():
+        owner = np.array([codes.setdefault(name(one), len(codes)) for one in block.ids.tolist()], dtype=np.int64)
+        ids, owner = np.unique(owner, return_inverse=True)
+        named.append(regroup([block], owner, ids))
+    names = list(codes)
+    lines: _Minutes = {}
+    for at, block in zip(minutes, named, strict=True):
+        for code, measures in zip(block.ids.tolist(), _measures(block), strict=True):
+            lines.setdefault(names[code], {})[at] = measures
+    together = merge(named)
+    return {names[code]: one for code, one in zip(together.ids.tolist(), _measures(together), strict=True)}, lines
 
 
-def _sum(minutes: Iterable[Measures]) -> Measures:
-    merged = Measures()
-    for measures in minutes:
-        merged.merge(measures)
-    return merged
+def _measures(block: Block) -> list[Measures]:
+    return measure([(block, np.arange(len(block)))], read([], 0), np.zeros(0, dtype=np.int64), len(block))
 
 
-def _groups(by_name: dict[str, dict[datetime, Measures]], dimension: str) -> list[Group]:
-    groups = [group_of(_sum(minutes.values()), {dimension: name}) for name, minutes in by_name.items()]
+def _groups(by_name: dict[str, Measures], dimension: str) -> list[Group]:
+    groups = [group_of(measures, {dimension: name}) for name, measures in by_name.items()]
     groups.sort(key=lambda group: (-group.count, getattr(group, dimension)))
     return groups[:GROUPS_MAX]
 
 
+def _largest(groups: list[Group], dimension: str) -> list[str]:
+    return [getattr(group, dimension) for group in groups[:LINES_MAX]]
+
+
+_NOTHING = _measures(Block.empty(np.zeros(1, dtype=np.int64)))[0]
+
+
 def _line(minutes: dict[datetime, Measures], times: list[datetime]) -> list[LivePoint]:
-    return [_point(at, minutes.get(at) or Measures()) for at in times]
+    return [_point(at, minutes.get(at, _NOTHING)) for at in times]
 
 
 def _point(at: datetime, measures: Measures) -> LivePoint:
-    rtt_ms = percentiles_ms(measures.rtt)
+    counts, rtt_ms = measures.counts, percentiles_ms(*measures.rtt)
     return LivePoint(
         at=int(at.timestamp() * 1000),
-        count=measures.reports,
-        sessions=measures.sessions.count(),
-        bad_sessions=measures.bad_sessions.count(),
-        drops=measures.events[0] + measures.events[2],
+        count=counts[REPORTS],
+        sessions=measures.sessions,
+        bad_sessions=measures.bad_sessions,
+        drops=counts[EVENTS] + counts[EVENTS + 2],
         p50=rtt_ms.p50 if rtt_ms else None,
         p95=rtt_ms.p95 if rtt_ms else None,
         p99=rtt_ms.p99 if rtt_ms else None,
-        loss=measures.loss_ppm_sum / measures.loss_count / 1e6 if measures.loss_count else None,
+        loss=counts[LOSS_PPM_SUM] / counts[LOSS_COUNT] / 1e6 if counts[LOSS_COUNT] else None,
     )
 
 

@@ -2,24 +2,35 @@
 
 import asyncio
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import asyncpg
 import msgspec
+import numpy as np
 
-from gamepulse import database, errors, histogram
+from gamepulse import database, errors, gather, histogram
 from gamepulse.batch import EVENT_KINDS, QUALITIES, SLUG_PATTERN
-from gamepulse.rollup import DIMENSIONS, SETS, Measures
-from gamepulse.rows import measures_of
+from gamepulse.gather import Groups, Measures, Of, Sources, Span
+from gamepulse.rollup import (
+    DIMENSIONS,
+    EVENTS,
+    LOSS_COUNT,
+    LOSS_PPM_SUM,
+    OTHER,
+    REJECTED,
+    REPORTS,
+    SETS,
+    WORDS,
+    Block,
+    Ints,
+    regroup,
+)
+from gamepulse.rows import Read
 
 GROUPS_MAX = 1_000
 POINTS_MAX = 1_500
 """Points of a series, all groups together counted apart: step × points covers `from` to `to`."""
-ROWS_MAX = 100_000
-"""Rollup rows that one question may read."""
 YEARS = range(2000, 2100)
 SPAN_MAX = timedelta(days=366)
 STEPS: Final = {"1m": 60, "5m": 300, "10m": 600, "30m": 1800, "1h": 3600, "6h": 21600, "1d": 86400}
@@ -27,7 +38,7 @@ PERCENTILES: Final = (0.05, 0.50, 0.75, 0.95, 0.99)
 BANDS_S: Final = (("excellent", 0.1), ("good", 0.2), ("fair", 0.4))
 """Upper limits of round-trip time; beyond is poor (Mirror Networking, connection quality by RTT)."""
 _SQL = database.queries("serve")
-_MINUTE, _HOUR, _DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+_MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
 class Percentiles(msgspec.Struct):
@@ -67,6 +78,8 @@ class Group(msgspec.Struct, omit_defaults=True):
     """Cloudflare AIM's points for latency and loss: −40 to 30."""
     reason: str | None
     """What costs most points, in words."""
+    is_overflow: bool = False
+    """This is no value of the game's but all those together that are beyond its limit: `(other)`."""
     region: str | None = None
     country: str | None = None
     subdivision: str | None = None
@@ -135,13 +148,6 @@ async def find_game(pool: database.Pool, slug: str) -> Game:
     return Game(row["studio_id"], row["game_id"], row["slug"])
 
 
-class Span(msgspec.Struct):
-    """Whole minutes from one moment to another, in UTC."""
-
-    start: datetime
-    end: datetime
-
-
 def span(from_: datetime | None, to: datetime | None) -> Span:
     """The span asked for, widened to whole minutes; by default the last hour.
 
@@ -175,149 +181,138 @@ def dimension_set(group_by: Sequence[str]) -> int:
     unknown = set(group_by) - set(DIMENSIONS)
     if unknown:
         raise errors.Problem(errors.UNKNOWN_DIMENSION, f"group_by takes {', '.join(DIMENSIONS)}.")
-    for number, dimensions in enumerate(SETS):
-        if set(group_by) <= set(dimensions):
+    for number in sorted(range(len(SETS)), key=lambda number: len(SETS[number])):
+        if set(group_by) <= set(SETS[number]):
             return number
     sets = "; ".join(", ".join(dimensions) for dimensions in SETS)
     raise errors.Problem(errors.NOT_ROLLED_UP_TOGETHER, f"These are not rolled up together. Possible are mixtures within: {sets}.")
 
 
 async def quality(pool: database.Pool, game: Game, group_by: Sequence[str], asked: Span, limit: int, order: str) -> Quality:
-    """The groups of a span, the largest `order` first. The answer's own span says what it is about."""
+    """The groups of a span, the largest `order` first. The answer's own span says what it is about. Raises Problem TOO_MUCH."""
+    of = Of(game.studio_id, game.game_id, dimension_set(group_by), tuple(group_by))
+    by = "reports" if order == "count" else order
     async with database.studio(pool, game.studio_id) as connection:
-        as_of = await connection.fetchval(_SQL["as_of"])
-        rows = await _rows(connection, game, group_by, asked)
+        found = await gather.sources(connection, of, asked, SPAN_MAX)
+        known = await gather.groups(connection, of, found)
+        candidates = limit if order == "count" else gather.CANDIDATES * limit
+        chosen = await asyncio.to_thread(gather.largest, found, known, by, candidates)
+        ids = known.ids[np.isin(known.codes, chosen)]
+        rows, row_ids, _ = await gather.rows_of(connection, of, found.coarse, ids)
     # In a thread: merging must not hold up those who send.
-    groups, remainder = await asyncio.to_thread(_groups, rows, group_by, limit, order)
-    return Quality(game.slug, asked.start, asked.end, as_of, groups, remainder)
+    groups, remainder = await asyncio.to_thread(_groups, of, found, known, chosen, (rows, row_ids), limit, order)
+    return Quality(game.slug, found.asked.start, found.asked.end, found.as_of, groups, remainder)
 
 
-def _groups(rows: Sequence[asyncpg.Record], group_by: Sequence[str], limit: int, order: str) -> tuple[list[Group], Group | None]:
-    merged = _merge(rows, lambda row: tuple(row[dimension] for dimension in group_by))
-    groups = [group_of(measures, dict(zip(group_by, values, strict=True))) for values, measures in merged.items()]
-    groups.sort(key=lambda group: (-getattr(group, order), *(getattr(group, dimension) for dimension in group_by)))
-    rest = {tuple(getattr(group, dimension) for dimension in group_by) for group in groups[limit:]}
-    remainder = Measures()
-    for values in rest:
-        remainder.merge(merged[values])
-    return groups[:limit], group_of(remainder, {}) if rest else None
+def _groups(
+    of: Of, found: Sources, known: Groups, chosen: list[int], rows: tuple[Read, Ints], limit: int, order: str
+) -> tuple[list[Group], Group | None]:
+    measured, row_ids = rows
+    count = len(chosen)
+    position = np.full(len(known.values), count)
+    position[chosen] = np.arange(count)
+    owner = position[known.of(row_ids)]
+    block = _fine(found, position[known.codes], known, count + 1)  # the last group: all that is not chosen
+    parts = gather.measure([(block, block.ids)], measured, owner, count + 1)[:count]
+    groups = [
+        group_of(one, dict(zip(of.group_by, known.values[code], strict=True))) for one, code in zip(parts, chosen, strict=True)
+    ]
+    best = sorted(range(count), key=lambda n: -getattr(groups[n], order))[:limit]  # ties stay as the sizes had them
+    if len(known.values) <= limit:
+        return [groups[n] for n in best], None
+    is_rest = ~np.isin(np.arange(count + 1), best)
+    shown = gather.measure([(block, is_rest.astype(np.int64))], measured, is_rest[owner].astype(np.int64), 2)[0]
+    nothing = np.zeros(len(found.total.counts), dtype=np.int64)
+    total = gather.measure([(block, np.zeros(count + 1, dtype=np.int64))], found.total, nothing, 1)[0]
+    return [groups[n] for n in best], group_of(gather.without(total, shown), {})
+
+
+def _fine(found: Sources, code_of_id: Ints, known: Groups, count: int) -> Block:
+    """All that was read of minutes, put together anew: `code_of_id` has a group, below `count`, for each of the known ids."""
+    blocks = [one.block for one in found.fine]
+    ids = np.concatenate([np.zeros(0, dtype=np.int64), *(one.ids for one in blocks)])
+    return regroup(blocks, code_of_id[np.searchsorted(known.ids, ids)], np.arange(count))
 
 
 async def series(pool: database.Pool, game: Game, group_by: Sequence[str], asked: Span, step: str, limit: int) -> Series:
     """The `limit` largest groups of a span over time. Steps are multiples of `step` in UTC; the span is widened to the first."""
-    step_s = STEPS[step]
+    width = timedelta(seconds=STEPS[step])
     since_s = int(asked.start.timestamp())
-    asked = Span(datetime.fromtimestamp(since_s - since_s % step_s, UTC), asked.end)
-    if (asked.end - asked.start).total_seconds() > step_s * POINTS_MAX:
+    asked = Span(datetime.fromtimestamp(since_s - since_s % STEPS[step], UTC), asked.end)
+    if asked.end - asked.start > width * POINTS_MAX:
         raise errors.Problem(errors.TOO_MANY_POINTS, f"At most {POINTS_MAX} steps: choose a longer step or a shorter span.")
+    of = Of(game.studio_id, game.game_id, dimension_set(group_by), tuple(group_by))
     async with database.studio(pool, game.studio_id) as connection:
-        as_of = await connection.fetchval(_SQL["as_of"])
-        rows = await _rows(connection, game, group_by, asked, finest=timedelta(seconds=step_s))
-    lines = await asyncio.to_thread(_lines, rows, group_by, asked.start, timedelta(seconds=step_s), limit)
-    return Series(game.slug, asked.start, asked.end, as_of, step, lines)
+        found = await gather.sources(connection, of, asked, width)
+        known = await gather.groups(connection, of, found)
+        chosen = await asyncio.to_thread(gather.largest, found, known, "reports", limit)
+        ids = known.ids[np.isin(known.codes, chosen)]
+        rows, row_ids, row_starts = await gather.rows_of(connection, of, found.coarse, ids)
+    lines = await asyncio.to_thread(_lines, of, found, known, chosen, (rows, row_ids, row_starts), width)
+    return Series(game.slug, found.asked.start, found.asked.end, found.as_of, step, lines)
 
 
-def _lines(rows: Sequence[asyncpg.Record], group_by: Sequence[str], since: datetime, step: timedelta, limit: int) -> list[Line]:
-    counts: Counter[tuple[str, ...]] = Counter()
-    for row in rows:
-        counts[tuple(row[dimension] for dimension in group_by)] += row["reports"]
-    largest = {values: None for values, _ in counts.most_common(limit)}
-    rows = [row for row in rows if tuple(row[dimension] for dimension in group_by) in largest]
+def _lines(
+    of: Of, found: Sources, known: Groups, chosen: list[int], rows: tuple[Read, Ints, list[datetime]], width: timedelta
+) -> list[Line]:
+    """The points of each chosen group. A point's number: its line × the steps of the span + its step."""
+    measured, row_ids, row_starts = rows
+    since, steps = found.asked.start, -(-(found.asked.end - found.asked.start) // width)
+    position = np.full(len(known.values), -1)
+    position[chosen] = np.arange(len(chosen))
 
-    def at(row: asyncpg.Record) -> datetime:
-        start: datetime = row["start"]
-        return since + (start - since) // step * step
+    def number(ids: Ints, at: Ints) -> Ints:
+        line = position[known.of(ids)]
+        return np.where(line < 0, -1, line * steps + at)
 
-    merged = _merge(rows, lambda row: (at(row), *(row[dimension] for dimension in group_by)))
-    lines: dict[tuple[str, ...], list[Point]] = {}
-    for (start, *values), measures in sorted(merged.items()):
-        lines.setdefault(tuple(values), []).append(Point(start, group_of(measures, {})))
-    return [Line(dict(zip(group_by, values, strict=True)), lines[values]) for values in largest]
-
-
-async def _rows(
-    connection: database.Connection, game: Game, group_by: Sequence[str], asked: Span, finest: timedelta = SPAN_MAX
-) -> list[asyncpg.Record]:
-    """The rollup rows of a span: of days and hours where these are whole, not stale, not coarser than `finest`, else of minutes."""
-    stale = await connection.fetch(_SQL["stale"], game.studio_id, game.game_id, asked.start, asked.end)
-    spoiled = {(row["step"], row["start"]) for row in stale}
-    rows: list[asyncpg.Record] = []
-    columns = ", ".join(group_by) or "NULL AS nothing"
-    for table, start, end in pieces(asked, spoiled, finest):
-        query = _SQL["rollups"].format(table=table, dimensions=columns)
-        left = ROWS_MAX + 1 - len(rows)
-        rows += await connection.fetch(query, game.studio_id, game.game_id, dimension_set(group_by), start, end, left)
-        if len(rows) > ROWS_MAX:
-            raise errors.Problem(errors.TOO_MUCH)
-    return rows
-
-
-def pieces(asked: Span, stale: set[tuple[str, datetime]], finest: timedelta) -> list[tuple[str, datetime, datetime]]:
-    """How to put a span together from rollups: (table, from, to), joined where they meet."""
-    found: list[tuple[str, datetime, datetime]] = []
-    at = asked.start
-    stale_days = {start for step, start in stale if step == "day"} | {
-        start.replace(hour=0) for step, start in stale if step == "hour"
-    }
-    while at < asked.end:
-        if at == at.replace(hour=0, minute=0) and at + _DAY <= asked.end and at not in stale_days and finest >= _DAY:
-            table, end = "rollup_day", at + _DAY
-        elif at.minute == 0 and at + _HOUR <= asked.end and ("hour", at) not in stale and finest >= _HOUR:
-            table, end = "rollup_hour", at + _HOUR
-        else:
-            table, end = "rollup_minute", min(at.replace(minute=0) + _HOUR, asked.end)
-        if found and found[-1][0] == table:
-            found[-1] = (table, found[-1][1], end)
-        else:
-            found.append((table, at, end))
-        at = end
-    return found
-
-
-def _merge[K](rows: Iterable[asyncpg.Record], key_of: Callable[[asyncpg.Record], K]) -> dict[K, Measures]:
-    merged: dict[K, Measures] = {}
-    for row in rows:
-        measures = measures_of(row)
-        key = key_of(row)
-        if key in merged:
-            merged[key].merge(measures)
-        else:
-            merged[key] = measures
-    return merged
+    of_rows = number(row_ids, np.array([(start - since) // width for start in row_starts], dtype=np.int64))
+    parts = [(one.block, number(one.block.ids, np.full(len(one.block), (one.start - since) // width))) for one in found.fine]
+    parts = [(block.select(numbers >= 0), numbers[numbers >= 0]) for block, numbers in parts]
+    numbers, owner = np.unique(np.concatenate([of_rows, *(one for _, one in parts)]), return_inverse=True)
+    owners = np.split(owner, np.cumsum([len(of_rows), *(len(one) for _, one in parts)])[:-1])
+    points = gather.measure(
+        [(block, one) for (block, _), one in zip(parts, owners[1:], strict=True)], measured, owners[0], len(numbers)
+    )
+    lines: list[Line] = [Line(dict(zip(of.group_by, known.values[code], strict=True)), []) for code in chosen]
+    for one, at in zip(points, numbers.tolist(), strict=True):
+        lines[at // steps].points.append(Point(since + at % steps * width, group_of(one, {})))
+    return lines
 
 
 def group_of(measures: Measures, dimensions: Mapping[str, str]) -> Group:
     """Measures as they are shown."""
-    rtt_ms = percentiles_ms(measures.rtt)
-    loss = measures.loss_ppm_sum / measures.loss_count / 1e6 if measures.loss_count else None
+    counts = measures.counts
+    rtt_ms = percentiles_ms(*measures.rtt)
+    loss = counts[LOSS_PPM_SUM] / counts[LOSS_COUNT] / 1e6 if counts[LOSS_COUNT] else None
     score, reason = _score(rtt_ms, loss)
     return Group(
-        count=measures.reports,
-        sessions=measures.sessions.count(),
-        bad_sessions=measures.bad_sessions.count(),
-        rejected=measures.rejected,
-        events=dict(zip(EVENT_KINDS, measures.events, strict=True)),
-        qualities=dict(zip(QUALITIES, measures.qualities, strict=True)),
+        count=counts[REPORTS],
+        sessions=measures.sessions,
+        bad_sessions=measures.bad_sessions,
+        rejected=counts[REJECTED],
+        events=dict(zip(EVENT_KINDS, counts[EVENTS:WORDS], strict=True)),
+        qualities=dict(zip(QUALITIES, counts[WORDS:], strict=True)),
         rtt_ms=rtt_ms,
-        jitter_ms=percentiles_ms(measures.jitter),
+        jitter_ms=percentiles_ms(*measures.jitter),
         loss=loss,
-        bands=_bands(measures.rtt),
+        bands=_bands(*measures.rtt),
         score=score,
         reason=reason,
+        is_overflow=OTHER in dimensions.values(),
         **dimensions,
     )
 
 
-def percentiles_ms(buckets: histogram.Buckets) -> Percentiles | None:
+def percentiles_ms(indexes: Ints, counts: Ints) -> Percentiles | None:
     """The percentiles of a histogram over seconds, in milliseconds."""
-    found = histogram.quantiles(buckets, PERCENTILES)
+    found = histogram.quantiles_of(indexes, counts, PERCENTILES)
     return Percentiles(*(round(seconds * 1e3, 3) for seconds in found)) if found else None
 
 
-def _bands(buckets: histogram.Buckets) -> Bands:
-    up_to = [histogram.count_up_to(buckets, limit) for _, limit in BANDS_S]
+def _bands(indexes: Ints, counts: Ints) -> Bands:
+    up_to = [histogram.count_up_to(indexes, counts, limit) for _, limit in BANDS_S]
     excellent, good, fair = up_to[0], up_to[1] - up_to[0], up_to[2] - up_to[1]
-    return Bands(excellent, good, fair, sum(buckets.values()) - up_to[2])
+    return Bands(excellent, good, fair, int(counts.sum()) - up_to[2])
 
 
 _LATENCY_POINTS = ((10, 20), (20, 10), (50, 5), (100, 0), (500, -10))

@@ -137,6 +137,11 @@ def unpack(records: bytes) -> npt.NDArray[np.void]:
     return unpacked
 
 
+def quality_codes(unpacked: npt.NDArray[np.void]) -> npt.NDArray[np.int64]:
+    """0 = not given, then 1 + the position in QUALITIES."""
+    return unpacked["quality"].astype(np.int64)
+
+
 def join_labels(labels: Iterable[str | None], places: Iterable[tuple[str, str | None]]) -> str:
     """A part's LABELS and places as they are stored; none of them holds a `|`, a comma or a space."""
     named = ",".join([f"{region} {server or ''}" for region, server in places])

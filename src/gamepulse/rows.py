@@ -1,29 +1,80 @@
-"""Rollups, totals and sightings as rows of PostgreSQL: how they are read and written."""
+"""Totals, and the groups of an hour or a day, as rows of PostgreSQL: how they are read and written."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 import asyncpg
+import numpy as np
 
-from gamepulse import database, histogram
-from gamepulse.geography import UNKNOWN_COUNTRY
-from gamepulse.records import LABELS
-from gamepulse.rollup import Measures, Sketch
-from gamepulse.tally import Seen, SeenKey, Total, TotalKey
+from gamepulse import database, histogram, sketch
+from gamepulse.rollup import COUNTS, HISTOGRAMS, KINDS, Block, Cells, Ints, added, buckets, entries
+from gamepulse.totals import Total, TotalKey
 
 _SQL = database.queries("aggregate")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BUCKET = np.dtype([("index", "<i2"), ("low", "<u4"), ("high", "<u2")])  # a count of 48 bits: eight bytes in all
 
 
-def measures_of(row: asyncpg.Record) -> Measures:
-    """The measures of a stored rollup row."""
-    measures = Measures()
-    measures.reports, measures.rejected = row["reports"], row["rejected"]
-    measures.loss_count, measures.loss_ppm_sum = row["loss_count"], row["loss_ppm_sum"]
-    measures.events, measures.qualities = row["events"], row["qualities"]
-    measures.rtt, measures.jitter = histogram.decode(row["rtt"]), histogram.decode(row["jitter"])
-    measures.sessions, measures.bad_sessions = Sketch(row["sessions"]), Sketch(row["bad_sessions"])
-    return measures
+def columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
+    """Rows turned into columns, as unnest() takes them."""
+    columns: list[list[object]] = [[] for _ in range(width)]
+    for row in rows:
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
+    return columns
+
+
+def measure_columns(block: Block) -> list[list[Any]]:
+    """The groups of a block as columns: COUNTS, then KINDS as bytes."""
+    found: list[list[Any]] = [block.counts[:, n].tolist() for n in range(len(COUNTS))]
+    for kind, cells in enumerate(block.cells):
+        ends = np.cumsum(cells.sizes).tolist()
+        if kind < HISTOGRAMS:
+            packed = np.empty(len(cells.entry), dtype=_BUCKET)
+            packed["index"], packed["low"], packed["high"] = cells.entry, cells.value & 0xFFFFFFFF, cells.value >> 32
+            found.append([packed[a:b].tobytes() for a, b in zip([0, *ends], ends, strict=False)])
+        else:
+            found.append([sketch.encode(cells.entry[a:b]) for a, b in zip([0, *ends], ends, strict=False)])
+    return found
+
+
+class Read(NamedTuple):
+    """Rows of groups as they were read: counts (rows, len(COUNTS)); for each histogram (row, index, count); sketches' bytes."""
+
+    counts: Ints
+    histograms: list[tuple[Ints, Ints, Ints]]
+    sketches: list[list[bytes]]
+
+    def block(self, owner: Ints, ids: Ints) -> Block:
+        """The rows put together: `owner` has each row's position in `ids`."""
+        cells: list[Cells] = [buckets(owner[row], index, value, len(ids)) for row, index, value in self.histograms]
+        for encoded in self.sketches:
+            row, entry, dense_row, dense = sketch.decode(encoded)
+            more_row, more = sketch.entries(dense_row, dense)
+            cells.append(entries(owner[np.concatenate([row, more_row])], np.concatenate([entry, more]), len(ids)))
+        return Block(ids, added(self.counts, owner, len(ids)), cells)
+
+
+def read(rows: Sequence[asyncpg.Record], first: int) -> Read:
+    """Rows whose columns from `first` on are COUNTS and KINDS."""
+    counts = np.array([row[first : first + len(COUNTS)] for row in rows], dtype=np.int64).reshape(-1, len(COUNTS))
+    histograms = []
+    at = first + len(COUNTS)
+    for kind in range(HISTOGRAMS):
+        encoded = [row[at + kind] for row in rows]
+        cells = np.frombuffer(b"".join(encoded), _BUCKET)
+        row = np.repeat(np.arange(len(rows)), np.array([len(one) // _BUCKET.itemsize for one in encoded], dtype=np.int64))
+        histograms.append((row, cells["index"].astype(np.int64), cells["low"] + (cells["high"].astype(np.int64) << 32)))
+    sketches = [[row[at + kind] for row in rows] for kind in range(HISTOGRAMS, len(KINDS))]
+    return Read(counts, histograms, sketches)
+
+
+def block_of(rows: Sequence[asyncpg.Record], ids: str, first: int) -> Block:
+    """Rows of groups as a block; `ids` names the column that tells them apart, `first` is where COUNTS begin."""
+    unique, owner = np.unique(np.array([row[ids] for row in rows], dtype=np.int64), return_inverse=True)
+    return read(rows, first).block(owner, unique)
+
+
+# -- totals -----------------------------------------------------------------------------------------------------------------------
 
 
 def total_of(row: asyncpg.Record) -> Total:
@@ -36,33 +87,8 @@ def total_of(row: asyncpg.Record) -> Total:
     return total
 
 
-def columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
-    """Rows turned into columns, as unnest() takes them."""
-    columns: list[list[object]] = [[] for _ in range(width)]
-    for row in rows:
-        for column, value in zip(columns, row, strict=True):
-            column.append(value)
-    return columns
-
-
 def _array(numbers: Iterable[int]) -> str:
     return f"{{{','.join(map(str, numbers))}}}"
-
-
-type Put = tuple[int, int, int, datetime, int, Measures]
-"""studio, game, dimension set, start, dimension_id, measures."""
-
-
-async def put_rollups(connection: database.Connection, table: str, number: int, puts: Iterable[Put]) -> None:
-    """Write rollup rows of shard `number`, in the place of those that are there."""
-    rows = (
-        (
-            *key, m.reports, m.rejected, m.loss_count, m.loss_ppm_sum, _array(m.events), _array(m.qualities),
-            histogram.encode(m.rtt), histogram.encode(m.jitter), m.sessions.encode(), m.bad_sessions.encode(),
-        )
-        for *key, m in puts
-    )  # fmt: skip
-    await connection.execute(_SQL["put_rollups"].format(table=table), number, *columns(rows, 15))
 
 
 async def put_totals(connection: database.Connection, number: int, totals: Mapping[TotalKey, Total]) -> None:
@@ -75,17 +101,3 @@ async def put_totals(connection: database.Connection, number: int, totals: Mappi
         for key, t in sorted(totals.items())
     )  # fmt: skip
     await connection.execute(_SQL["put_totals"], number, *columns(rows, 13))
-
-
-def seen_columns(seen: Mapping[SeenKey, Seen]) -> list[list[object]]:
-    """Sightings as the columns of put_seen."""
-    rows = (
-        (
-            studio_id, game_id, (_EPOCH + timedelta(days=day)).date(), session_id, region, server,
-            one.labels["country"] or UNKNOWN_COUNTRY, *(one.labels[name] for name in LABELS[1:]), one.row["match"],
-            one.row["player"], _EPOCH + timedelta(milliseconds=one.first_ms), _EPOCH + timedelta(milliseconds=one.last_ms),
-            one.reports, one.bad_reports, one.events,
-        )
-        for (studio_id, game_id, session_id, day, region, server), one in sorted(seen.items())
-    )  # fmt: skip
-    return columns(rows, 19)

@@ -12,7 +12,8 @@ import msgspec
 
 from gamepulse import database, errors, records
 from gamepulse.batch import JITTER_METHODS, LABEL_PATTERN, QUALITIES, SIDES, Player
-from gamepulse.quality import Game, Span
+from gamepulse.gather import Span
+from gamepulse.quality import Game
 from gamepulse.receive import hash_player
 
 BATCHES_MAX = 2_000

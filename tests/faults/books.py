@@ -34,8 +34,8 @@ SELECT (SELECT count(*) FROM batch_key) AS batches, (SELECT sum(accepted) FROM b
     sum(rejected) AS rejected, count(DISTINCT session_id) AS sessions FROM raw_batch"""
 ROLLUP = "SELECT dimension_set, extract(epoch FROM start)::bigint AS start, sum(reports) AS reports FROM {table} GROUP BY 1, 2"
 SEEN = "SELECT count(DISTINCT session_id) AS sessions, sum(reports) AS reports, sum(events) AS events FROM session_seen"
-SETS = {0: "country", 1: "connection", 2: "network", 3: "server"}
-"""Dimension sets, each with a name of `group_by` that it alone has, or has first."""
+SETS = {0: "country", 1: "connection", 2: "subdivision", 3: "server", 4: "network"}
+"""Dimension sets, each with one of its dimensions."""
 STEPS = {"1m": 60, "1h": 3600, "1d": 86400}
 ROLLUPS = {"rollup_hour": 3600, "rollup_day": 86400}
 

@@ -6,7 +6,7 @@ import pytest
 
 from gamepulse.keys import hash_key
 from tests.batches import batch, event, report
-from tests.conftest import complete
+from tests.conftest import complete, rolled
 
 OTHER_KEY = "key-of-another-studio-0123456789abcdef"
 type Database = asyncpg.Connection[asyncpg.Record]
@@ -36,7 +36,7 @@ async def _tables(connection: Database) -> list[str]:
 
 async def test_every_table_with_a_studio_has_row_level_security_and_a_key_that_begins_with_it(connection: Database) -> None:
     names = await _tables(connection)
-    assert {"raw_batch", "batch_key", "rollup_minute", "session_seen", "audit_log"} <= set(names)
+    assert {"raw_batch", "batch_key", "rollup_delta", "rollup_minute", "rollup_total", "session_seen", "audit_log"} <= set(names)
     for name in names:
         is_secured = await connection.fetchval("SELECT relrowsecurity FROM pg_class WHERE oid = $1::text::regclass", name)
         is_part = await connection.fetchval("SELECT relispartition FROM pg_class WHERE oid = $1::text::regclass", name)
@@ -62,7 +62,14 @@ async def test_the_query_role_sees_the_studio_that_is_set_and_no_other(
         sent = batch([report(0)], [event(1)], game=game, player="p")
         assert (await client.post("/v1/reports", json=sent, headers=headers)).status_code == 202
     await complete(client)
-    for name in ("raw_batch", "rollup_minute", "dimension", "session_seen", "stale_rollup", "game"):
+    await rolled(connection)
+    await client.post("/v1/reports", json=batch(1))
+    await client.post("/v1/reports", json=batch(1, game="secret"), headers={"authorization": f"Bearer {OTHER_KEY}"})
+    await complete(client)
+    for name in (
+        "raw_batch", "rollup_delta", "rollup_minute", "rollup_hour", "rollup_total", "dimension", "session_seen", "stale_rollup",
+        "game",
+    ):  # fmt: skip
         assert await connection.fetchval(f"SELECT count(DISTINCT studio_id) FROM {name}") == 2, name
         for studio_id, visible in ((other_studio, {other_studio}), (None, set())):
             async with connection.transaction():

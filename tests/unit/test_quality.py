@@ -1,4 +1,4 @@
-"""How a span is put together from minutes, hours and days."""
+"""How a span is put together from minutes, hours, quarters of days, and days."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gamepulse import quality
+from gamepulse import gather, quality
 from gamepulse.errors import Problem
-from gamepulse.quality import Span
+from gamepulse.gather import Span
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 SINCE = datetime(2026, 2, 26, tzinfo=UTC)
@@ -18,25 +18,39 @@ MINUTES = st.integers(0, 6 * 24 * 60)
 @given(
     MINUTES,
     MINUTES,
-    st.sets(st.integers(0, 6 * 24)),
+    st.sets(st.integers(0, 6 * 4)),
     st.sets(st.integers(0, 6)),
     st.sampled_from([MINUTE, 30 * MINUTE, HOUR, 6 * HOUR, DAY]),
 )
-def test_pieces_cover_a_span_once_and_use_nothing_stale(a: int, b: int, hours: set[int], days: set[int], finest: timedelta) -> None:
+def test_pieces_cover_a_span_once_and_use_nothing_stale(
+    a: int, b: int, quarters: set[int], days: set[int], finest: timedelta
+) -> None:
     start, end = SINCE + min(a, b) * MINUTE, SINCE + (max(a, b) + 1) * MINUTE
-    stale = {("hour", SINCE + hour * HOUR) for hour in hours} | {("day", SINCE + day * DAY) for day in days}
+    stale = {("quarter", SINCE + quarter * 6 * HOUR) for quarter in quarters} | {("day", SINCE + day * DAY) for day in days}
     at = start
-    for table, since, until in quality.pieces(Span(start, end), stale, finest):
+    sizes = {"minute": MINUTE, "hour": HOUR, "quarter": 6 * HOUR, "day": DAY}
+    for step, since, until in gather.pieces(Span(start, end), stale, finest):
         assert since == at < until
         at = until
-        step = {"rollup_minute": MINUTE, "rollup_hour": HOUR, "rollup_day": DAY}[table]
-        assert (since - SINCE) % step == timedelta() == (until - SINCE) % step
-        assert step <= max(finest, MINUTE)
+        assert (since - SINCE) % sizes[step] == timedelta() == (until - SINCE) % sizes[step]
+        assert sizes[step] <= max(finest, MINUTE)
         for name, stale_at in stale:
-            size = HOUR if name == "hour" else DAY
-            overlaps = stale_at < until and since < stale_at + size
-            assert not (overlaps and step >= size), (table, name)
+            overlaps = stale_at < until and since < stale_at + sizes[name]
+            assert not (overlaps and sizes[step] >= sizes[name]), (step, name)
     assert at == end
+
+
+def test_long_spans_are_whole_hours() -> None:
+    assert gather.whole_hours(Span(SINCE + 7 * MINUTE, SINCE + 9 * HOUR + MINUTE)) == Span(SINCE, SINCE + 10 * HOUR)
+    assert gather.whole_hours(Span(SINCE, SINCE + DAY)) == Span(SINCE, SINCE + DAY)
+
+
+@pytest.mark.parametrize(
+    ("group_by", "expected"),
+    [("", 0), ("country", 0), ("network", 4), ("network,country", 4), ("region,network", 2), ("server", 3), ("region,build", 1)],
+)
+def test_the_smallest_set_is_chosen(group_by: str, expected: int) -> None:
+    assert quality.dimension_set([name for name in group_by.split(",") if name]) == expected
 
 
 def test_where_minutes_are_gone_spans_are_whole_hours() -> None:

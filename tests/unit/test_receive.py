@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 from uuid import UUID
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +13,6 @@ from gamepulse import metrics, receive, records, settings
 from gamepulse.batch import JITTER_METHODS, QUALITIES, SIDES, Report
 from gamepulse.geography import NOWHERE, Geography, Place
 from gamepulse.metrics import Instrument, Metrics
-from gamepulse.rollup import Sketch
 
 GEOGRAPHY = Path("data/demo-geography.mmdb")
 REPORTS = st.builds(
@@ -117,22 +115,6 @@ def test_series_of_an_instrument_are_bounded() -> None:
     points = metric.sum.data_points
     assert len(points) == metrics.SERIES_MAX + 1
     assert points[-1].attributes[0].key == "otel.metric.overflow" and points[-1].as_double == 50
-
-
-@pytest.mark.parametrize("sessions", [1, 10, 300, 5_000, 100_000])
-def test_distinct_counts_are_within_three_percent_in_any_merge_order(sessions: int) -> None:
-    hashes = np.random.default_rng(5).integers(-(2**63), 2**63, sessions)
-    parts = []
-    for part in np.array_split(hashes, 7):
-        sketch = Sketch()
-        sketch.add(part.tolist())
-        sketch.add(part[: len(part) // 2].tolist())  # seen twice
-        parts.append(sketch.encode())
-    for order in (parts, parts[::-1]):
-        merged = Sketch()
-        for encoded in order:
-            merged.merge(Sketch(encoded))
-        assert merged.count() == pytest.approx(sessions, rel=0.03)
 
 
 def test_settings_say_what_is_wrong() -> None:

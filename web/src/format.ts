@@ -40,6 +40,13 @@ export function countryName(code: string): string {
   return /^[A-Z]{2}$/.test(code) ? (countryNames.of(code) ?? code) : code;
 }
 
+const OVERFLOW = "(other)"; // All values together that are beyond the number that a game may have.
+
+export function groupName(dimension: string, key: string): string {
+  if (key === OVERFLOW) return "Others, beyond the limit";
+  return dimension === "country" ? countryName(key) : key;
+}
+
 export function formatClock(epochMs: number): string {
   return clock.format(epochMs);
 }

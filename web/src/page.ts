@@ -2,7 +2,7 @@
 import { Chart } from "./chart";
 import { byId, setText } from "./element";
 import { Figures } from "./figures";
-import { countryName, formatCount, formatShare, shareOf } from "./format";
+import { formatCount, formatShare, groupName, shareOf } from "./format";
 import { Freshness } from "./freshness";
 import { type Dimension, type Group, groupOf, isEmpty, lastMinute, type Quality, readQuality, type Selection, seriesOf } from "./quality";
 import { Stream } from "./stream";
@@ -89,7 +89,7 @@ function bringIntoView(target: HTMLElement): void {
 
 function nameOf(selection: Selection): string {
   if (selection === null) return "All players";
-  return selection.dimension === "country" ? countryName(selection.key) : selection.key;
+  return groupName(selection.dimension, selection.key);
 }
 
 function aboutSelection(group: Group | undefined): string {

@@ -1,7 +1,7 @@
 // A table of groups, updated in place; a row can be selected with the pointer or the keyboard.
 import { BandBar, bandKey } from "./bands";
 import { element, LiveText } from "./element";
-import { countryName, formatCount, formatMs, formatShare, NOTHING, shareOf } from "./format";
+import { formatCount, formatMs, formatShare, groupName, NOTHING, shareOf } from "./format";
 import { type Dimension, drops, type Group } from "./quality";
 
 interface Column {
@@ -97,7 +97,7 @@ export class GroupTable {
   #row(key: string): Row {
     let row = this.#rows.get(key);
     if (row === undefined) {
-      row = new Row(key, this.dimension === "country" ? countryName(key) : key);
+      row = new Row(key, groupName(this.dimension, key));
       row.node.setAttribute("aria-selected", String(key === this.#selected));
       this.#rows.set(key, row);
       this.#body.append(row.node);

@@ -23,40 +23,34 @@ RETURNING shard
 SELECT game_id, slug, bad_rtt_ms, bad_jitter_ms, bad_loss FROM game
 
 -- name: dimensions
-SELECT dimension_id, studio_id, game_id, dimension_set, region, country, subdivision, network, connection, platform, build, server
-FROM dimension WHERE studio_id = $1 AND game_id = $2
+SELECT dimension_id, studio_id, game_id, dimension_set, region, country, subdivision, network, connection, platform, build, server, seen
+FROM dimension WHERE studio_id = $1 AND game_id = $2 AND seen >= $3
 
 -- name: add_dimensions
-INSERT INTO dimension (studio_id, game_id, dimension_set, region, country, subdivision, network, connection, platform, build, server)
-SELECT * FROM unnest($1::integer[], $2::integer[], $3::smallint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-    $9::text[], $10::text[], $11::text[])
-ON CONFLICT DO NOTHING
-RETURNING dimension_id, studio_id, game_id, dimension_set, region, country, subdivision, network, connection, platform, build, server
+-- Those that were there before, long ago or made by another leader a moment ago, are told too.
+INSERT INTO dimension (studio_id, game_id, dimension_set, region, country, subdivision, network, connection, platform, build, server,
+    seen)
+SELECT *, $1::date FROM unnest($2::integer[], $3::integer[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[],
+    $9::text[], $10::text[], $11::text[], $12::text[])
+ON CONFLICT (studio_id, game_id, dimension_set, region, country, subdivision, network, connection, platform, build, server)
+    DO UPDATE SET seen = greatest(dimension.seen, excluded.seen)
+RETURNING dimension_id, studio_id, game_id, dimension_set, region, country, subdivision, network, connection, platform, build, server,
+    seen
 
--- name: rollups
--- The rows that a step adds to, one dimension set and minute at a time.
-SELECT dimension_id, reports, rejected, loss_count, loss_ppm_sum, events, qualities, rtt, jitter, sessions, bad_sessions
-FROM rollup_minute
-WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start = $4 AND shard = $5 AND dimension_id = ANY ($6::bigint[])
+-- name: see_dimensions
+-- What another leader is at is left to it: so that two never wait for each other.
+UPDATE dimension SET seen = $1
+WHERE (studio_id, game_id, dimension_id) IN (
+    SELECT studio_id, game_id, dimension_id
+    FROM dimension JOIN unnest($2::integer[], $3::integer[], $4::bigint[]) AS used (studio_id, game_id, dimension_id)
+        USING (studio_id, game_id, dimension_id)
+    WHERE seen < $1
+    FOR UPDATE OF dimension SKIP LOCKED)
 
--- name: put_rollups
-INSERT INTO {table} (studio_id, game_id, dimension_set, start, dimension_id, shard, reports, rejected, loss_count, loss_ppm_sum,
-    events, qualities, rtt, jitter, sessions, bad_sessions)
-SELECT studio_id, game_id, dimension_set, start, dimension_id, $1, reports, rejected, loss_count, loss_ppm_sum,
-    events::integer[], qualities::integer[], rtt, jitter, sessions, bad_sessions
-FROM unnest($2::integer[], $3::integer[], $4::smallint[], $5::timestamptz[], $6::bigint[], $7::integer[], $8::integer[],
-    $9::integer[], $10::bigint[], $11::text[], $12::text[], $13::bytea[], $14::bytea[], $15::bytea[], $16::bytea[])
-    AS put (studio_id, game_id, dimension_set, start, dimension_id, reports, rejected, loss_count, loss_ppm_sum, events, qualities,
-        rtt, jitter, sessions, bad_sessions)
-ON CONFLICT (studio_id, game_id, dimension_set, start, dimension_id, shard) DO UPDATE SET
-    changed = pg_current_xact_id(), reports = excluded.reports, rejected = excluded.rejected, loss_count = excluded.loss_count,
-    loss_ppm_sum = excluded.loss_ppm_sum, events = excluded.events, qualities = excluded.qualities, rtt = excluded.rtt,
-    jitter = excluded.jitter, sessions = excluded.sessions, bad_sessions = excluded.bad_sessions
-
--- name: put_stale
-INSERT INTO stale_rollup (studio_id, game_id, step, start, shard)
-SELECT studio_id, game_id, $1, start, $2 FROM unnest($3::integer[], $4::integer[], $5::timestamptz[]) AS put (studio_id, game_id, start)
-ON CONFLICT DO NOTHING
+-- name: put_deltas
+INSERT INTO rollup_delta (studio_id, game_id, dimension_set, start, groups, reports, block, shard, upto, since)
+SELECT *, $1::smallint, $2::bigint, $3::timestamptz
+FROM unnest($4::integer[], $5::integer[], $6::smallint[], $7::timestamptz[], $8::integer[], $9::bigint[], $10::bytea[])
 
 -- name: totals
 SELECT studio_id, game_id, region, country, reports, rtt_us_sum, jitter_us_sum, loss_ppm_sum, events, qualities, rtt, jitter, loss
@@ -93,28 +87,84 @@ ON CONFLICT (studio_id, game_id, session_id, day, region, server) DO UPDATE SET
     platform = coalesce(session_seen.platform, excluded.platform), build = coalesce(session_seen.build, excluded.build),
     match = coalesce(session_seen.match, excluded.match), player = coalesce(session_seen.player, excluded.player)
 
+-- name: due
+-- The hour of a game's dimension set whose deltas have waited longest, if long enough, or are too many.
+SELECT studio_id, game_id, dimension_set, date_trunc('hour', start, 'UTC') AS hour
+FROM rollup_delta
+GROUP BY studio_id, game_id, dimension_set, hour
+HAVING min(at) < now() - $1::interval OR sum(length(block)) > $2
+ORDER BY min(at)
+LIMIT 1
+
+-- name: alone
+SELECT pg_try_advisory_xact_lock($1, $2)
+
+-- name: take_deltas
+-- Taken away and told in one statement: nobody else can add them a second time.
+DELETE FROM rollup_delta
+WHERE (studio_id, game_id, dimension_set, start, shard, upto) IN (
+    SELECT studio_id, game_id, dimension_set, start, shard, upto
+    FROM (
+        SELECT *, sum(length(block)) OVER (ORDER BY start, shard, upto) - length(block) AS before
+        FROM rollup_delta
+        WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $4 + interval '1 hour'
+    ) AS waiting
+    WHERE before < $5)
+RETURNING start, block
+
+-- name: minutes
+SELECT start, block FROM rollup_minute
+WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND (start, is_late) IN (SELECT * FROM unnest($4::timestamptz[], $5::boolean[]))
+
+-- name: put_minutes
+INSERT INTO rollup_minute (studio_id, game_id, dimension_set, start, is_late, groups, reports, block)
+SELECT $1, $2, $3, start, is_late, groups, reports, block
+FROM unnest($4::timestamptz[], $5::boolean[], $6::integer[], $7::bigint[], $8::bytea[]) AS put (start, is_late, groups, reports, block)
+ON CONFLICT (studio_id, game_id, dimension_set, start, is_late) DO UPDATE SET
+    changed = pg_current_xact_id(), groups = excluded.groups, reports = excluded.reports, block = excluded.block
+
+-- name: groups
+SELECT dimension_id, {measures}
+FROM rollup_{step}
+WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $5 AND ($6::bigint[] IS NULL OR dimension_id = ANY ($6))
+
+-- name: put_groups
+INSERT INTO rollup_{step} (studio_id, game_id, dimension_set, start, dimension_id, {measures})
+SELECT $1, $2, $3, $4, *
+FROM unnest($5::bigint[], {columns})
+ON CONFLICT (studio_id, game_id, dimension_set, start, dimension_id) DO UPDATE SET {excluded}
+
+-- name: rollup_totals
+SELECT {measures}, group_ids, group_reports, group_sessions, group_bad_sessions
+FROM rollup_total
+WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start >= $5 AND start < $6
+
+-- name: put_rollup_total
+INSERT INTO rollup_total (studio_id, game_id, dimension_set, step, start, group_ids, group_reports, group_sessions,
+    group_bad_sessions, {measures})
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, * FROM unnest({columns})
+ON CONFLICT (studio_id, game_id, dimension_set, step, start) DO UPDATE SET
+    group_ids = excluded.group_ids, group_reports = excluded.group_reports, group_sessions = excluded.group_sessions,
+    group_bad_sessions = excluded.group_bad_sessions, {excluded}
+
+-- name: put_stale
+INSERT INTO stale_rollup (studio_id, game_id, dimension_set, step, start) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
+
 -- name: stale
--- One closed hour or day to make anew from the finer rollup; a day waits for its hours.
-SELECT studio_id, game_id, step, start
+-- One closed quarter or day to make anew from the finer rows; a day waits for its quarters.
+SELECT studio_id, game_id, dimension_set, step, start
 FROM stale_rollup AS stale
-WHERE shard = $1 AND start + ('1 ' || step)::interval < now() - interval '90 seconds'
-    AND (step = 'hour' OR NOT EXISTS (
-        SELECT FROM stale_rollup AS hour
-        WHERE hour.studio_id = stale.studio_id AND hour.game_id = stale.game_id AND hour.shard = stale.shard AND hour.step = 'hour'
-            AND hour.start >= stale.start AND hour.start < stale.start + interval '1 day'))
+WHERE start + CASE step WHEN 'day' THEN interval '1 day' ELSE interval '6 hours' END < now() - interval '90 seconds'
+    AND (step = 'quarter' OR NOT EXISTS (
+        SELECT FROM stale_rollup AS quarter
+        WHERE quarter.studio_id = stale.studio_id AND quarter.game_id = stale.game_id
+            AND quarter.dimension_set = stale.dimension_set AND quarter.step = 'quarter'
+            AND quarter.start >= stale.start AND quarter.start < stale.start + interval '1 day'))
 ORDER BY start
 LIMIT 1
 
--- name: lock_watermark
-SELECT upto::text::bigint FROM watermark WHERE shard = $1 FOR UPDATE
-
--- name: finer
-SELECT dimension_set, dimension_id, reports, rejected, loss_count, loss_ppm_sum, events, qualities, rtt, jitter, sessions, bad_sessions
-FROM {table}
-WHERE studio_id = $1 AND game_id = $2 AND dimension_set = ANY ('{{0,1,2,3}}') AND start >= $3 AND start < $4 AND shard = $5
-
 -- name: fresh
-DELETE FROM stale_rollup WHERE studio_id = $1 AND game_id = $2 AND step = $3 AND start = $4 AND shard = $5
+DELETE FROM stale_rollup WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start = $5
 
 -- name: forget_batch_keys
 -- A slice at a time: a statement that deletes a day of them would hold up aggregation.
@@ -125,18 +175,21 @@ DELETE FROM batch_key WHERE (studio_id, game_id, batch_id) IN (
 SELECT create_partitions((now() AT TIME ZONE 'UTC')::date - 2, (now() AT TIME ZONE 'UTC')::date + 3)
 
 -- name: expired
--- Nothing is dropped that is still needed: raw data that is not counted, the days it may be about (24 h late), minutes and hours
--- of which coarser rollups are to be made.
+-- Nothing is dropped that is still needed: raw data that is not counted, the days it may be about (24 h late), what deltas wait
+-- to be added to, and what coarser rollups are to be made of.
 WITH clock AS (
     SELECT (now() AT TIME ZONE 'UTC')::date AS today, (SELECT min(as_of) AT TIME ZONE 'UTC' FROM watermark)::date AS counted,
-        (SELECT coalesce(min(start), 'infinity') AT TIME ZONE 'UTC' FROM stale_rollup)::date AS stale
+        (SELECT coalesce(min(start), 'infinity') AT TIME ZONE 'UTC' FROM stale_rollup)::date AS stale,
+        (SELECT coalesce(min(start), 'infinity') AT TIME ZONE 'UTC' FROM rollup_delta)::date AS waiting
 )
 SELECT drop_partitions(parent, before) FROM clock, LATERAL (VALUES
     ('raw_batch', least(today - $1::integer, counted)),
     ('session_seen', least(today - $1::integer, counted - 1)),
-    ('rollup_minute', least(today - $2::integer, counted - 1, stale)),
-    ('rollup_hour', least((today - make_interval(months => $3))::date, counted - 1, stale)),
-    ('rollup_day', least((today - make_interval(months => $3))::date, counted - 1))
+    ('rollup_minute', least(today - $2::integer, counted - 1, waiting)),
+    ('rollup_hour', least((today - make_interval(months => $3))::date, counted - 1, waiting, stale)),
+    ('rollup_quarter', least((today - make_interval(months => $3))::date, counted - 1, waiting, stale)),
+    ('rollup_day', least((today - make_interval(months => $3))::date, counted - 1, waiting, stale)),
+    ('rollup_total', least((today - make_interval(months => $3))::date, counted - 1, waiting, stale))
 ) AS expired (parent, before)
 
 -- name: try_lock

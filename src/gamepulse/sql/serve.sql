@@ -5,19 +5,46 @@ SELECT studio_id, game_id, slug, is_public FROM game WHERE slug = $1
 SELECT min(as_of) AS as_of FROM watermark
 
 -- name: stale
-SELECT step, start FROM stale_rollup WHERE studio_id = $1 AND game_id = $2 AND start < $4 AND start + ('1 ' || step)::interval > $3
+SELECT step, start FROM stale_rollup
+WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3
+    AND start < $5 AND start + CASE step WHEN 'day' THEN interval '1 day' ELSE interval '6 hours' END > $4
 
--- name: rollups
-SELECT start, {dimensions}, reports, rejected, loss_count, loss_ppm_sum, events, qualities, rtt, jitter, sessions, bad_sessions
-FROM {table} JOIN dimension USING (studio_id, game_id, dimension_set, dimension_id)
+-- name: waiting
+SELECT count(*) AS deltas, coalesce(sum(length(block)), 0) AS bytes, min(since) AS since
+FROM rollup_delta WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $5
+
+-- name: minutes_bytes
+SELECT coalesce(sum(length(block)), 0) FROM rollup_minute
 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $5
-LIMIT $6
 
--- name: changed_rollups
--- Rows of the live page that have changed since the snapshot whose horizon is $5; a row that comes twice is the same row.
-SELECT start, region, country, shard, reports, rejected, loss_count, loss_ppm_sum, events, qualities, rtt, jitter, sessions, bad_sessions
-FROM rollup_minute JOIN dimension USING (studio_id, game_id, dimension_set, dimension_id)
+-- name: deltas
+SELECT start, block FROM rollup_delta WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $5
+
+-- name: minutes
+SELECT start, block FROM rollup_minute WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $5
+
+-- name: rollup_totals
+SELECT {measures}, start, group_ids, group_reports, group_sessions, group_bad_sessions
+FROM rollup_total
+WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start >= $5 AND start < $6
+
+-- name: groups
+SELECT dimension_id, start, {measures}
+FROM rollup_{step}
+WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start = ANY ($4::timestamptz[]) AND dimension_id = ANY ($5::bigint[])
+
+-- name: dimensions
+SELECT dimension_id, {dimensions} FROM dimension WHERE studio_id = $1 AND game_id = $2 AND dimension_id = ANY ($3::bigint[])
+
+-- name: changed_minutes
+-- Blocks of the live page that were written since the snapshot whose horizon is $5; a block that comes twice is the same.
+SELECT start, is_late, block FROM rollup_minute
 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = 0 AND start >= $3 AND start < $4 AND changed >= $5::bigint::text::xid8
+
+-- name: changed_deltas
+-- All that wait, by their keys, with the blocks of those that are new.
+SELECT start, shard, upto, CASE WHEN changed >= $5::bigint::text::xid8 THEN block END AS block FROM rollup_delta
+WHERE studio_id = $1 AND game_id = $2 AND dimension_set = 0 AND start >= $3 AND start < $4
 
 -- name: clock
 SELECT min(as_of) AS as_of, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon FROM watermark
@@ -47,6 +74,7 @@ SELECT session_id, min(country) AS country, min(subdivision) AS subdivision, min
     array_agg(DISTINCT region || ' ' || server) AS places
 FROM session_seen
 WHERE studio_id = $1 AND game_id = $2 AND server = $3 AND last_at >= $4 AND first_at < $5
+    AND day >= ($4 AT TIME ZONE 'UTC')::date AND day <= ($5 AT TIME ZONE 'UTC')::date
 GROUP BY session_id
 ORDER BY max(last_at) DESC
 LIMIT $6

@@ -99,7 +99,7 @@ CREATE TABLE dimension (
     studio_id integer NOT NULL,
     game_id integer NOT NULL,
     dimension_id bigint GENERATED ALWAYS AS IDENTITY,
-    dimension_set smallint NOT NULL,         -- 0 place, 1 client, 2 network, 3 server
+    dimension_set smallint NOT NULL,         -- 0 place, 1 client, 2 network, 3 server, 4 carrier
     region text,
     country text,
     subdivision text,
@@ -108,47 +108,102 @@ CREATE TABLE dimension (
     platform text,
     build text,
     server text,
+    seen date NOT NULL,                      -- the last day on which it was counted: what is not seen for long is free again
     PRIMARY KEY (studio_id, game_id, dimension_id),
     UNIQUE NULLS NOT DISTINCT (studio_id, game_id, dimension_set, region, country, subdivision, network, connection, platform,
         build, server)
 );
 
--- Measures: histograms and sketches are merged by the aggregator; their bytes are described in docs/records.md.
-CREATE TABLE rollup_minute (
-    changed xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    start timestamptz NOT NULL,
-    dimension_id bigint NOT NULL,
+-- Rollups. Blocks hold the measures of many groups, rows those of one; their bytes are described in docs/records.md.
+
+-- What a step of a shard adds to a minute. Written once, and taken away in the transaction that adds it to minute and hour.
+CREATE TABLE rollup_delta (
     studio_id integer NOT NULL,
     game_id integer NOT NULL,
-    reports integer NOT NULL,
-    rejected integer NOT NULL,
-    loss_count integer NOT NULL,
     dimension_set smallint NOT NULL,
     shard smallint NOT NULL,
+    start timestamptz NOT NULL,
+    upto bigint NOT NULL,                    -- the watermark of its step
+    changed xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    at timestamptz NOT NULL DEFAULT now(),
+    since timestamptz NOT NULL,              -- what was answered before is in the steps before
+    groups integer NOT NULL,
+    reports bigint NOT NULL,
+    block bytea NOT NULL,
+    PRIMARY KEY (studio_id, game_id, dimension_set, start, shard, upto)
+) WITH (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 2000);
+
+CREATE TABLE rollup_minute (
+    studio_id integer NOT NULL,
+    game_id integer NOT NULL,
+    dimension_set smallint NOT NULL,
+    is_late boolean NOT NULL,                -- what came long after the minute lies apart: it is written again and again
+    start timestamptz NOT NULL,
+    changed xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    groups integer NOT NULL,
+    reports bigint NOT NULL,
+    block bytea NOT NULL,
+    PRIMARY KEY (studio_id, game_id, dimension_set, start, is_late)
+) PARTITION BY RANGE (start);
+
+CREATE TABLE rollup_hour (
+    studio_id integer NOT NULL,
+    game_id integer NOT NULL,
+    dimension_id bigint NOT NULL,
+    start timestamptz NOT NULL,
+    dimension_set smallint NOT NULL,
+    reports bigint NOT NULL,
+    rejected bigint NOT NULL,
+    loss_count bigint NOT NULL,
     loss_ppm_sum bigint NOT NULL,
-    events integer[] NOT NULL,               -- connect_failed, connected, disconnected, reconnected, complaint
-    qualities integer[] NOT NULL,            -- estimating, poor, fair, good, excellent
+    connect_failed bigint NOT NULL,
+    connected bigint NOT NULL,
+    disconnected bigint NOT NULL,
+    reconnected bigint NOT NULL,
+    complaint bigint NOT NULL,
+    estimating bigint NOT NULL,
+    poor bigint NOT NULL,
+    fair bigint NOT NULL,
+    good bigint NOT NULL,
+    excellent bigint NOT NULL,
     rtt bytea NOT NULL,
     jitter bytea NOT NULL,
     sessions bytea NOT NULL,
     bad_sessions bytea NOT NULL,
-    PRIMARY KEY (studio_id, game_id, dimension_set, start, dimension_id, shard)
+    PRIMARY KEY (studio_id, game_id, dimension_set, start, dimension_id)
 ) PARTITION BY RANGE (start);
-CREATE TABLE rollup_hour (
-    LIKE rollup_minute INCLUDING DEFAULTS, PRIMARY KEY (studio_id, game_id, dimension_set, start, dimension_id, shard)
+-- Neither sketches nor histograms become smaller by PostgreSQL's compression.
+ALTER TABLE rollup_delta ALTER block SET STORAGE EXTERNAL;
+ALTER TABLE rollup_minute ALTER block SET STORAGE EXTERNAL;
+ALTER TABLE rollup_hour ALTER rtt SET STORAGE EXTERNAL, ALTER jitter SET STORAGE EXTERNAL, ALTER sessions SET STORAGE EXTERNAL,
+    ALTER bad_sessions SET STORAGE EXTERNAL;
+CREATE TABLE rollup_quarter (
+    LIKE rollup_hour INCLUDING STORAGE, PRIMARY KEY (studio_id, game_id, dimension_set, start, dimension_id)
 ) PARTITION BY RANGE (start);
 CREATE TABLE rollup_day (
-    LIKE rollup_minute INCLUDING DEFAULTS, PRIMARY KEY (studio_id, game_id, dimension_set, start, dimension_id, shard)
+    LIKE rollup_hour INCLUDING STORAGE, PRIMARY KEY (studio_id, game_id, dimension_set, start, dimension_id)
 ) PARTITION BY RANGE (start);
 
--- Hours and days whose rollup is not (yet, or no longer) made from the finer one. No row here: the coarser rollup is right.
+-- All groups of an hour, quarter of a day, or day together; and which groups there are, by which the largest are found.
+CREATE TABLE rollup_total (
+    LIKE rollup_hour INCLUDING STORAGE,
+    step text NOT NULL CHECK (step IN ('hour', 'quarter', 'day')),
+    group_ids bytea NOT NULL,
+    group_reports bytea NOT NULL,
+    group_sessions bytea NOT NULL,
+    group_bad_sessions bytea NOT NULL,
+    PRIMARY KEY (studio_id, game_id, dimension_set, step, start)
+) PARTITION BY RANGE (start);
+ALTER TABLE rollup_total DROP COLUMN dimension_id;
+
+-- Quarters and days that are not (yet, or no longer) made from the finer rows. No row here: they are right.
 CREATE TABLE stale_rollup (
     studio_id integer NOT NULL,
     game_id integer NOT NULL,
-    step text NOT NULL CHECK (step IN ('hour', 'day')),
+    dimension_set smallint NOT NULL,
+    step text NOT NULL CHECK (step IN ('quarter', 'day')),
     start timestamptz NOT NULL,
-    shard smallint NOT NULL,
-    PRIMARY KEY (studio_id, game_id, step, start, shard)
+    PRIMARY KEY (studio_id, game_id, dimension_set, step, start)
 );
 
 -- The players' metrics since totals_since, by region and country: what the leader of a shard exports.
@@ -193,8 +248,9 @@ CREATE TABLE session_seen (
     events integer NOT NULL,
     PRIMARY KEY (studio_id, game_id, session_id, day, region, server)
 ) PARTITION BY RANGE (day);
-CREATE INDEX ON session_seen (studio_id, game_id, player, last_at) WHERE player IS NOT NULL;
-CREATE INDEX ON session_seen (studio_id, game_id, server, last_at);
+-- Neither holds a time: an index that does is written anew with each report of a session.
+CREATE INDEX ON session_seen (studio_id, game_id, player) WHERE player IS NOT NULL;
+CREATE INDEX ON session_seen (studio_id, game_id, server);
 
 -- Who looked what up. Append only.
 CREATE TABLE audit_log (
@@ -219,8 +275,9 @@ DECLARE
     partition text;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('gamepulse.partitions'));
-    FOREACH parent IN ARRAY ARRAY['raw_batch', 'session_seen', 'rollup_minute', 'rollup_hour', 'rollup_day'] LOOP
-        is_monthly := parent IN ('rollup_hour', 'rollup_day');
+    FOREACH parent IN ARRAY ARRAY['raw_batch', 'session_seen', 'rollup_minute', 'rollup_hour', 'rollup_quarter', 'rollup_day', 'rollup_total']
+    LOOP
+        is_monthly := parent IN ('rollup_hour', 'rollup_quarter', 'rollup_day', 'rollup_total');
         day := CASE WHEN is_monthly THEN date_trunc('month', first) ELSE first END;
         WHILE day <= last LOOP
             ends := CASE WHEN is_monthly THEN day + interval '1 month' ELSE day + 1 END;
@@ -228,6 +285,9 @@ BEGIN
             IF to_regclass(partition) IS NULL THEN
                 EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', partition, parent);
                 EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', partition);
+                IF is_monthly THEN  -- a group's row lies together: a question reads many of them
+                    EXECUTE format('ALTER TABLE %I SET (toast_tuple_target = 8160)', partition);
+                END IF;
                 EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, partition,
                     CASE WHEN parent = 'session_seen' THEN day::text ELSE day || ' 00:00+00' END,
                     CASE WHEN parent = 'session_seen' THEN ends::text ELSE ends || ' 00:00+00' END);
@@ -244,12 +304,12 @@ DECLARE
     partition text;
     ends date;
 BEGIN
-    IF parent NOT IN ('raw_batch', 'session_seen', 'rollup_minute', 'rollup_hour', 'rollup_day') THEN
+    IF parent NOT IN ('raw_batch', 'session_seen', 'rollup_minute', 'rollup_hour', 'rollup_quarter', 'rollup_day', 'rollup_total') THEN
         RAISE EXCEPTION 'not a partitioned table of GamePulse: %', parent;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('gamepulse.partitions'));
     FOR partition IN SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = parent::regclass LOOP
-        ends := CASE WHEN parent IN ('rollup_hour', 'rollup_day')
+        ends := CASE WHEN parent IN ('rollup_hour', 'rollup_quarter', 'rollup_day', 'rollup_total')
             THEN (to_date(right(partition, 6), 'YYYYMM') + interval '1 month')::date
             ELSE to_date(right(partition, 8), 'YYYYMMDD') + 1 END;
         IF ends <= before THEN
@@ -272,9 +332,12 @@ ALTER TABLE ingest_key ENABLE ROW LEVEL SECURITY;
 ALTER TABLE batch_key ENABLE ROW LEVEL SECURITY;
 ALTER TABLE raw_batch ENABLE ROW LEVEL SECURITY;
 ALTER TABLE dimension ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rollup_delta ENABLE ROW LEVEL SECURITY;
 ALTER TABLE rollup_minute ENABLE ROW LEVEL SECURITY;
 ALTER TABLE rollup_hour ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rollup_quarter ENABLE ROW LEVEL SECURITY;
 ALTER TABLE rollup_day ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rollup_total ENABLE ROW LEVEL SECURITY;
 ALTER TABLE stale_rollup ENABLE ROW LEVEL SECURITY;
 ALTER TABLE player_total ENABLE ROW LEVEL SECURITY;
 ALTER TABLE session_seen ENABLE ROW LEVEL SECURITY;
@@ -289,20 +352,24 @@ CREATE POLICY ingest_reads_batch_keys ON batch_key FOR SELECT TO gamepulse_inges
 CREATE POLICY ingest_writes_batch_keys ON batch_key FOR INSERT TO gamepulse_ingest WITH CHECK (true);
 CREATE POLICY ingest_writes_batches ON raw_batch FOR INSERT TO gamepulse_ingest WITH CHECK (true);
 
-GRANT SELECT ON game, raw_batch, watermark, player_total, stale_rollup, rollup_minute, rollup_hour, rollup_day, dimension,
-    session_seen, batch_key TO gamepulse_aggregate;
+GRANT SELECT ON game, raw_batch, watermark, player_total, stale_rollup, rollup_delta, rollup_minute, rollup_hour, rollup_quarter,
+    rollup_day, rollup_total, dimension, session_seen, batch_key TO gamepulse_aggregate;
 GRANT UPDATE ON watermark TO gamepulse_aggregate;
-GRANT INSERT ON dimension TO gamepulse_aggregate;
-GRANT INSERT, UPDATE, DELETE ON rollup_minute, rollup_hour, rollup_day, player_total, session_seen, stale_rollup
-    TO gamepulse_aggregate;
+GRANT INSERT, UPDATE ON dimension TO gamepulse_aggregate;
+GRANT INSERT, DELETE ON rollup_delta TO gamepulse_aggregate;
+GRANT INSERT, UPDATE, DELETE ON rollup_minute, rollup_hour, rollup_quarter, rollup_day, rollup_total, player_total, session_seen,
+    stale_rollup TO gamepulse_aggregate;
 GRANT DELETE ON batch_key TO gamepulse_aggregate;
 CREATE POLICY aggregate_reads_games ON game FOR SELECT TO gamepulse_aggregate USING (true);
 CREATE POLICY aggregate_reads_batches ON raw_batch FOR SELECT TO gamepulse_aggregate USING (true);
 CREATE POLICY aggregate_forgets_batch_keys ON batch_key TO gamepulse_aggregate USING (true) WITH CHECK (false);
 CREATE POLICY aggregate_dimensions ON dimension TO gamepulse_aggregate USING (true) WITH CHECK (true);
+CREATE POLICY aggregate_deltas ON rollup_delta TO gamepulse_aggregate USING (true) WITH CHECK (true);
 CREATE POLICY aggregate_minutes ON rollup_minute TO gamepulse_aggregate USING (true) WITH CHECK (true);
 CREATE POLICY aggregate_hours ON rollup_hour TO gamepulse_aggregate USING (true) WITH CHECK (true);
+CREATE POLICY aggregate_quarters ON rollup_quarter TO gamepulse_aggregate USING (true) WITH CHECK (true);
 CREATE POLICY aggregate_days ON rollup_day TO gamepulse_aggregate USING (true) WITH CHECK (true);
+CREATE POLICY aggregate_rollup_totals ON rollup_total TO gamepulse_aggregate USING (true) WITH CHECK (true);
 CREATE POLICY aggregate_stale ON stale_rollup TO gamepulse_aggregate USING (true) WITH CHECK (true);
 CREATE POLICY aggregate_totals ON player_total TO gamepulse_aggregate USING (true) WITH CHECK (true);
 CREATE POLICY aggregate_sessions ON session_seen TO gamepulse_aggregate USING (true) WITH CHECK (true);
@@ -311,15 +378,18 @@ CREATE POLICY aggregate_sessions ON session_seen TO gamepulse_aggregate USING (t
 CREATE FUNCTION current_studio() RETURNS integer LANGUAGE sql STABLE AS
     $$ SELECT nullif(current_setting('gamepulse.studio_id', true), '')::integer $$;
 
-GRANT SELECT ON game, raw_batch, watermark, dimension, rollup_minute, rollup_hour, rollup_day, stale_rollup, session_seen
-    TO gamepulse_query;
+GRANT SELECT ON game, raw_batch, watermark, dimension, rollup_delta, rollup_minute, rollup_hour, rollup_quarter, rollup_day,
+    rollup_total, stale_rollup, session_seen TO gamepulse_query;
 GRANT INSERT ON audit_log TO gamepulse_query;
 CREATE POLICY query_games ON game FOR SELECT TO gamepulse_query USING (is_public OR studio_id = current_studio());
 CREATE POLICY query_batches ON raw_batch FOR SELECT TO gamepulse_query USING (studio_id = current_studio());
 CREATE POLICY query_dimensions ON dimension FOR SELECT TO gamepulse_query USING (studio_id = current_studio());
+CREATE POLICY query_deltas ON rollup_delta FOR SELECT TO gamepulse_query USING (studio_id = current_studio());
 CREATE POLICY query_minutes ON rollup_minute FOR SELECT TO gamepulse_query USING (studio_id = current_studio());
 CREATE POLICY query_hours ON rollup_hour FOR SELECT TO gamepulse_query USING (studio_id = current_studio());
+CREATE POLICY query_quarters ON rollup_quarter FOR SELECT TO gamepulse_query USING (studio_id = current_studio());
 CREATE POLICY query_days ON rollup_day FOR SELECT TO gamepulse_query USING (studio_id = current_studio());
+CREATE POLICY query_totals ON rollup_total FOR SELECT TO gamepulse_query USING (studio_id = current_studio());
 CREATE POLICY query_stale ON stale_rollup FOR SELECT TO gamepulse_query USING (studio_id = current_studio());
 CREATE POLICY query_sessions ON session_seen FOR SELECT TO gamepulse_query USING (studio_id = current_studio());
 CREATE POLICY query_audits ON audit_log FOR INSERT TO gamepulse_query WITH CHECK (studio_id = current_studio());

@@ -1,0 +1,170 @@
+"""Distinct counts of sessions: HyperLogLog over arrays, so that thousands of groups are counted at once.
+
+A count is a set of 32-bit entries. While it is small, an entry is a session's *coupon*: 26 bits of its hash and the rank of the
+rest, so that the count is that of the coupons. From COUPONS_MAX on it is 8,192 registers, each with the greatest rank of its
+sessions (Flajolet et al. 2007), an entry for each that is taken, and the estimate is Ertl's improved raw estimator (arXiv
+1702.01284, algorithm 6), whose standard error is 1.04 / √8192. A union is exactly the same in any order.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+LG_REGISTERS = 13
+REGISTERS = 1 << LG_REGISTERS
+"""Standard error 1.15 %: 99 of 100 counts are within 3 %."""
+COUPONS_MAX = 2_047
+"""More take more bytes than the registers would."""
+_ADDRESS_BITS = 26
+_REST_BITS = _ADDRESS_BITS - LG_REGISTERS
+_RANK_BITS = 6
+_RANKS = 1 << _RANK_BITS
+_TAKEN = _RANKS - 1  # in the place of a coupon's rank, which is at most 39: this entry is a register, its rank is above
+_ALPHA = 1 / (2 * np.log(2))
+
+type Ints = npt.NDArray[np.int64]
+type Registers = npt.NDArray[np.uint8]
+
+
+def coupons(ids: bytes) -> Ints:
+    """The coupon of each UUID (16 bytes each, one after another); hashed with MurmurHash3's finaliser over both halves."""
+    halves = np.frombuffer(ids, ">u8").astype(np.uint64).reshape(-1, 2)
+    hashes = _mixed(_mixed(halves[:, 0]) ^ halves[:, 1])
+    rest = (hashes << np.uint64(_ADDRESS_BITS)) | np.uint64(1 << (_ADDRESS_BITS - 1))
+    _, bits = np.frexp(rest.astype(np.float64))
+    found: Ints = ((hashes >> np.uint64(64 - _ADDRESS_BITS)).astype(np.int64) << _RANK_BITS) | np.maximum(65 - bits, 1)
+    return found
+
+
+def _mixed(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    bits = (bits ^ (bits >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    bits = (bits ^ (bits >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return bits ^ (bits >> np.uint64(33))
+
+
+def union(owner: Ints, entry: Ints, groups: int) -> tuple[Ints, Ints]:
+    """The union of each group's entries: owners and entries, sorted; registers where there are too many for coupons."""
+    keys = _different((owner << 32) | entry)
+    owner, entry = keys >> 32, keys & 0xFFFFFFFF
+    is_large = _large(owner, entry, groups)
+    if not is_large.any():
+        return owner, entry
+    taken = is_large[owner]
+    register, rank = _register(entry[taken])
+    ranked = np.sort((((owner[taken] << LG_REGISTERS) | register) << _RANK_BITS) | rank)
+    last = np.ones(len(ranked), dtype=bool)
+    last[:-1] = (ranked[1:] >> _RANK_BITS) != (ranked[:-1] >> _RANK_BITS)
+    ranked = ranked[last]
+    of, register, rank = ranked >> (LG_REGISTERS + _RANK_BITS), (ranked >> _RANK_BITS) % REGISTERS, ranked % _RANKS
+    large = (of << 32) | (register << (_REST_BITS + _RANK_BITS)) | (rank << _RANK_BITS) | _TAKEN
+    keys = np.sort(np.concatenate([keys[~taken], large]))
+    return keys >> 32, keys & 0xFFFFFFFF
+
+
+def _different(keys: Ints) -> Ints:
+    """Rising, each once (numpy's unique() hashes, which takes several times as long)."""
+    keys = np.sort(keys)
+    new = np.ones(len(keys), dtype=bool)
+    new[1:] = keys[1:] != keys[:-1]
+    return keys[new]
+
+
+def _large(owner: Ints, entry: Ints, groups: int) -> npt.NDArray[np.bool_]:
+    """Which groups are registers, or must be."""
+    large: npt.NDArray[np.bool_] = np.bincount(owner, minlength=groups) > COUPONS_MAX
+    large[owner[entry % _RANKS == _TAKEN]] = True
+    return large
+
+
+def _register(entry: Ints) -> tuple[Ints, Ints]:
+    """The register and the rank that an entry stands for."""
+    address, rank = entry >> _RANK_BITS, entry % _RANKS
+    rest = address % (1 << _REST_BITS)
+    _, bits = np.frexp(rest.astype(np.float64))
+    of_coupon = np.where(rest > 0, _REST_BITS + 1 - bits, _REST_BITS + rank)
+    return address >> _REST_BITS, np.where(rank == _TAKEN, rest, of_coupon)
+
+
+def count(owner: Ints, entry: Ints, groups: int) -> Ints:
+    """The number of distinct sessions of each group; entries as union() gives them."""
+    counts: Ints = np.bincount(owner, minlength=groups).astype(np.int64)
+    is_taken = entry % _RANKS == _TAKEN
+    if is_taken.any():
+        large, of = np.unique(owner[is_taken], return_inverse=True)
+        ranks = np.bincount(of * _RANKS + _register(entry[is_taken])[1], minlength=len(large) * _RANKS).reshape(-1, _RANKS)
+        ranks[:, 0] = REGISTERS - ranks.sum(axis=1)
+        counts[large] = _estimates(ranks)
+    return counts
+
+
+def count_together(owner: Ints, entry: Ints, dense_owner: Ints, dense: Registers, groups: int) -> Ints:
+    """The same of what is not united yet: entries one by one, and whole registers (rows of `dense`, REGISTERS ranks each)."""
+    keys = _different((owner << 32) | entry)
+    owner, entry = keys >> 32, keys & 0xFFFFFFFF
+    counts: Ints = np.bincount(owner, minlength=groups).astype(np.int64)
+    is_large = _large(owner, entry, groups)
+    is_large[dense_owner] = True
+    order = np.argsort(dense_owner, kind="stable")
+    dense_at = np.searchsorted(dense_owner[order], np.arange(groups + 1))
+    entry_at = np.searchsorted(owner, np.arange(groups + 1))
+    large = np.flatnonzero(is_large)
+    ranks = np.zeros((len(large), _RANKS), dtype=np.int64)
+    for n, group in enumerate(large.tolist()):
+        whole = np.zeros(REGISTERS, dtype=np.uint8)
+        for at in order[dense_at[group] : dense_at[group + 1]].tolist():
+            np.maximum(whole, dense[at], out=whole)
+        register, rank = _register(entry[entry_at[group] : entry_at[group + 1]])
+        np.maximum.at(whole, register, rank.astype(np.uint8))
+        ranks[n] = np.bincount(whole, minlength=_RANKS)
+    counts[large] = _estimates(ranks)
+    return counts
+
+
+def _estimates(ranks: Ints) -> Ints:
+    """Ertl's estimate from how many registers have each rank: (groups, _RANKS)."""
+    z = np.zeros(len(ranks))  # without algorithm 6's τ: no session reaches the greatest rank before there are 2^40
+    for rank in range(_RANKS - 1, 0, -1):
+        z = 0.5 * (z + ranks[:, rank])
+    z += REGISTERS * _sigma(ranks[:, 0] / REGISTERS)
+    found: Ints = np.rint(_ALPHA * REGISTERS**2 / z).astype(np.int64)
+    return found
+
+
+def _sigma(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Ertl's σ for shares below 1: x + Σ x^(2^k) · 2^(k−1)."""
+    total, weight, power = x.copy(), 1.0, x.copy()
+    for _ in range(2 * LG_REGISTERS):
+        power = power * power
+        total += power * weight
+        weight += weight
+    return total
+
+
+# -- as bytes of one group -------------------------------------------------------------------------------------------------------
+
+
+def encode(entry: Ints) -> bytes:
+    """One group's entries: coupons as u32, rising; or all registers, a byte each."""
+    if len(entry) == 0 or entry[0] % _RANKS != _TAKEN:
+        return entry.astype("<u4").tobytes()
+    register, rank = _register(entry)
+    whole = np.zeros(REGISTERS, dtype=np.uint8)
+    whole[register] = rank
+    return whole.tobytes()
+
+
+def decode(encoded: list[bytes]) -> tuple[Ints, Ints, Ints, Registers]:
+    """Many groups' bytes: owner (the position in the list) and entry of coupons; owner and registers of the others."""
+    sizes = np.array([len(one) for one in encoded], dtype=np.int64)
+    is_dense = sizes == REGISTERS
+    coupons_ = np.frombuffer(b"".join([one for one in encoded if len(one) != REGISTERS]), "<u4").astype(np.int64)
+    owner = np.repeat(np.flatnonzero(~is_dense), sizes[~is_dense] // 4)
+    dense = np.frombuffer(b"".join([one for one in encoded if len(one) == REGISTERS]), np.uint8).reshape(-1, REGISTERS)
+    return owner, coupons_, np.flatnonzero(is_dense), dense
+
+
+def entries(dense_owner: Ints, dense: Registers) -> tuple[Ints, Ints]:
+    """Whole registers as owners and entries."""
+    row, register = np.nonzero(dense)
+    return dense_owner[row], (register << (_REST_BITS + _RANK_BITS)) | (
+        dense[row, register].astype(np.int64) << _RANK_BITS
+    ) | _TAKEN

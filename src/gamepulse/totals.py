@@ -1,0 +1,147 @@
+"""What else a step counts: the players' metrics by region and country, and where and when each session was seen."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gamepulse import histogram, records
+from gamepulse.batch import EVENT_KINDS, QUALITIES
+from gamepulse.records import UNKNOWN as NOT_KNOWN
+from gamepulse.rollup import Ints
+from gamepulse.tally import EPOCH, Bools, Columns, Interned
+
+DAY_MS = 24 * 60 * 60 * 1000
+EPOCH_DAY = date(1970, 1, 1)
+_BUCKET_SPAN = 1 << 16
+_MEASURED = ("rtt_us", "jitter_us", "loss_ppm")
+
+
+class Total:
+    """The players' metrics of one region and country; sums in µs and ppm."""
+
+    __slots__ = ("events", "jitter", "jitter_us_sum", "loss", "loss_ppm_sum", "qualities", "reports", "rtt", "rtt_us_sum")
+
+    def __init__(self) -> None:
+        self.reports = self.rtt_us_sum = self.jitter_us_sum = self.loss_ppm_sum = 0
+        self.events = [0] * len(EVENT_KINDS)
+        self.qualities = [0] * len(QUALITIES)
+        self.rtt: histogram.Buckets = {}
+        self.jitter: histogram.Buckets = {}
+        self.loss: histogram.Buckets = {}
+
+    def merge(self, other: "Total") -> None:
+        """Add another total."""
+        self.reports += other.reports
+        self.rtt_us_sum += other.rtt_us_sum
+        self.jitter_us_sum += other.jitter_us_sum
+        self.loss_ppm_sum += other.loss_ppm_sum
+        self.events = [a + b for a, b in zip(self.events, other.events, strict=True)]
+        self.qualities = [a + b for a, b in zip(self.qualities, other.qualities, strict=True)]
+        for name in ("rtt", "jitter", "loss"):
+            histogram.add(getattr(self, name), getattr(other, name))
+
+
+type TotalKey = tuple[int, int, str, str]
+"""studio, game, region, country."""
+type Seen = list[Sequence[object]]
+"""Where and when sessions were seen, as the columns of put_seen."""
+
+
+class _Groups:
+    """Items by group: the first item of each group, and each item's group."""
+
+    def __init__(self, *codes: Ints) -> None:
+        combined = np.zeros(len(codes[0]), dtype=np.int64)
+        for code in codes:
+            low = int(code.min()) if len(code) else 0
+            span = int(code.max()) - low + 1 if len(code) else 1
+            combined = combined * span + (code - low)
+        _, self.first, self.of = np.unique(combined, return_index=True, return_inverse=True)
+        self.count = len(self.first)
+
+    def sizes(self, where: Bools | None = None) -> Ints:
+        return np.bincount(self.of if where is None else self.of[where], minlength=self.count)
+
+    def sums(self, values: npt.NDArray[Any], where: Bools) -> Ints:
+        return np.bincount(self.of[where], weights=values[where], minlength=self.count).astype(np.int64)
+
+    def words(self, codes: Ints, words: int) -> Ints:
+        """How often each of the words 1..n stands in each group."""
+        both = np.bincount(self.of * (words + 1) + codes, minlength=self.count * (words + 1))
+        return both.reshape(self.count, words + 1)[:, 1:]
+
+    def buckets(self, values: npt.NDArray[Any], scale: float) -> list[histogram.Buckets]:
+        """The histogram of each group's known values; value / scale is in the histogram's unit."""
+        known = values != NOT_KNOWN
+        indexes = histogram.bucket_indexes(values[known] / scale)
+        unique, counts = np.unique(self.of[known] * _BUCKET_SPAN + (indexes + _BUCKET_SPAN // 2), return_counts=True)
+        ends = np.searchsorted(unique, np.arange(1, self.count + 1) * _BUCKET_SPAN)
+        found = (unique % _BUCKET_SPAN - _BUCKET_SPAN // 2).tolist()
+        numbers, starts = counts.tolist(), [0, *ends[:-1]]
+        return [dict(zip(found[a:b], numbers[a:b], strict=True)) for a, b in zip(starts, ends, strict=True)]
+
+
+def count_totals(columns: Columns) -> dict[TotalKey, Total]:
+    """What the parts add to the players' metrics."""
+    totals: dict[TotalKey, Total] = {}
+    if columns.reports:
+        _count_reports(columns, totals)
+    since, until = columns.reports, columns.reports + columns.events
+    for n, place, kind in zip(columns.row[since:until], columns.place[since:until], columns.event_kind, strict=True):
+        _total(totals, columns, int(n), int(place)).events[int(kind)] += 1
+    return totals
+
+
+def _count_reports(columns: Columns, totals: dict[TotalKey, Total]) -> None:
+    row, place = columns.row[: columns.reports], columns.place[: columns.reports]
+    country = Interned().all([(one["game_id"], one["country"]) for one in columns.labels])[columns.text]
+    groups = _Groups(country[row], columns.region_of_place[place])
+    values = {name: columns.records[name] for name in _MEASURED}
+    sums = {name: groups.sums(one, one != NOT_KNOWN) for name, one in values.items()}
+    buckets = {name: groups.buckets(one, 1e6) for name, one in values.items()}
+    sizes, qualities = groups.sizes(), groups.words(records.quality_codes(columns.records), len(QUALITIES))
+    for group, first in enumerate(groups.first.tolist()):
+        total = _total(totals, columns, int(row[first]), int(place[first]))
+        total.reports = int(sizes[group])
+        total.rtt_us_sum, total.jitter_us_sum, total.loss_ppm_sum = (int(sums[name][group]) for name in _MEASURED)
+        total.rtt, total.jitter, total.loss = (buckets[name][group] for name in _MEASURED)
+        total.qualities = qualities[group].tolist()
+
+
+def _total(totals: dict[TotalKey, Total], columns: Columns, row: int, place: int) -> Total:
+    where = columns.places[place]
+    return totals.setdefault((where.studio_id, where.game_id, where.region, columns.labels[columns.text[row]]["country"]), Total())
+
+
+def see(columns: Columns) -> Seen:
+    """Where and when each session was, a row for each session, place and day, by reports and events."""
+    until = columns.reports + columns.events
+    row, place, at_ms = columns.row[:until], columns.place[:until], columns.at_ms[:until]
+    session = Interned().all(list(zip(columns.column["game_id"], columns.column["session_id"], strict=True)))
+    groups = _Groups(session[row], place, at_ms // DAY_MS)
+    is_report = np.arange(until) < columns.reports
+    first_ms, last_ms = np.full(groups.count, np.iinfo(np.int64).max), np.zeros(groups.count, dtype=np.int64)
+    np.minimum.at(first_ms, groups.of, at_ms)
+    np.maximum.at(last_ms, groups.of, at_ms)
+    rows = row[groups.first].tolist()
+    places = [columns.places[at] for at in place[groups.first].tolist()]
+    labels = [columns.labels[text] for text in columns.text[rows].tolist()]
+    session_id, match, player = (columns.column[name] for name in ("session_id", "match", "player"))
+    return [
+        [one.studio_id for one in places],
+        [one.game_id for one in places],
+        [EPOCH_DAY + timedelta(days=day) for day in (first_ms // DAY_MS).tolist()],
+        [session_id[n] for n in rows],
+        [one.region for one in places],
+        [one.server for one in places],
+        *([one[name] for one in labels] for name in records.LABELS),
+        [match[n] for n in rows],
+        [player[n] for n in rows],
+        *([EPOCH + timedelta(milliseconds=ms) for ms in times.tolist()] for times in (first_ms, last_ms)),
+        groups.sizes(is_report).tolist(),
+        groups.sizes(is_report & columns.bad[:until]).tolist(),
+        groups.sizes(~is_report).tolist(),
+    ]

@@ -1,0 +1,103 @@
+"""Blocks merge to the same in any order; what they and rows tell is within the promised error on hard and on real data."""
+
+import functools
+import random
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from gamepulse import gather, histogram, rollup, sketch
+from gamepulse.rollup import COUNTS, REPORTS, Block
+from gamepulse.rows import Read, measure_columns, read
+from stack.measurements import pairs, phones
+
+LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+GROUPS = 7
+type Floats = npt.NDArray[np.float64]
+
+
+@functools.cache
+def milliseconds() -> dict[str, Floats]:
+    """Hard distributions of round trips as they are stored (to a microsecond), and the real ones."""
+    rng = np.random.default_rng(4)
+    real = [figures.rtt_ms for figures in chain(pairs().values(), *phones().values()) if figures.rtt_ms is not None]
+    made = {
+        "constant": np.full(3_000, 42.1),
+        "two far apart": np.concatenate([np.full(1_500, 1.0), np.full(1_500, 59_000.0)]),
+        "heavy tail": rng.pareto(0.7, 5_000) * 10 + 5,
+        "on the bounds of buckets": np.exp2(np.arange(-400, 180) / 32) * 1e3,
+        "tiny": rng.uniform(0.1, 0.3, 3_000),
+        "at the cap": np.minimum(rng.lognormal(10, 1, 3_000), 60_000),
+        "real": np.array(real),
+    }
+    return {name: np.round(values.clip(0.05, 60_000), 3) for name, values in made.items()}
+
+
+def block_of(values_ms: Floats, groups: npt.NDArray[np.int64], sessions: npt.NDArray[np.int64]) -> Block:
+    """A block of reports, each with its group and its session."""
+    ids, owner = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(ids), len(COUNTS)), dtype=np.int64)
+    counts[:, REPORTS] = np.bincount(owner)
+    cells = rollup.counted(owner, histogram.bucket_indexes(values_ms / 1e3), len(ids))
+    coupons = sketch.coupons(b"".join(int(one).to_bytes(16) for one in sessions))
+    seen = rollup.entries(owner, coupons, len(ids))
+    return Block(ids, counts, [cells, cells, seen, seen])
+
+
+def as_rows(block: Block) -> Read:
+    return read(list(zip(*measure_columns(block), strict=True)), 0)  # type: ignore[arg-type]  # rows as asyncpg has them
+
+
+@pytest.mark.parametrize("name", milliseconds())
+def test_percentiles_and_distinct_counts_in_any_merge_order(name: str) -> None:
+    values = milliseconds()[name]
+    rng = np.random.default_rng(len(values))
+    groups, sessions = rng.integers(0, GROUPS, len(values)), rng.integers(0, len(values), len(values))
+    whole = block_of(values, groups, sessions)
+    dice = random.Random(7)
+    for _ in range(4):
+        order = np.split(rng.permutation(len(values)), sorted(dice.sample(range(len(values)), 9)))
+        blocks = [block_of(values[some], groups[some], sessions[some]) for some in order if len(some)]
+        while len(blocks) > 1:
+            pair = [rollup.decode(rollup.encode(blocks.pop(dice.randrange(len(blocks))))) for _ in range(2)]
+            blocks.append(rollup.merge(pair))
+        assert rollup.encode(blocks[0]) == rollup.encode(whole)
+        assert rollup.encode(as_rows(blocks[0]).block(np.arange(GROUPS), whole.ids)) == rollup.encode(whole)
+    nothing = np.zeros(GROUPS, dtype=np.int64)
+    for told, where in [
+        *zip(gather.measure([], as_rows(whole), np.arange(GROUPS), GROUPS), (groups == n for n in range(GROUPS)), strict=True),
+        (gather.measure([], as_rows(whole), nothing, 1)[0], groups >= 0),
+    ]:
+        exact = np.quantile(values[where], LEVELS, method="inverted_cdf")
+        found = histogram.quantiles_of(*told.rtt, LEVELS)
+        assert found is not None
+        assert np.array(found) * 1e3 == pytest.approx(exact, rel=0.011)
+        assert told.sessions == pytest.approx(len(np.unique(sessions[where])), rel=0.03)
+
+
+def test_a_total_less_what_is_shown_is_the_rest() -> None:
+    values = milliseconds()["real"]
+    groups = np.arange(len(values)) % GROUPS
+    block = block_of(values, groups, np.arange(len(values)))
+    is_shown = np.arange(GROUPS) < 3
+    total = gather.measure(
+        [(block, np.zeros(GROUPS, dtype=np.int64))], as_rows(block.select(is_shown & False)), np.zeros(0, dtype=np.int64), 1
+    )[0]
+    shown, rest = gather.measure(
+        [(block, (~is_shown).astype(np.int64))], as_rows(block.select(is_shown & False)), np.zeros(0, dtype=np.int64), 2
+    )
+    told = gather.without(total, shown)
+    assert told.counts == rest.counts
+    assert [one.tolist() for one in told.rtt] == [one.tolist() for one in rest.rtt]
+    assert told.sessions == pytest.approx(rest.sessions, rel=0.05)  # the difference of two estimates
+
+
+def test_blocks_are_split_and_selected_by_group() -> None:
+    values = milliseconds()["heavy tail"]
+    block = block_of(values, np.arange(len(values)) % GROUPS, np.arange(len(values)) // 3)
+    parts = block.split([0, 2, 5])
+    assert [len(part) for part in parts] == [2, 3, 2]
+    assert rollup.encode(rollup.merge(parts[::-1])) == rollup.encode(block)
+    assert rollup.encode(block.select(np.isin(block.ids, [2, 3, 4]))) == rollup.encode(parts[1])
