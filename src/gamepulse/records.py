@@ -14,7 +14,7 @@ RECORD = np.dtype(
     [
         ("at_ms", "<i4"),  # milliseconds after (or before) the batch's arrival
         ("seq", "<u4"),
-        ("rtt", "<u4"),  # a measure's lower 26 bits: µs, all set where the client did not know; the upper 6: see _PARTS
+        ("rtt", "<u4"),  # a measure's lower 26 bits: µs, all set where the client did not know; the upper 6: see pack()
         ("rtt_min", "<u4"),
         ("rtt_max", "<u4"),
         ("jitter", "<u4"),
@@ -26,7 +26,7 @@ UNKNOWN_MEASURE = (1 << MEASURE_BITS) - 1
 UNKNOWN_LOSS = (1 << 20) - 1
 UNKNOWN = 0xFFFFFFFF
 """What stands for each unknown measure once unpacked."""
-PLACES_MAX = 64
+PLACES_MAX = 256
 """Different (region, server) pairs in one session's part of a batch."""
 UNPACKED = np.dtype(
     [
@@ -90,8 +90,9 @@ def pack(parts: Sequence[Columns], places: Iterable[Sequence[int]], arrivals_ms:
     packed["seq"] = _joined(part.seq for part in parts)
     pairs = zip(_joined(part.quality for part in parts), _joined(part.side for part in parts), strict=True)
     packed["rtt"] = _measure(part.rtt_ms for part in parts) | _spare(map(_QUALITY_SIDES.__getitem__, pairs))
-    packed["rtt_min"] = _measure(part.rtt_min_ms for part in parts)
-    packed["rtt_max"] = _measure(part.rtt_max_ms for part in parts) | _spare(chain.from_iterable(places))
+    place = np.array(_joined(places), np.uint32)
+    packed["rtt_min"] = _measure(part.rtt_min_ms for part in parts) | place >> 6 << MEASURE_BITS
+    packed["rtt_max"] = _measure(part.rtt_max_ms for part in parts) | (place & 63) << MEASURE_BITS
     loss = _scaled(_joined(part.loss for part in parts), 1e6, UNKNOWN_LOSS)
     methods = _spare(map(_METHODS.__getitem__, _joined(part.jitter_method for part in parts)))
     packed["jitter"] = _measure(part.jitter_ms for part in parts) | methods | loss >> 16 << MEASURE_BITS + 2
@@ -133,7 +134,7 @@ def unpack(records: bytes) -> npt.NDArray[np.void]:
     unpacked["quality"] = packed["rtt"] >> MEASURE_BITS & 7
     unpacked["side"] = packed["rtt"] >> MEASURE_BITS + 3
     unpacked["jitter_method"] = packed["jitter"] >> MEASURE_BITS & 3
-    unpacked["place"] = packed["rtt_max"] >> MEASURE_BITS
+    unpacked["place"] = packed["rtt_min"] >> MEASURE_BITS << 6 | packed["rtt_max"] >> MEASURE_BITS
     return unpacked
 
 

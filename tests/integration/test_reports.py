@@ -49,6 +49,13 @@ async def test_batch_is_stored_as_it_was_sent(client: httpx.AsyncClient, connect
     assert len(player) == 16 and b"p-1" not in player
 
 
+async def test_a_session_may_name_256_servers(client: httpx.AsyncClient, connection: Database) -> None:
+    servers = [f"s{n}" for n in range(256)]
+    assert (await send(client, batch([report(n, server=name) for n, name in enumerate(servers)]))).status_code == 202
+    rows = await connection.fetch("SELECT (raw_reports(raw_batch)).* FROM raw_batch")
+    assert [row["server"] for row in sorted(rows, key=lambda row: row["seq"])] == servers
+
+
 REFUSED: list[tuple[str, Any, dict[str, str], int, str]] = [
     ("no body", b"", {}, 400, "not_json"),
     ("not JSON", b"{", {}, 400, "not_json"),

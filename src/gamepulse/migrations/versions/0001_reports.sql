@@ -421,7 +421,8 @@ LANGUAGE sql STABLE AS $$
         (ARRAY['client', 'server'])[get_byte(b, o + 11) >> 5]
     FROM (SELECT batch.records AS b) AS records,
         generate_series(0, length(batch.records) - 1, 26) AS o,
-        LATERAL (SELECT split_part(split_part(batch.labels, '|', 7), ',', (get_byte(records.b, o + 19) >> 2) + 1)) AS named (place)
+        LATERAL (SELECT split_part(split_part(batch.labels, '|', 7), ',',
+            (get_byte(records.b, o + 15) >> 2 << 6) + (get_byte(records.b, o + 19) >> 2) + 1)) AS named (place)
 $$;
 
 -- So that people write raw_batch.country, like a column.
