@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 30.0
 TRUSTED = "127.0.0.0/8"
-GO_RECORD_BYTES = 30  # peers/go/grouped/records.go
+GO_RECORD_BYTES = 26  # peers/go/grouped/records.go
 COUNTED_LIMIT_S = 30.0
 
 

@@ -75,8 +75,9 @@ class Stored(msgspec.Struct):
 class Acceptor:
     """Stores batches in groups. `pending_reports_max`: how many may wait for their commit."""
 
-    def __init__(self, pool: database.Pool, telemetry: Telemetry, pending_reports_max: int) -> None:
+    def __init__(self, pool: database.Pool, look_ups: database.Pool, telemetry: Telemetry, pending_reports_max: int) -> None:
         self._pool = pool
+        self._look_ups = look_ups
         self._telemetry = telemetry
         self._pending_reports_max = pending_reports_max
         self._pending: deque[tuple[Sent, asyncio.Future[Stored]]] = deque()
@@ -95,7 +96,7 @@ class Acceptor:
 
         Raises Problem: OVERLOADED, DATABASE_UNAVAILABLE, BATCH_ID_REUSED (same id, other content), NOT_STORABLE, COMMIT_FAILED.
         """
-        if self.pending_reports + sent.weight > self._pending_reports_max:
+        if self._is_closing or self.pending_reports + sent.weight > self._pending_reports_max:
             raise errors.Problem(errors.OVERLOADED)
         answered: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
         self.pending_reports += sent.weight
@@ -109,7 +110,7 @@ class Acceptor:
     async def known(self, sent: Sent) -> Stored | None:
         """What the batch was first accepted with, if it was."""
         try:
-            async with database.use(self._pool, database.LOOK_UP_TIMEOUT_S) as connection:
+            async with database.use(self._look_ups, database.LOOK_UP_TIMEOUT_S) as connection:
                 rows = await connection.fetch(_SQL["known"], *_keys([sent]))
         except database.UNREACHABLE as error:
             raise _away() from error
@@ -143,8 +144,8 @@ class Acceptor:
             group.append(self._pending.popleft())
         return group
 
-    async def _settle(self, group: list[tuple[Sent, asyncio.Future[Stored]]]) -> None:
-        """Commit a group and tell everyone in it; one poisonous batch does not sink the others."""
+    async def _settle(self, group: list[tuple[Sent, asyncio.Future[Stored]]]) -> bool:
+        """Commit a group and tell everyone in it; one poisonous batch does not sink the others. Whether PostgreSQL was there."""
         started = time.monotonic()
         try:
             stored = await self._commit([sent for sent, _ in group])
@@ -153,9 +154,7 @@ class Acceptor:
             self._fail(group, started, _away())
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             if len(group) > 1:
-                for one in group:
-                    await self._settle([one])
-                return
+                return await self._settle_each(group)
             self._telemetry.failed("commit refused", error)
             self._fail(group, started, errors.Problem(errors.NOT_STORABLE))
         except database.UNREACHABLE as error:
@@ -164,6 +163,7 @@ class Acceptor:
             group += self._pending
             self._pending.clear()
             self._fail(group, started, _away())
+            return False
         except Exception as error:  # noqa: BLE001 — whatever it is, nobody must wait for ever; it is logged, and the answer says that it is ours
             self._telemetry.failed("commit failed", error)
             self._fail(group, started, errors.Problem(errors.COMMIT_FAILED))
@@ -172,6 +172,15 @@ class Acceptor:
                 self.pending_reports -= sent.weight
                 if not answered.done():
                     answered.set_result(result)
+        return True
+
+    async def _settle_each(self, group: list[tuple[Sent, asyncio.Future[Stored]]]) -> bool:
+        """One by one; when PostgreSQL goes away amid that, the rest are told so and do not wait for it each."""
+        for n, one in enumerate(group):
+            if not await self._settle([one]):
+                self._fail(group[n + 1 :], time.monotonic(), _away())
+                return False
+        return True
 
     def _fail(self, group: list[tuple[Sent, asyncio.Future[Stored]]], started: float, problem: errors.Problem) -> None:
         self._telemetry.metrics.record(metrics.COMMIT_DURATION, time.monotonic() - started, problem.kind.code)

@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import sys
 import time
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
@@ -21,8 +22,12 @@ from gamepulse.settings import Settings
 from gamepulse.spans import RequestFacts
 from gamepulse.telemetry import Telemetry
 
-INGEST_CONNECTIONS_MAX = 4
+INGEST_CONNECTIONS_MAX = 2
+LOOK_UP_CONNECTIONS_MAX = 2
+"""Apart from those for commits: no flood of wrong keys stands before a commit."""
 QUERY_CONNECTIONS_MAX = 8
+SWITCH_INTERVAL_S = 0.0002
+"""Granian's threads need the interpreter to hand a request over: they should not wait for it as long as Python lets them (5 ms)."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -73,17 +78,20 @@ class App:
         configured = self._settings
         telemetry = self._telemetry = Telemetry(configured, "web")
         ingest_pool = await database.open_pool(configured.database_url, "ingest", size=INGEST_CONNECTIONS_MAX)
+        look_up_pool = await database.open_pool(configured.database_url, "ingest", size=LOOK_UP_CONNECTIONS_MAX)
         query_pool = await database.open_pool(configured.database_url, "query", size=QUERY_CONNECTIONS_MAX)
         valkey = redis.Redis.from_url(configured.valkey_url, socket_timeout=1, socket_connect_timeout=1)
-        acceptor = Acceptor(ingest_pool, telemetry, configured.pending_reports_max)
+        acceptor = Acceptor(ingest_pool, look_up_pool, telemetry, configured.pending_reports_max)
         live = Live(query_pool, configured.valkey_url, telemetry)
         geography = Geography(configured.trusted_proxies, configured.geo_database)
-        self._ingest = Ingest(configured, Keys(ingest_pool), geography, acceptor, telemetry)
+        self._ingest = Ingest(configured, Keys(look_up_pool), geography, acceptor, telemetry)
         framework.state.reader = serve.Reader(
             configured, query_pool, ingest_pool, valkey, live, asyncio.Semaphore(serve.QUESTIONS_MAX)
         )
         framework.state.telemetry = telemetry
-        telemetry.observe.append(lambda: _observe(telemetry, acceptor, {"ingest": ingest_pool, "query": query_pool}))
+        telemetry.observe.append(
+            lambda: _observe(telemetry, acceptor, {"ingest": ingest_pool, "look_up": look_up_pool, "query": query_pool})
+        )
         asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self._drain, framework, live)
         telemetry.start()
         live.start()
@@ -95,7 +103,7 @@ class App:
         self._drain(framework, live)
         await live.close()
         await acceptor.close()
-        for pool in (ingest_pool, query_pool):
+        for pool in (ingest_pool, look_up_pool, query_pool):
             pool.terminate()  # nothing is under way any more; close() would wait for a server that hangs
         await valkey.aclose()
         self._ingest.turned_away.tell()
@@ -118,4 +126,5 @@ def _observe(telemetry: Telemetry, acceptor: Acceptor, pools: dict[str, database
 
 def create() -> App:
     """What Granian calls in each worker."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     return App(settings.load())

@@ -54,6 +54,7 @@ class Keys:
         return task
 
     async def _look_up(self, secret: str) -> IngestKey | None:
+        asked_at = time.monotonic()  # not when the answer came: it may have been revoked meanwhile
         try:
             async with database.use(self._pool, database.LOOK_UP_TIMEOUT_S) as connection:
                 row = await connection.fetchrow(_SQL["ingest_key"], hash_key(secret))
@@ -63,7 +64,7 @@ class Keys:
         while len(self._known) >= KNOWN_MAX:
             self._known.pop(next(iter(self._known)))
         self._known.pop(secret, None)
-        self._known[secret] = (time.monotonic() + FRESH_S, key)
+        self._known[secret] = (asked_at + FRESH_S, key)
         return key
 
 

@@ -57,9 +57,9 @@ class Ingest:
 
     async def __call__(self, scope: Scope, receive_: Receive, send: Send) -> None:
         """One request, always answered and always noted."""
-        if self._acceptor.is_full and scope["method"] == "POST":
-            return await self._turn_away(send)
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        if self._acceptor.is_full and scope["method"] == "POST":
+            return await self._turn_away(headers, receive_, send)
         traceparent = headers.get(b"traceparent")
         facts = self._telemetry.begin(scope["method"], traceparent.decode("latin-1") if traceparent else None)
         facts.route = PATH
@@ -121,11 +121,18 @@ class Ingest:
         if has_unknown_fields:
             counted.add(metrics.INGEST_UNKNOWN_FIELDS, 1)
 
-    async def _turn_away(self, send: Send) -> None:
-        """Overloaded: when there is too much to do, saying so must be cheap, so it is noted in sum."""
-        started_ns = time.time_ns()
-        headers = [*_TURNED_AWAY, (b"connection", b"close")] if self.is_draining else _TURNED_AWAY
-        await send({"type": "http.response.start", "status": errors.OVERLOADED.status, "headers": headers})
+    async def _turn_away(self, headers: dict[bytes, bytes], receive_: Receive, send: Send) -> None:
+        """Overloaded: when there is too much to do, saying so must be cheap, so nothing is decoded, and it is noted in sum.
+
+        The body is read: a client that is still sending would not see the answer, and its connection would be lost.
+        """
+        started_ns, is_open = time.time_ns(), not self.is_draining
+        try:
+            await _body(headers, receive_)
+        except errors.Problem:
+            is_open = False
+        shown = _TURNED_AWAY if is_open else [*_TURNED_AWAY, (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": errors.OVERLOADED.status, "headers": shown})
         await send({"type": "http.response.body", "body": self.turned_away.document(), "more_body": False})
         self.turned_away.durations_s.append((time.time_ns() - started_ns) / 1e9)
 
@@ -168,9 +175,9 @@ class TurnedAway:
 
     def tell(self) -> None:
         """Log and count those that have not been told of yet."""
-        if not self.durations_s:
-            return
         durations_s, self.durations_s, self._document = self.durations_s, [], b""
+        if not durations_s:
+            return
         code = errors.OVERLOADED.code
         self._telemetry.metrics.add(metrics.INGEST_BATCHES, len(durations_s), code)
         self._telemetry.metrics.record_all(metrics.REQUEST_DURATION, durations_s, "POST", PATH, errors.OVERLOADED.status)

@@ -179,7 +179,7 @@ class Books:
                 answer = await self._ask("/v1/quality/series", **span, group_by=f"region,{name}", limit="100", step=step)
                 wrong += self._wrong_series(f"/v1/quality/series by {name}, {step}", answer.get("lines", []), seconds)
         [total] = (await self._ask("/v1/quality", **span, group_by="")).get("groups") or [{"sessions": 0}]
-        if abs(total["sessions"] - len(self._sessions)) > 0.08 * len(self._sessions):  # five standard errors (docs/api.md)
+        if abs(total["sessions"] - len(self._sessions)) > 0.0575 * len(self._sessions):  # five standard errors (docs/api.md)
             wrong.append(f"/v1/quality tells {total['sessions']} sessions of {len(self._sessions)}")
         return wrong
 

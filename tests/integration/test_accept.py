@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gamepulse import database
-from tests.batches import batch
+from tests.batches import Json, batch
 from tests.conftest import INGEST_KEY, complete, serve, wait_for
 
 HEADERS = {"authorization": f"Bearer {INGEST_KEY}"}
@@ -63,10 +63,30 @@ async def test_too_much_is_refused_at_once_and_nothing_else_is_lost(
                 took_s = time.monotonic() - started
                 assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "overloaded", "1")
                 assert took_s < 1  # at once, not after the commit that it would wait for
+                assert await _answers_on_one_connection(service.url, batch(500), batch(1)) == [503, 503]
             assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [202] * 5
             assert (await client.post("/v1/reports", json=batch(500))).status_code == 202
         told = await asyncio.to_thread(_line, service.log, "requests turned away")
-    assert (told["count"], told["error.code"], told["trace_id"]) == (1, "overloaded", refused.json()["trace_id"])
+    assert (told["count"], told["error.code"], told["trace_id"]) == (3, "overloaded", refused.json()["trace_id"])
+
+
+async def _answers_on_one_connection(url: str, *batches: Json) -> list[int]:
+    """The status of each, its body sent in pieces: who is turned away in the midst of it must see that, and go on."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    found = []
+    for one in batches:
+        body = json.dumps(one).encode()
+        head = f"POST /v1/reports HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {INGEST_KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode())
+        for at in range(0, len(body), 50_000):
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            writer.write(body[at : at + 50_000])
+        answer = await reader.readuntil(b"\r\n\r\n")
+        found.append(int(answer.split()[1]))
+        await reader.readexactly(int(answer.lower().partition(b"content-length: ")[2].split()[0]))
+    writer.close()
+    return found
 
 
 def _line(log: Path, event: str) -> dict[str, Any]:

@@ -56,6 +56,15 @@ def test_every_module_is_described() -> None:
         assert module.name == "__init__.py" or f"`{module.name}`" in ARCHITECTURE, module.name
 
 
+def test_defaults_are_those_of_the_code() -> None:
+    told = re.findall(rf"^\| `{PREFIX}([A-Z_]+)` \| `([^`]+)` \|", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
+    fields = {field.name: field.default for field in msgspec.structs.fields(Settings)}
+    shown = {name: value for name, value in told if name.lower() in fields}
+    assert len(shown) > 5
+    for name, value in shown.items():
+        assert value == str(fields[name.lower()]), name
+
+
 def test_every_setting_is_described_and_no_other() -> None:
     said = set(re.findall(rf"`((?:{PREFIX}|OTEL_)[A-Z_]+)`", (ROOT / "docs/operations.md").read_text()))
     names = [field.name.upper() for field in msgspec.structs.fields(Settings)]

@@ -15,6 +15,7 @@ import (
 const (
 	waitingMax    = 2_000 // batches; more are refused
 	groupMax      = 1_000
+	commitEvery   = 2 * time.Millisecond // as the service: each costs CPU of its own, however little it holds
 	commitTimeout = 4500 * time.Millisecond
 )
 
@@ -86,7 +87,10 @@ func (c *committer) close() {
 
 func (c *committer) run() {
 	defer close(c.done)
+	var began time.Time
 	for first := range c.queue {
+		time.Sleep(time.Until(began.Add(commitEvery)))
+		began = time.Now()
 		group := []*waiting{first}
 		for more := true; more && len(group) < groupMax; {
 			select {

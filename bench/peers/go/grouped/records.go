@@ -10,11 +10,13 @@ import (
 )
 
 const (
-	recordBytes = 30
-	unknown     = math.MaxUint32
+	recordBytes = 26
+	measureBits = 26
+	unknown     = 1<<measureBits - 1
+	unknownLoss = 1<<20 - 1
 )
 
-// pack makes the records of docs/records.md: 30 bytes a report, and the places that they count into.
+// pack makes the records of docs/records.md, and the places that they count into.
 func pack(b *batch.Batch, nowMs int64) ([]byte, string) {
 	packed := make([]byte, 0, recordBytes*len(b.Reports))
 	var places []string
@@ -26,23 +28,26 @@ func pack(b *batch.Batch, nowMs int64) ([]byte, string) {
 			code = len(places)
 			places = append(places, place)
 		}
+		said := slices.Index(batch.Qualities, r.Quality) | slices.Index(batch.Sides, r.Side)<<3
+		loss := scaled(r.Loss, 1e6, unknownLoss)
 		packed = binary.LittleEndian.AppendUint32(packed, uint32(int32(r.At-nowMs)))
 		packed = binary.LittleEndian.AppendUint32(packed, uint32(r.Seq))
-		packed = scaled(packed, r.RttMs, 1e3)
-		packed = scaled(packed, r.RttMinMs, 1e3)
-		packed = scaled(packed, r.RttMaxMs, 1e3)
-		packed = scaled(packed, r.JitterMs, 1e3)
-		packed = scaled(packed, r.Loss, 1e6)
-		flags := slices.Index(batch.Qualities, r.Quality) + 8*slices.Index(batch.Methods, r.JitterMethod) +
-			32*slices.Index(batch.Sides, r.Side)
-		packed = append(packed, byte(flags), byte(code))
+		packed = measure(packed, r.RttMs, uint32(said))
+		packed = measure(packed, r.RttMinMs, uint32(code>>6))
+		packed = measure(packed, r.RttMaxMs, uint32(code&63))
+		packed = measure(packed, r.JitterMs, uint32(slices.Index(batch.Methods, r.JitterMethod))|loss>>16<<2)
+		packed = binary.LittleEndian.AppendUint16(packed, uint16(loss))
 	}
 	return packed, strings.Join(places, ",")
 }
 
-func scaled(packed []byte, value *float64, scale float64) []byte {
+func measure(packed []byte, ms *float64, spare uint32) []byte {
+	return binary.LittleEndian.AppendUint32(packed, scaled(ms, 1e3, unknown)|spare<<measureBits)
+}
+
+func scaled(value *float64, scale float64, unknown uint32) uint32 {
 	if value == nil {
-		return binary.LittleEndian.AppendUint32(packed, unknown)
+		return unknown
 	}
-	return binary.LittleEndian.AppendUint32(packed, uint32(math.Round(*value*scale)))
+	return uint32(math.Round(*value * scale))
 }
