@@ -24,7 +24,7 @@ from gamepulse.batch import EVENT_KINDS, QUALITIES
 from gamepulse.labels import Labels
 from gamepulse.metrics import HistogramState, Metrics
 from gamepulse.receive import SHARDS
-from gamepulse.roll import roll
+from gamepulse.roll import Roller
 from gamepulse.rollup import OTHER, REPORTS, SETS, encode
 from gamepulse.rows import columns, put_totals, total_of
 from gamepulse.run import end_with
@@ -34,8 +34,10 @@ from gamepulse.telemetry import Telemetry, resource
 from gamepulse.totals import Seen, Total, TotalKey, count_totals, see
 
 STEP_EVERY_S = 0.4
-STEP_BATCHES_MAX = 10_000
+STEP_BATCHES_MAX = 2_500
 STEP_REPORTS_MAX = 50_000
+EVENT_BYTES = 48
+"""Of the shortest event as it is stored: so many count as one report against a step's limit."""
 """So that a step ends well within FROZEN_AFTER_S even when each of its reports is a group of its own."""
 HOUSEKEEPING_EVERY_S = 600.0
 HOUSEKEEPING_AGAIN_S = 30.0
@@ -111,6 +113,7 @@ class Aggregator:
         self._thresholds: dict[int, Thresholds] = {}
         self._slugs: dict[int, str] = {}
         self._valkey = redis.Redis.from_url(settings.valkey_url, socket_timeout=0.5, socket_connect_timeout=0.5)
+        self._roller = Roller(telemetry)
         self._is_closing = asyncio.Event()
         self._has_old_batch_keys = False
         self._running: asyncio.Task[None] | None = None
@@ -149,6 +152,7 @@ class Aggregator:
                 "application_name": "gamepulse-aggregate",
                 "idle_session_timeout": f"{FROZEN_AFTER_S}s",
                 "idle_in_transaction_session_timeout": f"{FROZEN_AFTER_S}s",
+                "tcp_user_timeout": f"{FROZEN_AFTER_S}s",  # for one that was frozen while it read: that is not idle
                 "jit": "off",
             },
         )
@@ -162,7 +166,7 @@ class Aggregator:
                 if started >= housekeeping_at:  # before the steps: a step that lacks a partition fails
                     housekeeping_at = started + await self._keep_house(connection)
                 is_behind = await self._step_all(connection)
-                is_behind |= await roll(connection)
+                is_behind |= await self._roller.roll(connection)
                 is_behind |= await self._forget_batch_keys(connection)
                 if not is_behind:
                     await self._pause(STEP_EVERY_S - (time.monotonic() - started))
@@ -248,7 +252,7 @@ class Aggregator:
             upto = rows[-1]["xid"]
         size = 0
         for row in rows:
-            size += len(row["records"]) // records.RECORD.itemsize + 1
+            size += len(row["records"]) // records.RECORD.itemsize + len(row["events"] or "") // EVENT_BYTES + 1
             if size > STEP_REPORTS_MAX and row["xid"] < upto:
                 upto = row["xid"]
         if rows and upto <= rows[0]["xid"]:  # one transaction that is larger than a step

@@ -5,8 +5,10 @@ asked for and never waited for). Deltas are taken away by the statement that tel
 frozen or died in between; readers see a delta or what it was added to, never both.
 """
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -15,11 +17,18 @@ import numpy as np
 from gamepulse import database
 from gamepulse.rollup import COUNTS, KINDS, REPORTS, Block, Ints, decode, encode, merge, regroup
 from gamepulse.rows import block_of, measure_columns, read
+from gamepulse.telemetry import Telemetry
 
 ROLL_EVERY_S = 15.0
 """So long a delta may wait. What waits is read delta by delta."""
 ROLL_BYTES_MAX = 32 * 2**20
 """Of one hour's deltas that are added in one transaction: it must end well within aggregate.FROZEN_AFTER_S."""
+ROLL_DELTAS_MAX = 20_000
+"""The same, in deltas: many of them may be small."""
+ROLL_FOR_S = 0.3
+"""After that the steps come first again."""
+PIECES_MAX = 200
+LEFT_OUT_S = 300.0
 LATE_AFTER = timedelta(minutes=5)
 """After its end, what comes for a minute is kept apart from what came in time."""
 LOCKS = 0x6771
@@ -80,21 +89,72 @@ def rank(block: Block) -> Ranks:
     return Ranks(block.ids, block.counts[:, REPORTS], block.sessions(), block.sessions("bad_sessions"))
 
 
+class Piece(NamedTuple):
+    """What one transaction does: add the deltas of an hour, or make a quarter or a day anew."""
+
+    where: Where
+    step: str
+    start: datetime
+
+    async def do(self, connection: database.Connection) -> bool:
+        """Whether it was done; not when somebody else is at it."""
+        if self.step == "hour":
+            return await _add(connection, self.where, self.start)
+        return await _make(connection, self.where, self.step, self.start)
+
+
 async def roll(connection: database.Connection) -> bool:
-    """Do one piece of what is due. Whether something was done, so that there may be more."""
-    due = await connection.fetchrow(_SQL["due"], timedelta(seconds=ROLL_EVERY_S), ROLL_BYTES_MAX)
-    if due is not None:
-        return await _add(connection, Where(*due[:3]), due["hour"])
-    stale = await connection.fetchrow(_SQL["stale"])
-    return stale is not None and await _make(connection, Where(*stale[:3]), stale["step"], stale["start"])
+    """Do one piece of what is due. Whether one was done, so that there may be more."""
+    for piece in await _due(connection):
+        if await piece.do(connection):
+            return True
+    return False
+
+
+class Roller:
+    """Does what is due, for ROLL_FOR_S at a time; a piece that fails is left out for a while, and the others go on."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._left_out: dict[Piece, float] = {}
+
+    async def roll(self, connection: database.Connection) -> bool:
+        """Whether there is more to do at once."""
+        started, did_some = time.monotonic(), False
+        self._left_out = {piece: until for piece, until in self._left_out.items() if until > started}
+        for piece in await _due(connection):
+            if time.monotonic() - started > ROLL_FOR_S:
+                return True
+            if piece not in self._left_out:
+                did_some |= await self._try(connection, piece)
+        return did_some
+
+    async def _try(self, connection: database.Connection, piece: Piece) -> bool:
+        try:
+            return await piece.do(connection)
+        except Exception as error:
+            if connection.is_closed():
+                raise
+            self._telemetry.failed("roll failed", error)
+            self._left_out[piece] = time.monotonic() + LEFT_OUT_S
+            return False
+
+
+async def _due(connection: database.Connection) -> list[Piece]:
+    """What has waited longest first; hours and coarser steps in turn, so that neither keeps the other waiting."""
+    hours = await connection.fetch(_SQL["due"], timedelta(seconds=ROLL_EVERY_S), ROLL_BYTES_MAX, PIECES_MAX)
+    coarser = await connection.fetch(_SQL["stale"], PIECES_MAX)
+    adds = [Piece(Where(*row[:3]), "hour", row["hour"]) for row in hours]
+    makes = [Piece(Where(*row[:3]), row["step"], row["start"]) for row in coarser]
+    return [piece for pair in zip_longest(adds, makes) for piece in pair if piece is not None]
 
 
 async def _add(connection: database.Connection, where: Where, hour: datetime) -> bool:
     """Add an hour's deltas to its minutes and to the hour."""
-    async with connection.transaction():
+    async with connection.transaction(isolation="read_committed"):  # what is read must be newer than the lock
         if not await _is_alone(connection, where):
             return False
-        rows = await connection.fetch(_SQL["take_deltas"], *where, hour, ROLL_BYTES_MAX)
+        rows = await connection.fetch(_SQL["take_deltas"], *where, hour, ROLL_BYTES_MAX, ROLL_DELTAS_MAX)
         if not rows:
             return False
         blocks: dict[datetime, list[Block]] = {}
@@ -169,7 +229,7 @@ def floor(at: datetime, step: str) -> datetime:
 
 async def _make(connection: database.Connection, where: Where, step: str, start: datetime) -> bool:
     """Make one closed quarter or day anew, from all groups of the finer rows."""
-    async with connection.transaction():
+    async with connection.transaction(isolation="read_committed"):  # what is read must be newer than the lock
         if not await _is_alone(connection, where):
             return False
         finer, end = _FINER[step], start + STEPS[step]

@@ -117,6 +117,7 @@ class Columns:
     def _read_labels(self) -> None:
         """What the parts say of all their reports. Many say the same: each different text is looked at once."""
         texts, self._places, flat, bases = Interned(), Interned(), list[int](), [0]
+        self.places: list[Place] = []
         self.text = texts.all(list(zip(self.column["studio_id"], self.column["game_id"], self.column["labels"], strict=True)))
         self.labels: list[dict[str, Any]] = []
         for studio_id, game_id, joined in texts.values():
@@ -130,7 +131,11 @@ class Columns:
 
     def _place(self, studio_id: int, game_id: int, region: str, server: str | None) -> int:
         region, server = self._bounded(game_id, "region", region), self._bounded(game_id, "server", server or UNKNOWN)
-        return self._places.code(Place(studio_id, game_id, region, server))
+        place = Place(studio_id, game_id, region, server)
+        code = self._places.code(place)
+        if code == len(self.places):
+            self.places.append(place)
+        return code
 
     def _add_items(self, row: Ints, at_ms: Ints, place: Ints) -> None:
         events = list(self._events())
@@ -145,7 +150,6 @@ class Columns:
         self.at_ms: Ints = np.concatenate([at_ms, more[:, 1]])
         self.place: Ints = np.concatenate([place, more[:, 2]])
         self.minute = self.at_ms // MINUTE_MS
-        self.places: list[Place] = self._places.values()
         regions = Interned()
         self.region_of_place = regions.all([(place.game_id, place.region) for place in self.places])
 
@@ -162,7 +166,7 @@ class Columns:
         beside = self._beside(n)
         if event.region is None and event.server is None:
             return beside
-        region = event.region or self._places.values()[beside].region
+        region = event.region or self.places[beside].region
         return self._place(self.column["studio_id"][n], self.column["game_id"][n], region, event.server)
 
     def _beside(self, n: int) -> int:

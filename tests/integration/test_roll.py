@@ -11,10 +11,11 @@ import httpx
 import numpy as np
 import pytest
 
-from gamepulse import gather, labels, quality, roll
+from gamepulse import gather, labels, quality, roll, settings
 from gamepulse.rollup import SETS, VALUES_MAX
+from gamepulse.telemetry import Telemetry
 from tests.batches import Json, batch, event, now_ms, report
-from tests.conftest import complete, rolled
+from tests.conftest import complete, rolled, service_environ
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 type Database = asyncpg.Connection[asyncpg.Record]
@@ -120,6 +121,30 @@ async def test_many_that_roll_at_once_add_once(
     assert await counted(connection) == [(sent, sent, sent)] * len(SETS)
     for roller in rollers:
         await roller.close()
+
+
+async def test_a_piece_that_fails_is_left_out_and_the_others_go_on(
+    client: httpx.AsyncClient, connection: Database, aggregator: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roll, "ROLL_EVERY_S", 0.0)
+    await connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'poison'; END $$;"
+        "CREATE TRIGGER poison BEFORE INSERT ON rollup_hour FOR EACH ROW WHEN (new.dimension_set = 1) EXECUTE FUNCTION refuse()"
+    )
+    sent = len(await send(client, random.Random(1), 10))
+    await complete(client)
+    telemetry = Telemetry(settings.load(service_environ(database_url)), "test")
+    roller, another = roll.Roller(telemetry), roll.Roller(telemetry)
+    while await roller.roll(aggregator):
+        pass
+    assert await counted(connection) == [(sent, sent, sent)] * len(SETS)  # what failed still waits, and counts
+    waiting = await connection.fetch("SELECT DISTINCT dimension_set FROM rollup_delta")
+    assert [row["dimension_set"] for row in waiting] == [1]
+    await connection.execute("DROP TRIGGER poison ON rollup_hour")
+    assert await roller.roll(aggregator) is False  # not yet again
+    while await another.roll(aggregator):
+        pass
+    assert await connection.fetchval("SELECT count(*) FROM rollup_delta") == 0
 
 
 @pytest.mark.parametrize("group_by", ["region", "build", "region,country,platform,build", ""])

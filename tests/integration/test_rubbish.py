@@ -567,7 +567,7 @@ def test_acceptance_over_http_is_what_the_published_schema_says(service: Service
         def compare(body: bytes) -> None:
             expected, answer = published.verdict(body), client.post("/v1/reports", content=body)
             if expected is None or answer.status_code == 403:
-                assert answer.status_code in {400, 422} or answer.json()["code"] == "other_game", body
+                assert answer.status_code in {400, 422} or json.loads(body)["game"] != "demo", body
                 return
             told = answer.json()
             by_schema = {

@@ -88,13 +88,13 @@ ON CONFLICT (studio_id, game_id, session_id, day, region, server) DO UPDATE SET
     match = coalesce(session_seen.match, excluded.match), player = coalesce(session_seen.player, excluded.player)
 
 -- name: due
--- The hour of a game's dimension set whose deltas have waited longest, if long enough, or are too many.
+-- Hours of a game's dimension set whose deltas have waited long enough, or are too many; the longest first.
 SELECT studio_id, game_id, dimension_set, date_trunc('hour', start, 'UTC') AS hour
 FROM rollup_delta
 GROUP BY studio_id, game_id, dimension_set, hour
 HAVING min(at) < now() - $1::interval OR sum(length(block)) > $2
 ORDER BY min(at)
-LIMIT 1
+LIMIT $3
 
 -- name: alone
 SELECT pg_try_advisory_xact_lock($1, $2)
@@ -105,11 +105,12 @@ DELETE FROM rollup_delta
 WHERE (studio_id, game_id, dimension_set, start, shard, upto) IN (
     SELECT studio_id, game_id, dimension_set, start, shard, upto
     FROM (
-        SELECT *, sum(length(block)) OVER (ORDER BY start, shard, upto) - length(block) AS before
+        SELECT *, sum(length(block)) OVER in_order - length(block) AS before, row_number() OVER in_order AS number
         FROM rollup_delta
         WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $4 + interval '1 hour'
+        WINDOW in_order AS (ORDER BY start, shard, upto)
     ) AS waiting
-    WHERE before < $5)
+    WHERE before < $5 AND number <= $6)
 RETURNING start, block
 
 -- name: minutes
@@ -151,7 +152,7 @@ ON CONFLICT (studio_id, game_id, dimension_set, step, start) DO UPDATE SET
 INSERT INTO stale_rollup (studio_id, game_id, dimension_set, step, start) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
 
 -- name: stale
--- One closed quarter or day to make anew from the finer rows; a day waits for its quarters.
+-- Closed quarters and days to make anew from the finer rows; a day waits for its quarters.
 SELECT studio_id, game_id, dimension_set, step, start
 FROM stale_rollup AS stale
 WHERE start + CASE step WHEN 'day' THEN interval '1 day' ELSE interval '6 hours' END < now() - interval '90 seconds'
@@ -161,7 +162,7 @@ WHERE start + CASE step WHEN 'day' THEN interval '1 day' ELSE interval '6 hours'
             AND quarter.dimension_set = stale.dimension_set AND quarter.step = 'quarter'
             AND quarter.start >= stale.start AND quarter.start < stale.start + interval '1 day'))
 ORDER BY start
-LIMIT 1
+LIMIT $1
 
 -- name: fresh
 DELETE FROM stale_rollup WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start = $5
