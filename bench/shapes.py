@@ -23,9 +23,9 @@ from bench import database, load
 from bench.processor import cpu_s
 from bench.servers import Surroundings, free_ports, gamepulse_environment, prepare_gamepulse
 from gamepulse import accept, receive, records
-from gamepulse.accept import Sent
 from gamepulse.geography import Place
 from gamepulse.keys import IngestKey
+from gamepulse.receive import Sent
 from gamepulse.spans import CommitFacts, RequestFacts
 
 GROUP = 16
@@ -110,7 +110,7 @@ async def store_rows(connection: Connection, group: Sequence[Sent]) -> None:
         await connection.copy_records_to_table("rows", records=rows, columns=ROWS)
 
 
-def measures(part: accept.Part, arrived_ms: float) -> list[list[Any]]:
+def measures(part: receive.Part, arrived_ms: float) -> list[list[Any]]:
     """A part's reports, a list for each of MEASURES."""
     sent = part.columns
     flags = [records._QUALITY_SIDES[pair] for pair in zip(sent.quality, sent.side, strict=True)]

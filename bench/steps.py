@@ -17,10 +17,11 @@ from rich.table import Table
 from bench import load
 from bench.servers import ROOT
 from gamepulse import accept, receive
-from gamepulse.accept import Sent, Stored
+from gamepulse.accept import Stored
 from gamepulse.batch import StrictBatch
 from gamepulse.geography import Geography, Place
 from gamepulse.keys import IngestKey
+from gamepulse.receive import Sent
 from gamepulse.reports import PATH, Ingest
 from gamepulse.settings import Settings
 from gamepulse.spans import CommitFacts, RequestFacts

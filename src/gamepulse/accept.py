@@ -16,8 +16,8 @@ import msgspec
 
 from gamepulse import database, errors, metrics, records
 from gamepulse.batch import Rejection
-from gamepulse.keys import IngestKey
-from gamepulse.spans import CommitFacts, RequestFacts
+from gamepulse.receive import Sent
+from gamepulse.spans import CommitFacts
 from gamepulse.telemetry import Telemetry
 
 COMMIT_REPORTS_MAX = 10_000
@@ -25,41 +25,6 @@ COMMIT_BATCHES_MAX = 1_000
 COMMIT_EVERY_S = 0.002
 """Commits begin at most so often: each costs CPU of its own, here and in PostgreSQL, however little it holds (docs/adr/0001)."""
 _SQL = database.queries("accept")
-
-
-class Part(msgspec.Struct, gc=False):
-    """One session's part of a batch, checked and ready to be stored."""
-
-    session_id: UUID
-    shard: int
-    player: bytes | None
-    match: str | None
-    labels: str
-    columns: records.Columns
-    place_codes: list[int]
-    events: str | None
-    """JSON."""
-    rejected: int
-
-
-class Sent(msgspec.Struct):
-    """A batch that was received and awaits its commit."""
-
-    key: IngestKey
-    batch_id: UUID
-    fingerprint: int
-    clock_offset_ms: int | None
-    parts: list[Part]
-    accepted: int
-    rejected: list[Rejection]
-    dropped: int
-    """By the client, before it sent."""
-    facts: RequestFacts
-
-    @property
-    def weight(self) -> int:
-        """What it counts for against the limits: everything that was in it."""
-        return self.accepted + len(self.rejected)
 
 
 class Stored(msgspec.Struct):

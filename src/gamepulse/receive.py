@@ -13,7 +13,6 @@ import msgspec
 from backports import zstd
 
 from gamepulse import errors, records
-from gamepulse.accept import Part, Sent
 from gamepulse.batch import BODY_EXPANDED_BYTES_MAX, Batch, Event, Rejection, Session, StrictBatch, is_label
 from gamepulse.geography import Place
 from gamepulse.keys import IngestKey
@@ -47,6 +46,41 @@ class Content(msgspec.Struct):
     """Where the good items of a list (JSON pointer) stood, for lists of which some were set aside."""
     fingerprint: int
     has_unknown_fields: bool
+
+
+class Part(msgspec.Struct, gc=False):
+    """One session's part of a batch, checked and ready to be stored."""
+
+    session_id: UUID
+    shard: int
+    player: bytes | None
+    match: str | None
+    labels: str
+    columns: records.Columns
+    place_codes: list[int]
+    events: str | None
+    """JSON."""
+    rejected: int
+
+
+class Sent(msgspec.Struct):
+    """A batch that was received and awaits its commit."""
+
+    key: IngestKey
+    batch_id: UUID
+    fingerprint: int
+    clock_offset_ms: int | None
+    parts: list[Part]
+    accepted: int
+    rejected: list[Rejection]
+    dropped: int
+    """By the client, before it sent."""
+    facts: RequestFacts
+
+    @property
+    def weight(self) -> int:
+        """What it counts for against the limits: everything that was in it."""
+        return self.accepted + len(self.rejected)
 
 
 def expand(body: bytes, encoding: bytes) -> bytes:

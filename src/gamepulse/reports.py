@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gamepulse import errors, metrics, receive
-from gamepulse.accept import Acceptor, Sent, Stored
+from gamepulse.accept import Acceptor, Stored
 from gamepulse.batch import BODY_BYTES_MAX, Answer
 from gamepulse.geography import Geography
 from gamepulse.keys import Keys
@@ -100,7 +100,7 @@ class Ingest:
             next_report_s=self._next_report_s,
         )
 
-    async def _store(self, sent: Sent) -> Stored:
+    async def _store(self, sent: receive.Sent) -> Stored:
         """Commit. A batch with bad times may be one that was good when first sent: that is looked up first."""
         if any(rejection.pointer.endswith("/at") for rejection in sent.rejected):
             known = await self._acceptor.known(sent)
@@ -108,7 +108,7 @@ class Ingest:
                 return known
         return await self._acceptor.accept(sent)
 
-    def _count(self, sent: Sent, stored: Stored, has_unknown_fields: bool) -> None:
+    def _count(self, sent: receive.Sent, stored: Stored, has_unknown_fields: bool) -> None:
         counted = self._telemetry.metrics
         counted.add(metrics.INGEST_BATCHES, 1, "duplicate" if stored.is_duplicate else "accepted")
         counted.add(metrics.INGEST_REPORTS, stored.accepted, "duplicate" if stored.is_duplicate else "accepted")

@@ -7,10 +7,9 @@ import pytest
 from backports import zstd
 
 from gamepulse import errors, receive
-from gamepulse.accept import Sent
 from gamepulse.geography import NOWHERE
 from gamepulse.keys import IngestKey
-from gamepulse.receive import AGE_MS_MAX, AHEAD_MS_MAX, CLOCK_TOLERANCE_MS, ZSTD_WINDOW_LOG_MAX
+from gamepulse.receive import AGE_MS_MAX, AHEAD_MS_MAX, CLOCK_TOLERANCE_MS, ZSTD_WINDOW_LOG_MAX, Sent
 from gamepulse.spans import RequestFacts
 
 NOW_MS = 1_795_512_000_000
