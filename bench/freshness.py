@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import secrets
-import socket
 import statistics
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ import httpx
 from bench import load
 from bench.figures import Figures, Plan
 from gamepulse.records import RECORD
-from stack.settings import CHECKOUT, PORTS
+from stack.prepare import free_offset
+from stack.settings import CHECKOUT
 
 REGION = "freshness"  # of the probes alone
 UP_LIMIT_S, DOWN_LIMIT_S = 3000, 120  # the first time its programs are built
@@ -48,26 +48,13 @@ def measure(plan: Plan) -> Figures:
 @contextmanager
 def _stack(home: Path) -> Iterator[Json]:
     """The whole stack in a folder and on ports of its own, without the demo's players; its stack.json."""
-    environ = os.environ | {"GAMEPULSE_HOME": str(home), "GAMEPULSE_PORT_OFFSET": str(_free_offset()), "DETACH": "1", "DEMO": "0"}
+    environ = os.environ | {"GAMEPULSE_HOME": str(home), "GAMEPULSE_PORT_OFFSET": str(free_offset()), "DETACH": "1", "DEMO": "0"}
     command = [sys.executable, "-m", "stack"]
     try:
         subprocess.run([*command, "up"], env=environ, cwd=CHECKOUT, timeout=UP_LIMIT_S, check=True)
         yield json.loads((home / "stack.json").read_text())
     finally:
         subprocess.run([*command, "down"], env=environ, cwd=CHECKOUT, timeout=DOWN_LIMIT_S, check=True, stdout=subprocess.DEVNULL)
-
-
-def _free_offset() -> int:
-    """A port offset with which no port of the stack is taken."""
-    for offset in range(7_000, 13_500, 250):
-        if all(_is_free(port + offset) for port in PORTS.values()):
-            return offset
-    raise RuntimeError("no free range of ports")
-
-
-def _is_free(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 async def _under_load(about: Json, target: load.Target, rate: float, folder: Path, probes: int) -> Figures:

@@ -7,7 +7,6 @@ data's distributions (population.py), counts and encodes them with the service's
 import asyncio
 import json
 import random
-import socket
 import statistics
 import tempfile
 import time
@@ -28,7 +27,7 @@ from rich.table import Table
 
 from bench import database
 from bench.population import Part, parts
-from bench.servers import ROOT
+from bench.servers import ROOT, free_ports
 from gamepulse import aggregate, gather, migrate, quality, roll, settings
 from gamepulse.labels import COMBINATIONS_MAX, Labels
 from gamepulse.quality import Game
@@ -276,7 +275,7 @@ def main(quick: bool, only: str | None, results: Path) -> None:
     if only != "widths":
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-            port = free_port()
+            port = free_ports()[0]
             stack.enter_context(database.postgres(folder / "postgres", port))
             asyncio.run(migrate.migrate(database.url(port)))
             asyncio.run(migrate.put_demo(database.url(port), "a" * 43, "b" * 43))
@@ -286,14 +285,6 @@ def main(quick: bool, only: str | None, results: Path) -> None:
     path = results / f"width-{datetime.now(UTC):%Y-%m-%d-%H%M%S}.json"
     path.write_text(json.dumps(outcome, indent=2) + "\n")
     console.print(f"written to {path}")
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import psutil
 
 from stack.components import OBSERVABILITY, Component
-from stack.settings import HOME, LISTEN, Problem, Settings
+from stack.settings import HOME, LISTEN, PORTS, Problem, Settings
 
 FOLDERS = ("logs", "valkey", "prometheus", "alertmanager", "loki", "jaeger", "collector", "grafana")
 SCRAPED = {
@@ -38,6 +38,17 @@ def check_ports(settings: Settings, components: Iterable[Component]) -> None:
         home = "" if settings.home == HOME else f" GAMEPULSE_HOME={shlex.quote(str(settings.home))}"
         advice = f"Stop that, or move all ports: make up{home} GAMEPULSE_PORT_OFFSET={settings.port_offset + 1000}"
         raise Problem("\n".join([*lines, advice]))
+
+
+def free_offset() -> int:
+    """A port offset with which no port of the stack is taken, nor one from which the kernel serves outgoing connections.
+
+    For tests and benchmarks, which run beside another stack.
+    """
+    for offset in range(7_000, 13_500, 250):
+        if all(_is_free(port + offset) for port in PORTS.values()):
+            return offset
+    raise RuntimeError("no free range of ports")
 
 
 def _is_free(port: int) -> bool:

@@ -24,7 +24,8 @@ import psutil
 import pytest
 
 from bench import database
-from stack.settings import CHECKOUT, PORTS, wheel_folder
+from stack.prepare import free_offset
+from stack.settings import CHECKOUT, wheel_folder
 
 INGEST_KEY = "client-key-for-tests-0123456789abcdef"
 SERVER_KEY = "server-key-for-tests-0123456789abcdef"
@@ -264,20 +265,3 @@ def stack(own_folder: Path, request: pytest.FixtureRequest) -> Iterator[Stack]:
         shutil.copytree(home / "logs", logs, dirs_exist_ok=True)
     down = running.run("down")
     assert down.returncode == 0, down.stdout + down.stderr
-
-
-def free_offset() -> int:
-    """A port offset with which no port of the stack is taken, nor one from which the kernel serves outgoing connections."""
-    for offset in range(7_000, 13_500, 250):
-        if all(_is_free(port + offset) for port in PORTS.values()):
-            return offset
-    raise RuntimeError("no free range of ports")
-
-
-def _is_free(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True

@@ -133,15 +133,15 @@ class StrictSession(Session, gc=False, kw_only=True, forbid_unknown_fields=True)
     """A session without unknown fields."""
 
     reports: list[StrictReport] = []  # type: ignore[assignment]  # lists are invariant; nobody adds to these
-    events: list[StrictEvent] = []  # type: ignore[assignment]
+    events: list[StrictEvent] = []  # type: ignore[assignment]  # as above
 
 
 class StrictBatch(Batch, gc=False, kw_only=True, forbid_unknown_fields=True):
     """A batch without unknown fields."""
 
-    reports: list[StrictReport] = []  # type: ignore[assignment]
-    events: list[StrictEvent] = []  # type: ignore[assignment]
-    sessions: _Sessions[StrictSession] = None  # type: ignore[assignment]
+    reports: list[StrictReport] = []  # type: ignore[assignment]  # as above
+    events: list[StrictEvent] = []  # type: ignore[assignment]  # as above
+    sessions: _Sessions[StrictSession] = None  # type: ignore[assignment]  # as above
 
 
 # The same, but reports and events are not looked into yet: read when Batch fails, to tell bad reports from a bad envelope.
@@ -169,7 +169,7 @@ class StrictLooseSession(LooseSession, gc=False, kw_only=True, forbid_unknown_fi
 class StrictLooseBatch(LooseBatch, gc=False, kw_only=True, forbid_unknown_fields=True):
     """Such a batch without unknown fields."""
 
-    sessions: _Sessions[StrictLooseSession] = None  # type: ignore[assignment]
+    sessions: _Sessions[StrictLooseSession] = None  # type: ignore[assignment]  # as above
 
 
 class Rejection(msgspec.Struct, gc=False):

@@ -17,8 +17,8 @@ from collections import deque
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stack.prepare import free_offset
 from stack.settings import read_settings
-from tests.conftest import free_offset
 from tests.faults.books import Books
 from tests.faults.clients import Broken, Crowd, Ledger
 from tests.faults.machine import Disk, Machine

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,11 +71,3 @@ def replayed(stack: Stack) -> dict[str, Json]:
         assert done.returncode == 0, done.stderr
         said[file] = json.loads(done.stdout.splitlines()[-1])
     return said
-
-
-@pytest.fixture
-def player_client(stack: Stack) -> Iterator[httpx.Client]:
-    """A client with the demo's ingest key."""
-    headers = {"authorization": f"Bearer {stack.file['demo']['ingest_key']}"}
-    with httpx.Client(base_url=stack.url("gamepulse"), headers=headers, timeout=20) as client:
-        yield client

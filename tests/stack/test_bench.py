@@ -40,8 +40,11 @@ def test_everything_is_measured_and_nothing_answered_is_lost(tmp_path: Path) -> 
     assert set(rows) == set(ROWS)
     for name, figures in rows.items():
         assert all(value >= 0 for value in figures.values()), name
+        assert figures.get("load_cpu_share", 0.0) < 0.8, f"{name}: the load was the ceiling"
         if name.startswith(("gamepulse", "fastapi", "go", "commit")):
             assert all(figures[figure] > 0 for figure in STORING), name
+            assert figures["requests_per_s"] > 100, name
+            assert 10 < figures["server_cpu_us"] < 20_000, name
     assert rows["gamepulse"]["aggregator_cpu_us"] > 0
     assert rows["gamepulse"]["telemetry_bytes"] > 10 * rows["gamepulse-silent"]["telemetry_bytes"]
     assert rows["commit+10"]["lone_commit_ms"] >= 10

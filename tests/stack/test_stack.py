@@ -13,8 +13,9 @@ import httpx
 import psutil
 import pytest
 
+from stack.prepare import free_offset
 from tests.batches import batch, report
-from tests.conftest import Stack, free_offset, wait_for
+from tests.conftest import Stack, wait_for
 
 URLS = {"gamepulse", "prometheus", "alertmanager", "loki", "jaeger", "collector", "grafana"}
 REGION = "beside"

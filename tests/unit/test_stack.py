@@ -12,11 +12,10 @@ import pytest
 from stack.components import OBSERVABILITY, stack_components
 from stack.keys import load_keys
 from stack.lock import only_one
-from stack.prepare import check_ports, make_folders
+from stack.prepare import check_ports, free_offset, make_folders
 from stack.programs import PROGRAMS, cache_key
 from stack.settings import PORTS, Problem, Settings, read_settings
 from stack.supervise import Supervised, Supervisor, render
-from tests.conftest import free_offset
 
 
 @pytest.fixture
@@ -57,6 +56,7 @@ def test_taken_port_is_named_with_a_way_out(settings: Settings) -> None:
     components = [c for c in stack_components(settings, load_keys(settings.home)) if c.name == "loki"]
     home = f"GAMEPULSE_HOME={settings.home}"  # without it, the advice would be about another stack
     with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", settings.port("loki")))
         listener.listen()
         with pytest.raises(Problem, match=rf"port {settings.port('loki')}, for loki, .*\n.*make up {home} GAMEPULSE_PORT_OFFSET="):
