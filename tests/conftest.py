@@ -208,10 +208,14 @@ async def complete(client: httpx.AsyncClient, after: float | None = None) -> Non
     pytest.fail("the rollups did not become complete")
 
 
+# Without waiting for those that are being taken away: that could be for each other.
+AGE_DELTAS = "UPDATE rollup_delta SET at = 'epoch' WHERE ctid IN (SELECT ctid FROM rollup_delta FOR UPDATE SKIP LOCKED)"
+
+
 async def rolled(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Wait until what the steps have counted is in its minutes and hours, as if it had waited long enough."""
     for _ in range(200):
-        await connection.execute("UPDATE rollup_delta SET at = 'epoch'")
+        await connection.execute(AGE_DELTAS)
         if not await connection.fetchval("SELECT count(*) FROM rollup_delta"):
             return
         await asyncio.sleep(0.1)
