@@ -2,7 +2,7 @@
 
 from bench import database, load
 from bench.figures import Figures, Plan
-from bench.processor import cpu_by_role, cpu_s, wait_until_quiet, watching_memory
+from bench.processor import cpu_by_role, cpu_s, using_cores, wait_until_quiet, watching_memory
 from bench.servers import SERVERS, Running, running
 
 MANY_CONNECTIONS = 256
@@ -33,6 +33,7 @@ def measure(one: Running, plan: Plan, run: int, connections: int) -> tuple[int, 
     """How many requests a running server has answered in all, and its figures.
 
     CPU, WAL and sizes are taken when the server is quiet again, so that nothing is cheap by being put off; CPU in µs a request.
+    How many cores were used is of the time of the load alone.
     """
     port = one.around.database_port
     sizes_before = database.sizes(port)
@@ -40,7 +41,7 @@ def measure(one: Running, plan: Plan, run: int, connections: int) -> tuple[int, 
     wait_until_quiet(one.trees)
     wal_before, before = database.wal_bytes(port), [cpu_s(tree) for tree in one.trees]
     before_by_role = cpu_by_role(one.process)
-    with watching_memory(one.process) as most_mb:
+    with watching_memory(one.process) as most_mb, using_cores(one.process) as cores:
         seen = load.closed(one.target, plan.timed_s, one.folder, 2 * run + 1, connections)
     wait_until_quiet(one.trees)
     used_us = [(cpu_s(tree) - start) * 1e6 / seen.requests for tree, start in zip(one.trees, before, strict=True)]
@@ -53,6 +54,8 @@ def measure(one: Running, plan: Plan, run: int, connections: int) -> tuple[int, 
         "requests_per_s": seen.requests / seen.duration_s,
         "p50_ms": seen.p50_ms,
         "p99_ms": seen.p99_ms,
+        "server_cores": cores["all"],
+        "web_cores": cores["web"],
         "server_cpu_us": used_us[0],
         "web_cpu_us": (by_role["web"] - before_by_role["web"]) * 1e6 / seen.requests,
         "aggregator_cpu_us": (by_role["aggregator"] - before_by_role["aggregator"]) * 1e6 / seen.requests,
@@ -69,13 +72,9 @@ def measure(one: Running, plan: Plan, run: int, connections: int) -> tuple[int, 
 
 
 def _disk(port: int, grown: dict[str, int], reports: int) -> Figures:
-    """Bytes on disk, indexes and what updates have left behind included: of each table a report, of the rollups a group."""
-    figures = {f"{table}_bytes_per_report": size / reports for table, size in grown.items() if size}
-    for table, size in grown.items():
-        count = "coalesce(sum(groups), 0)" if table in ("rollup_delta", "rollup_minute") else "count(*)"  # blocks, or rows
-        rows = int(database.query(port, f"SELECT {count} FROM {table}", "bench")) if table.startswith("rollup_") else 0
-        if rows:
-            figures[f"{table}_bytes_per_group"] = size / rows
+    """Bytes on disk a report, indexes and what updates have left behind included: of all tables, and of each."""
+    figures = {"disk_bytes_per_report": sum(grown.values()) / reports}
+    figures |= {f"{table}_bytes_per_report": size / reports for table, size in grown.items() if size}
     if "raw_batch" in grown:
         batches, commits = database.query(port, "SELECT count(*), count(DISTINCT xid) FROM raw_batch", "bench").split("|")
         figures["batches_per_commit"] = int(batches) / int(commits)

@@ -1,4 +1,7 @@
-"""How soon what was answered can be seen, in the whole stack under half of its peak: API, live page, Prometheus, Loki, Jaeger."""
+"""How soon what was answered can be seen, in the whole stack under half of its peak: API, live page, Prometheus, Loki, Jaeger.
+
+The page is watched as Chromium shows it, on the same cores as all else; what that costs is in the figures.
+"""
 
 import asyncio
 import json
@@ -19,8 +22,9 @@ from typing import Any
 import asyncpg
 import httpx
 
-from bench import load
+from bench import browser, load
 from bench.figures import Figures, Plan
+from bench.processor import cpu_s
 from gamepulse.records import RECORD
 from stack.prepare import free_offset
 from stack.settings import CHECKOUT
@@ -59,26 +63,34 @@ def _stack(home: Path) -> Iterator[Json]:
 
 async def _under_load(about: Json, target: load.Target, rate: float, folder: Path, probes: int) -> Figures:
     seconds = 2 * SETTLE_S + probes + SEEN_LIMIT_S / 2
-    under_way = asyncio.create_task(asyncio.to_thread(load.paced, target, rate, seconds, folder, 2))
-    await asyncio.sleep(SETTLE_S)
-    async with httpx.AsyncClient(timeout=SEEN_LIMIT_S, trust_env=False) as client:
-        delays = await _probe(client, about["urls"], target.key, probes)
+    async with (
+        httpx.AsyncClient(timeout=SEEN_LIMIT_S, trust_env=False) as client,
+        browser.watching(about["urls"]["gamepulse"], REGION) as page,
+    ):
+        under_way = asyncio.create_task(asyncio.to_thread(load.paced, target, rate, seconds, folder, 2))
+        await asyncio.sleep(SETTLE_S)
+        started, used_s = time.monotonic(), cpu_s(page.tree)
+        delays = await _probe(client, page, about["urls"], target.key, probes)
+        browser_cores = (cpu_s(page.tree) - used_s) / (time.monotonic() - started)
         seen = await under_way
         if set(seen.answers) - {"202", "503"}:
             raise RuntimeError(f"at half the peak a batch was answered neither 202 nor 503: {seen}")
         await _check(client, about, seen.of("202").count)
-    return {"offered_per_s": rate, "load_p99_ms": seen.of("202").p99_ms, **_summary(delays)}
+    return {"offered_per_s": rate, "load_p99_ms": seen.of("202").p99_ms, **_summary(delays), "browser_cores": browser_cores}
 
 
-async def _probe(client: httpx.AsyncClient, urls: dict[str, str], key: str, probes: int) -> dict[str, list[float]]:
-    """Send a probe a second and look for each everywhere; seconds from its answer, by place."""
+async def _probe(
+    client: httpx.AsyncClient, page: browser.Watched, urls: dict[str, str], key: str, probes: int
+) -> dict[str, list[float]]:
+    """Send a probe a second, each of another player, and look for each everywhere; seconds from its answer, by place."""
     answered: list[float] = []
-    watched: dict[str, list[float]] = {"quality": [], "live": [], "prometheus": []}
+    watched: dict[str, list[float]] = {"quality": [], "stream": [], "page": [], "prometheus": []}
     traced: dict[str, list[float]] = {"loki": [], "jaeger": []}
     async with asyncio.timeout(probes + SETTLE_S + SEEN_LIMIT_S), asyncio.TaskGroup() as tasks:
         tasks.create_task(_watch(watched["quality"], probes, LOOK_EVERY_S, lambda: _in_quality(client, urls["gamepulse"])))
         tasks.create_task(_watch(watched["prometheus"], probes, ASK_EVERY_S, lambda: _in_prometheus(client, urls["prometheus"])))
-        tasks.create_task(_watch_live(watched["live"], probes, client, urls["gamepulse"]))
+        tasks.create_task(_watch_stream(watched["stream"], probes, client, urls["gamepulse"]))
+        tasks.create_task(_watch_page(watched["page"], probes, page))
         for number in range(probes):
             trace_id = secrets.token_hex(16)
             await _send(client, urls["gamepulse"], key, number, trace_id)
@@ -117,8 +129,15 @@ def _note(times: list[float], count: int) -> None:
     times.extend([time.monotonic()] * (count - len(times)))
 
 
-async def _watch_live(times: list[float], probes: int, client: httpx.AsyncClient, url: str) -> None:
-    """The same from the stream that the page reads."""
+async def _watch_page(times: list[float], probes: int, page: browser.Watched) -> None:
+    """When each probe's player was on the screen."""
+    shown_s = await page.shown_s(probes)
+    ahead_s = time.monotonic() - time.time()
+    times.extend(at_s + ahead_s for at_s in shown_s)
+
+
+async def _watch_stream(times: list[float], probes: int, client: httpx.AsyncClient, url: str) -> None:
+    """When each probe was in the stream that the page reads."""
     async with client.stream("GET", f"{url}/v1/live", params={"game": "demo"}) as stream:
         async for line in stream.aiter_lines():
             if line.startswith("data:"):

@@ -66,6 +66,17 @@ def watching_memory(root: psutil.Process) -> Iterator[ByRole]:
         thread.join()
 
 
+@contextmanager
+def using_cores(root: psutil.Process) -> Iterator[ByRole]:
+    """How many cores each role, and `all`, have used while this lasted: CPU time ÷ time. There when it has ended."""
+    cores: ByRole = defaultdict(float)
+    before, started = cpu_by_role(root), time.monotonic()
+    yield cores
+    after, seconds = cpu_by_role(root), time.monotonic() - started
+    cores |= {role: (used_s - before[role]) / seconds for role, used_s in after.items()}
+    cores["all"] = sum(cores.values())
+
+
 def wait_until_quiet(roots: Iterable[psutil.Process]) -> None:
     """Wait until what was put off (telemetry, aggregation) is done: its cost belongs to the load that caused it."""
     watched = tuple(roots)

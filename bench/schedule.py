@@ -1,10 +1,8 @@
 """How long answers take when batches come on a schedule: at half the peak, and at three times the peak."""
 
-import time
-
 from bench import load
 from bench.figures import Figures, Plan
-from bench.processor import cpu_by_role, cpu_s, memory_mb, wait_until_quiet, watching_memory
+from bench.processor import cpu_s, memory_mb, using_cores, wait_until_quiet, watching_memory
 from bench.servers import SERVERS, Running, running
 
 HALF, OVER = 0.5, 3.0
@@ -17,7 +15,8 @@ def at_half(peak: float, plan: Plan, run: int) -> Figures:
     rate = HALF * peak
     with running(SERVERS["gamepulse"]) as one:
         warmed = load.paced(one.target, rate, plan.warm_up_s, one.folder, 2 * run)
-        seen = load.paced(one.target, rate, plan.timed_s, one.folder, 2 * run + 1)
+        with using_cores(one.process) as cores:
+            seen = load.paced(one.target, rate, plan.timed_s, one.folder, 2 * run + 1)
         wait_until_quiet(one.trees)
         _check(one, warmed, seen)
     answers = seen.of("202")
@@ -28,6 +27,7 @@ def at_half(peak: float, plan: Plan, run: int) -> Figures:
         "p50_ms": answers.p50_ms,
         "p99_ms": answers.p99_ms,
         "max_ms": answers.max_ms,
+        "server_cores": cores["all"],
         **_load(seen),
     }
 
@@ -38,10 +38,8 @@ def overloaded(peak: float, plan: Plan, run: int) -> Figures:
         warmed = load.paced(one.target, HALF * peak, plan.warm_up_s, one.folder, 2 * run)
         wait_until_quiet(one.trees)
         before_mb, cpu_before = memory_mb(one.process), [cpu_s(tree) for tree in one.trees]
-        web_before_s, started = cpu_by_role(one.process)["web"], time.monotonic()
-        with watching_memory(one.process) as most_mb:
+        with watching_memory(one.process) as most_mb, using_cores(one.process) as cores:
             seen = load.paced(one.target, OVER * peak, plan.timed_s, one.folder, 2 * run + 1, OVER_CONNECTIONS)
-            web_share = (cpu_by_role(one.process)["web"] - web_before_s) / (time.monotonic() - started)
         wait_until_quiet(one.trees)
         after_mb, used_s = memory_mb(one.process), [cpu_s(tree) for tree in one.trees]
         _check(one, warmed, seen)
@@ -61,7 +59,8 @@ def overloaded(peak: float, plan: Plan, run: int) -> Figures:
         "rss_after_mb": after_mb["all"],
         "web_rss_mb": most_mb["web"],
         "aggregator_rss_mb": most_mb["aggregator"],
-        "web_cpu_share": web_share,
+        "server_cores": cores["all"],
+        "web_cores": cores["web"],
         "server_cpu_us": (used_s[0] - cpu_before[0]) * 1e6 / seen.offered,
         **_load(seen),
     }

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +22,7 @@ ROWS = (
     "half",
     "overload",
 )
+CORES = psutil.cpu_count()
 STORING = {"requests_per_s", "server_cpu_us", "database_cpu_us", "wal_bytes_per_report", "load_cpu_share"}
 
 
@@ -45,15 +47,20 @@ def test_everything_is_measured_and_nothing_answered_is_lost(tmp_path: Path) -> 
             assert all(figures[figure] > 0 for figure in STORING), name
             assert figures["requests_per_s"] > 100, name
             assert 10 < figures["server_cpu_us"] < 20_000, name
+            assert 0.1 < figures["server_cores"] <= CORES, name
+            assert 20 < figures["disk_bytes_per_report"] < 1_000, name
     assert rows["gamepulse"]["aggregator_cpu_us"] > 0
     assert rows["gamepulse"]["telemetry_bytes"] > 10 * rows["gamepulse-silent"]["telemetry_bytes"]
     assert rows["commit+10"]["lone_commit_ms"] >= 10
     assert rows["overload"]["goodput_per_s"] > 0
+    assert all(0.1 < rows[name]["server_cores"] <= CORES for name in ("half", "overload"))
     assert rows["limit"]["decode_and_copy_cpu_us"] < rows["gamepulse"]["server_cpu_us"]
 
 
 @pytest.mark.timeout(300)
 def test_freshness_is_measured_in_the_whole_stack(tmp_path: Path) -> None:
     figures = run(tmp_path, "freshness")["freshness"]
-    for place in ("quality", "live", "prometheus", "loki", "jaeger"):
+    for place in ("quality", "stream", "page", "prometheus", "loki", "jaeger"):
         assert 0 < figures[f"{place}_p50_s"] <= figures[f"{place}_max_s"], place
+    assert abs(figures["page_p50_s"] - figures["stream_p50_s"]) < 1, "the page shows what its stream has told"
+    assert 0 < figures["browser_cores"] < 2
