@@ -10,12 +10,13 @@ import click
 import psutil
 from rich.console import Console
 
-from bench import closed_loop, freshness, limit, schedule
+from bench import closed_loop, freshness, limit, rollups, schedule
 from bench.figures import FULL, QUICK, Figures, Plan, Round, summarise
 from bench.machine import surroundings
 from bench.servers import ROOT, SERVERS
 from bench.tables import figures_table, targets_table
 from bench.targets import SERVICE, judge
+from gamepulse.rollup import CARRIER, CLIENT, NETWORK, PLACE, SERVER, SETS
 
 RESULTS = ROOT / "bench" / "results"
 BUSY = 0.5  # load average before the first run
@@ -42,6 +43,12 @@ def delayed_row(delay_ms: int) -> Row:
     return Row(what, lambda plan, run, _: closed_loop.with_commit_delay(delay_ms, plan, run))
 
 
+def rollup_row(dimension_set: int) -> Row:
+    """The rollups of one dimension set."""
+    what = f"the rollups of {rollups.MINUTES} minutes by {' · '.join(SETS[dimension_set])}"
+    return Row(what, lambda plan, *_: rollups.measure(plan, dimension_set), is_once=True)
+
+
 ROWS = {
     **{name: server_row(name) for name in SERVERS},
     "commit+0": delayed_row(0),
@@ -63,6 +70,11 @@ ROWS = {
         "the whole stack at half of its peak: from the answer until it is seen",
         lambda plan, *_: freshness.measure(plan), is_once=True,
     ),
+    "rollup-place": rollup_row(PLACE),
+    "rollup-client": rollup_row(CLIENT),
+    "rollup-network": rollup_row(NETWORK),
+    "rollup-server": rollup_row(SERVER),
+    "rollup-carrier": rollup_row(CARRIER),
 }  # fmt: skip
 
 
@@ -84,14 +96,9 @@ def measure(names: list[str], plan: Plan, console: Console) -> list[dict[str, Fi
 def write(results: Path, names: list[str], rounds: list[dict[str, Figures]], outcome: Mapping[str, object]) -> Path:
     """All that was measured, as JSON; where it lies."""
     rows = {name: {"what": ROWS[name].what, **summarise([one[name] for one in rounds if name in one])} for name in names}
-    targets = [
-        {"target": one.target.what, "at least" if one.target.is_least else "at most": one.target.limit,
-         "measured": one.measured, "is_met": one.is_met}
-        for one in judge(rounds)
-    ]  # fmt: skip
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}.json"
-    path.write_text(json.dumps({**outcome, "rows": rows, "targets": targets}, indent=2) + "\n")
+    path.write_text(json.dumps({**outcome, "rows": rows, "targets": [one.told() for one in judge(rounds)]}, indent=2) + "\n")
     return path
 
 
@@ -101,7 +108,7 @@ def write(results: Path, names: list[str], rounds: list[dict[str, Figures]], out
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Folder for the JSON.")
 def main(chosen: tuple[str, ...], quick: bool, results: Path) -> None:
     """Compare the service with its peers and its targets on this machine: everything, or the named rows."""
-    console = Console(width=180)
+    console = Console(width=220)
     plan = QUICK if quick else FULL
     wanted = set(chosen or ROWS)
     if any(ROWS[name].needs_peak for name in wanted):

@@ -18,9 +18,10 @@ class Plan:
     warm_up_s: float
     timed_s: float
     probes: int
+    players: int
 
 
-FULL, QUICK = Plan(5, 2.0, 7.0, 60), Plan(1, 1.0, 1.0, 3)
+FULL, QUICK = Plan(5, 2.0, 7.0, 60, 100_000), Plan(1, 1.0, 1.0, 3, 1_000)
 
 
 def summarise(runs: Sequence[Figures]) -> dict[str, dict[str, float]]:

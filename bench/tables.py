@@ -11,37 +11,35 @@ from bench.targets import Verdict
 COLUMNS = {
     "requests/s": "requests_per_s",
     "p99 ms": "p99_ms",
+    "cores": "server_cores",
     "web CPU": "web_cpu_us",
     "aggregator": "aggregator_cpu_us",
     "PostgreSQL": "database_cpu_us",
     "load, of a core": "load_cpu_share",
     "WAL B/report": "wal_bytes_per_report",
     "raw B/report": "raw",
-    "rollup B/row": "rollup",
+    "disk B/report": "disk_bytes_per_report",
+    "rollup B/row": "rollup_bytes_per_row",
+    "minute B/row": "minute_bytes_per_row",
     "RSS MB": "rss_mb",
     "offered/s": "offered_per_s",
 }
-# Of figures that are named for their table, the first that there is.
-NAMED = {
-    "raw": ("raw_batch_bytes_per_report", "report_bytes_per_report", "batch_bytes_per_report"),
-    "rollup": ("rollup_minute_bytes_per_group", "rollup_delta_bytes_per_group"),
-}
+RAW = ("raw_batch_bytes_per_report", "report_bytes_per_report", "batch_bytes_per_report")
+"""Figures that are named for their table: the first that there is."""
 
 
 def figures_table(rounds: Sequence[Round], names: Sequence[str]) -> Table:
     """A row for everything measured; what a row has no figure for stays empty."""
     shown = Table(
-        title="medians (min to max)", caption=f"{REPORTS} reports a request unless said; CPU in µs a request; more in the JSON"
+        title="medians (min to max)",
+        caption=f"{REPORTS} reports a request unless said; CPU in µs a request, cores: of the server under load; more in the JSON",
     )
     for column in ("", *COLUMNS):
         shown.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name in names:
         summary = summarise([one[name] for one in rounds if name in one])
-        for column, figures in NAMED.items():
-            for figure in reversed(figures):
-                if figure in summary:
-                    summary[column] = summary[figure]
-        shown.add_row(name, *(_cell(summary.get(column)) for column in COLUMNS.values()))
+        raw = next((summary[figure] for figure in RAW if figure in summary), None)
+        shown.add_row(name, *(_cell(raw if column == "raw" else summary.get(column)) for column in COLUMNS.values()))
     return shown
 
 

@@ -80,11 +80,16 @@ class Verdict:
         median = self.measured["median"]
         return median >= self.target.limit if self.target.is_least else median <= self.target.limit
 
+    def told(self) -> dict[str, object]:
+        """As it stands in the JSON."""
+        bound = "at least" if self.target.is_least else "at most"
+        return {"target": self.target.what, bound: self.target.limit, "measured": self.measured, "is_met": self.is_met}
 
-def judge(rounds: Sequence[Round]) -> list[Verdict]:
+
+def judge(rounds: Sequence[Round], targets: Sequence[Target] = TARGETS) -> list[Verdict]:
     """Of every target whose rows were measured."""
     verdicts = []
-    for target in TARGETS:
+    for target in targets:
         values = [target.measured(one) for one in rounds if all(name in one for name in target.needs)]
         if values:
             verdicts.append(Verdict(target, spread(values)))

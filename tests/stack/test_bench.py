@@ -21,6 +21,7 @@ ROWS = (
     "limit",
     "half",
     "overload",
+    "rollup-network",
 )
 CORES = psutil.cpu_count()
 STORING = {"requests_per_s", "server_cpu_us", "database_cpu_us", "wal_bytes_per_report", "load_cpu_share"}
@@ -54,6 +55,7 @@ def test_everything_is_measured_and_nothing_answered_is_lost(tmp_path: Path) -> 
     assert rows["commit+10"]["lone_commit_ms"] >= 10
     assert rows["overload"]["goodput_per_s"] > 0
     assert all(0.1 < rows[name]["server_cores"] <= CORES for name in ("half", "overload"))
+    assert rows["rollup-network"]["minute_bytes_per_row"] > rows["rollup-network"]["rollup_bytes_per_row"] > 100
     assert rows["limit"]["decode_and_copy_cpu_us"] < rows["gamepulse"]["server_cpu_us"]
 
 
