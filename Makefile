@@ -21,16 +21,17 @@ test: .venv/installed $(PAGE) tools ## Run all tests, on the real programs (15 m
 	$(BIN)/pytest
 
 FAULTS ?= 1000
-faults: .venv/installed ## Strike at random under load: FAULTS=1000, SEED=… for the same faults again (45 min)
+faults: .venv/installed $(PAGE) ## Strike at random under load: FAULTS=1000, SEED=… for the same faults again (45 min)
 	$(BIN)/python -m tests.faults.campaign --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
 
-check: .venv/installed ## Check format, lint and types (1 min)
+check: .venv/installed ## Check format, lint and types (1 min; without Go on the PATH: 1 min more to install it, once)
 	$(BIN)/ruff format --check src stack bench tests
 	$(BIN)/ruff check src stack bench tests
 	$(BIN)/mypy --strict src stack bench tests
 	$(BIN)/python -m stack.web check
+	$(BIN)/python -m bench.programs
 
-bench: .venv/installed ## Measure the service against its peers and its targets (25 min)
+bench: .venv/installed $(PAGE) tools ## Measure the service against its peers and its targets (25 min)
 	$(BIN)/python -m bench
 
 web: .venv/installed ## Build the live page into the package (20 s)
@@ -52,8 +53,8 @@ $(PAGE): .venv/installed web/package-lock.json web/build.mjs $(shell find web/sr
 	@$(BIN)/python -m uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# tests/browser looks at the live page in a real browser; bench/ sends with wrk.
+# tests/browser and bench/ look at the live page in a real browser; bench/ sends with wrk.
 tools:
 	@{ command -v chromium && command -v wrk; } >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
 		echo "Installing Chromium and wrk (1 min)" && apt-get -qq update && apt-get -qq install -y chromium wrk >/dev/null; } || \
-		{ echo "make test needs Chromium and wrk: install both, or run as root on Debian"; exit 1; }
+		{ echo "Chromium and wrk are needed: install both, or run as root on Debian"; exit 1; }

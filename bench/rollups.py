@@ -47,8 +47,8 @@ async def _rolled(port: int, dimension_set: int, players: int) -> Figures:
         await connection.execute(PUT_DELTA, dimension_set, start, len(block), reports, encode(block))
     while await roll.roll(connection):
         pass
-    minutes, groups, reports = await connection.fetchrow("SELECT count(*), sum(groups), sum(reports) FROM rollup_minute")
-    rows, counted = await connection.fetchrow("SELECT count(*), sum(reports) FROM rollup_hour")
+    [(minutes, groups, reports)] = await connection.fetch("SELECT count(*), sum(groups), sum(reports) FROM rollup_minute")
+    [(rows, counted)] = await connection.fetch("SELECT count(*), sum(reports) FROM rollup_hour")
     await connection.close()
     if {reports, counted} != {players * MINUTES * 60_000 // EVERY_MS}:
         raise RuntimeError(f"minutes hold {reports} reports and hours {counted}, which is not what was put in")

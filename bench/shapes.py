@@ -1,6 +1,7 @@
 """What the shape of the stored reports costs: packed, as arrays, as rows; once-only and durable all three (docs/adr/0002).
 
-`python -m bench.shapes` (2 min) stores the same batches in each shape, in groups, and asks each the same question in SQL.
+`python -m bench.shapes` (2 min) stores the same batches in each shape, in groups, and asks each the same question in SQL. What is
+read back must be the same of all three.
 """
 
 import asyncio
@@ -8,13 +9,14 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import asyncpg
+import click
 import psutil
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +32,7 @@ from gamepulse.spans import CommitFacts, RequestFacts
 
 GROUP = 16
 """Batches in a commit."""
-GROUPS = 500
+GROUPS, QUICK_GROUPS = 500, 5
 type Connection = asyncpg.Connection[asyncpg.Record]
 TABLES = """
 CREATE TABLE arrays (LIKE raw_batch INCLUDING DEFAULTS);
@@ -58,15 +60,47 @@ ON CONFLICT DO NOTHING RETURNING batch_id
 MEASURES = ("at_ms", "seq", "rtt_us", "rtt_min_us", "rtt_max_us", "jitter_us", "loss_ppm", "flags", "place")
 ARRAYS = ("studio_id", "game_id", "shard", "rejected", "session_id", "received_at", "player", "labels", "match", *MEASURES)
 ROWS = ("studio_id", "game_id", "shard", "session_id", "at", *MEASURES[1:], *records.LABELS, "match", "player")
+# (session, seq, at ms, rtt µs, its least and most, jitter µs, loss ppm, network) of each report
+PACKED_REPORTS = """
+SELECT session_id, seq, (extract(epoch FROM at) * 1000)::bigint, (rtt_ms * 1000)::bigint, (rtt_min_ms * 1000)::bigint,
+    (rtt_max_ms * 1000)::bigint, (jitter_ms * 1000)::bigint, (loss * 1000000)::bigint, raw_batch.network
+FROM raw_batch, raw_reports(raw_batch)
+"""
+ARRAY_REPORTS = """
+SELECT session_id, one.seq, (extract(epoch FROM received_at) * 1000)::bigint + one.at_ms, one.rtt, one.least, one.most, one.jitter,
+    one.loss, split_part(labels, '|', 3)
+FROM arrays, unnest(at_ms, seq, rtt_us, rtt_min_us, rtt_max_us, jitter_us, loss_ppm)
+    AS one (at_ms, seq, rtt, least, most, jitter, loss)
+"""
+ROW_REPORTS = """
+SELECT session_id, seq, (extract(epoch FROM at) * 1000)::bigint, rtt_us, rtt_min_us, rtt_max_us, jitter_us, loss_ppm, network
+FROM rows
+"""
+DIGEST = "SELECT count(*), sum(hashtextextended(report::text, 0)) FROM ({}) AS report"
 P95 = "SELECT {}, percentile_disc(0.95) WITHIN GROUP (ORDER BY {}) FROM {} GROUP BY 1"
 
 
 class Shape(NamedTuple):
-    """How a group is stored, where, and how 95th percentiles by network are asked for."""
+    """How a group is stored, where, how 95th percentiles by network are asked for, and each report."""
 
     what: str
     store: Callable[[Connection, Sequence[Sent]], Awaitable[None]]
     question: str
+    reports: str
+
+
+class Cost(NamedTuple):
+    """CPU a batch, of the client and of PostgreSQL; bytes a report, on disk and of WAL; how long the question took.
+
+    `stored`: how many reports are read back, and a digest of them.
+    """
+
+    client_us: float
+    database_us: float
+    disk_bytes: float
+    wal_bytes: float
+    question_ms: float
+    stored: str
 
 
 async def store_packed(connection: Connection, group: Sequence[Sent]) -> None:
@@ -83,11 +117,12 @@ async def fresh(connection: Connection, group: Sequence[Sent]) -> list[Sent]:
 
 async def store_arrays(connection: Connection, group: Sequence[Sent]) -> None:
     """A row for each part, a PostgreSQL array for each field."""
-    now = datetime.now(UTC)
+    now_ms = time.time_ns() // 1_000_000
+    now = datetime.fromtimestamp(now_ms / 1e3, UTC)
     async with connection.transaction():
         rows = [
             (sent.key.studio_id, sent.key.game_id, part.shard, part.rejected, part.session_id, now, part.player, part.labels,
-             part.match, *measures(part, now.timestamp() * 1e3))
+             part.match, *measures(part, now_ms))
             for sent in await fresh(connection, group)
             for part in sent.parts
         ]  # fmt: skip
@@ -102,7 +137,7 @@ async def store_rows(connection: Connection, group: Sequence[Sent]) -> None:
             for part in sent.parts:
                 about = (sent.key.studio_id, sent.key.game_id, part.shard, part.session_id)
                 labels, places = records.split_labels(part.labels)
-                _, *columns, codes = measures(part, 0.0)
+                _, *columns, codes = measures(part, 0)
                 named = [f"{places[code][0]} {places[code][1] or ''}" for code in codes]
                 times = [datetime.fromtimestamp(at / 1e3, UTC) for at in part.columns.at]
                 reports = zip(times, *columns, named, strict=True)
@@ -110,12 +145,12 @@ async def store_rows(connection: Connection, group: Sequence[Sent]) -> None:
         await connection.copy_records_to_table("rows", records=rows, columns=ROWS)
 
 
-def measures(part: receive.Part, arrived_ms: float) -> list[list[Any]]:
+def measures(part: receive.Part, arrived_ms: int) -> list[list[Any]]:
     """A part's reports, a list for each of MEASURES."""
     sent = part.columns
     flags = [records._QUALITY_SIDES[pair] for pair in zip(sent.quality, sent.side, strict=True)]
     return [
-        [round(at - arrived_ms) for at in sent.at], list(sent.seq), scaled(sent.rtt_ms, 1e3), scaled(sent.rtt_min_ms, 1e3),
+        [at - arrived_ms for at in sent.at], list(sent.seq), scaled(sent.rtt_ms, 1e3), scaled(sent.rtt_min_ms, 1e3),
         scaled(sent.rtt_max_ms, 1e3), scaled(sent.jitter_ms, 1e3), scaled(sent.loss, 1e6), flags, part.place_codes,
     ]  # fmt: skip
 
@@ -127,38 +162,39 @@ def scaled(values: Sequence[float | None], scale: float) -> list[int | None]:
 
 SHAPES = {
     "raw_batch": Shape(
-        "packed, one statement", store_packed, P95.format("raw_batch.network", "rtt_ms", "raw_batch, raw_reports(raw_batch)")
+        "packed, one statement", store_packed, P95.format("raw_batch.network", "rtt_ms", "raw_batch, raw_reports(raw_batch)"),
+        PACKED_REPORTS,
     ),
-    "arrays": Shape("arrays, COPY", store_arrays, P95.format("split_part(labels, '|', 3)", "rtt", "arrays, unnest(rtt_us) AS rtt")),
-    "rows": Shape("a row a report, COPY", store_rows, P95.format("network", "rtt_us", "rows")),
-}
+    "arrays": Shape(
+        "arrays, COPY", store_arrays, P95.format("split_part(labels, '|', 3)", "rtt", "arrays, unnest(rtt_us) AS rtt"),
+        ARRAY_REPORTS,
+    ),
+    "rows": Shape("a row a report, COPY", store_rows, P95.format("network", "rtt_us", "rows"), ROW_REPORTS),
+}  # fmt: skip
 
 
-def batches() -> Iterator[list[Sent]]:
+def batches(groups: int) -> list[list[Sent]]:
     """Groups of the benchmark's batch, each under ids of its own, from some networks and a thousand sessions."""
     key, body = IngestKey(1, 1, "demo", False), load.body()
     sessions = [str(uuid.uuid4()) for _ in range(1000)]
-    for number in range(GROUPS):
-        group = []
-        for n in range(GROUP):
-            session = sessions[(number * GROUP + n) % len(sessions)]
-            text = body.replace("@BATCH@", str(uuid.uuid4())).replace("@SESSION@", session)
-            place = Place("KR", "KR-11", f"AS{4000 + n}")
-            facts = RequestFacts(0, "POST", 1, 0, False, 1, 1)
-            content = receive.decode(text.encode())
-            group.append(receive.prepare(content, key, place, time.time_ns() // 1_000_000, bytes(32), facts))
-        yield group
+
+    def one(number: int) -> Sent:
+        text = body.replace("@BATCH@", str(uuid.uuid4())).replace("@SESSION@", sessions[number % len(sessions)])
+        place, facts = Place("KR", "KR-11", f"AS{4000 + number % GROUP}"), RequestFacts(0, "POST", 1, 0, False, 1, 1)
+        return receive.prepare(receive.decode(text.encode()), key, place, time.time_ns() // 1_000_000, bytes(32), facts)
+
+    return [[one(number * GROUP + n) for n in range(GROUP)] for number in range(groups)]
 
 
-async def measure(around: Surroundings, postgres: psutil.Process, table: str, shape: Shape) -> list[float]:
-    """µs of CPU a batch (client, PostgreSQL), bytes a report (disk, WAL), ms of the question."""
-    reports = GROUPS * GROUP * load.REPORTS
+async def cost(around: Surroundings, postgres: psutil.Process, table: str, shape: Shape, groups: Sequence[Sequence[Sent]]) -> Cost:
+    """What it costs to store these groups in a shape, whose table is empty."""
+    sent, reports = len(groups) * GROUP, len(groups) * GROUP * load.REPORTS
 
     def number(statement: str) -> float:
         return float(database.query(around.database_port, statement, "bench"))
 
+    database.query(around.database_port, "TRUNCATE batch_key", "bench")  # the same batches are new to each shape
     connection = await asyncpg.connect(database.url(around.database_port))
-    groups = list(batches())
     database.query(around.database_port, "CHECKPOINT", "bench")
     wal, server_s, client_s = number("SELECT pg_current_wal_insert_lsn() - '0/0'"), cpu_s(postgres), time.process_time()
     for group in groups:
@@ -174,14 +210,13 @@ async def measure(around: Surroundings, postgres: psutil.Process, table: str, sh
     asked = time.monotonic()
     database.query(around.database_port, shape.question, "bench")
     asked = time.monotonic() - asked
-    return [client_s * 1e6 / GROUPS / GROUP, server_s * 1e6 / GROUPS / GROUP, size / reports, wal / reports, asked * 1e3]
+    stored = database.query(around.database_port, DIGEST.format(shape.reports), "bench")
+    return Cost(client_s * 1e6 / sent, server_s * 1e6 / sent, size / reports, wal / reports, asked * 1e3, stored)
 
 
-def main() -> None:
-    """Measure each shape on one throw-away PostgreSQL; prints a table."""
-    table = Table(title=f"{GROUPS * GROUP:,} batches of {load.REPORTS} reports, {GROUP} in a commit")
-    for column in ("shape", "client µs", "PostgreSQL µs", "B/report", "WAL B/report", "p95 by network, ms"):
-        table.add_column(column, justify="left" if column == "shape" else "right")
+def compare(groups: int) -> dict[str, Cost]:
+    """Each shape, by its table, on one throw-away PostgreSQL. Raises RuntimeError when not all give back the same reports."""
+    sent = batches(groups)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         around = Surroundings(*free_ports(), "k" * 43)
@@ -189,9 +224,23 @@ def main() -> None:
         environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | gamepulse_environment(around)
         prepare_gamepulse(around, environment)
         database.query(around.database_port, f"SET ROLE bench; {TABLES}", "bench")
-        for name, shape in SHAPES.items():
-            figures = asyncio.run(measure(around, postgres, name, shape))
-            table.add_row(shape.what, *(f"{figure:,.0f}" for figure in figures))
+        costs = {table: asyncio.run(cost(around, postgres, table, shape, sent)) for table, shape in SHAPES.items()}
+    stored = {table: one.stored for table, one in costs.items()}
+    if len(set(stored.values())) > 1:
+        raise RuntimeError(f"the shapes do not give back the same reports: {stored}")
+    return costs
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Few batches: shows that it works.")
+def main(quick: bool) -> None:
+    """Measure each shape and print a table."""
+    groups = QUICK_GROUPS if quick else GROUPS
+    table = Table(title=f"{groups * GROUP:,} batches of {load.REPORTS} reports, {GROUP} in a commit")
+    for column in ("shape", "client µs", "PostgreSQL µs", "B/report", "WAL B/report", "p95 by network, ms"):
+        table.add_column(column, justify="left" if column == "shape" else "right")
+    for name, one in compare(groups).items():
+        table.add_row(SHAPES[name].what, *(f"{figure:,.0f}" for figure in one[:-1]))
     Console().print(table)
 
 

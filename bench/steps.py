@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import click
 import msgspec
 import uvloop
 from rich.console import Console
@@ -27,10 +28,16 @@ from gamepulse.settings import Settings
 from gamepulse.spans import CommitFacts, RequestFacts
 from gamepulse.telemetry import Telemetry
 
-REQUESTS = 500
-RUNS = 7
+REQUESTS, QUICK_REQUESTS = 500, 50
+RUNS, QUICK_RUNS = 7, 2
 GROUP = 16
 """Batches in a commit."""
+DECODED = "JSON to reports (msgspec)"
+RECEIVED = "receive.decode, with that"
+PREPARED = "receive.prepare"
+ALL = "all of reports.py, with these"
+PACKED = f"the commit's arguments, {GROUP} batches together"
+TOLD = "telemetry"
 KEY = IngestKey(1, 1, "demo", False)
 SETTINGS = Settings(database_url="postgresql://nobody@127.0.0.1/none", player_hash_key="00" * 32)
 
@@ -51,17 +58,17 @@ class Nowhere:
         return Stored(sent.fingerprint, sent.accepted, sent.rejected, is_duplicate=False)
 
 
-def cost_us(step: Callable[[], object], times: int) -> float:
+def cost_us(step: Callable[[], object], times: int, runs: int) -> float:
     """CPU of this thread for one of `times` things that a step does."""
     least = float("inf")
-    for _ in range(RUNS):
+    for _ in range(runs):
         started = time.thread_time_ns()
         step()
         least = min(least, time.thread_time_ns() - started)
     return least / times / 1e3
 
 
-async def cost_of_requests_us(ingest: Ingest, bodies: list[bytes]) -> float:
+async def cost_of_requests_us(ingest: Ingest, bodies: list[bytes], runs: int) -> float:
     """The whole of reports.py for each body."""
     headers = [
         (b"authorization", b"Bearer " + b"k" * 43),
@@ -79,7 +86,7 @@ async def cost_of_requests_us(ingest: Ingest, bodies: list[bytes]) -> float:
         return receive_
 
     least = float("inf")
-    for _ in range(RUNS):
+    for _ in range(runs):
         started = time.thread_time_ns()
         for body in bodies:
             scope = {"type": "http", "method": "POST", "path": PATH, "headers": headers, "client": ("127.0.0.1", 1)}
@@ -88,48 +95,59 @@ async def cost_of_requests_us(ingest: Ingest, bodies: list[bytes]) -> float:
     return least / len(bodies) / 1e3
 
 
-def told(telemetry: Telemetry) -> None:
-    """Note REQUESTS requests, and make logs and points of them."""
-    for _ in range(REQUESTS):
+def told(telemetry: Telemetry, requests: int) -> None:
+    """Note so many requests, and make logs and points of them."""
+    for _ in range(requests):
         facts = telemetry.begin("POST")
         facts.route, facts.status = PATH, 202
         telemetry.end(facts)
     telemetry.flush()
 
 
-async def main() -> None:
-    """Measure and print."""
-    shown = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where the access log goes
+async def measure(requests: int, runs: int) -> dict[str, float]:
+    """µs of CPU of each step. Lines of the access log go to standard output meanwhile."""
     text = load.body()
-    bodies = [text.replace("@BATCH@", str(uuid.uuid4())).replace("@SESSION@", str(uuid.uuid4())).encode() for _ in range(REQUESTS)]
+    bodies = [text.replace("@BATCH@", str(uuid.uuid4())).replace("@SESSION@", str(uuid.uuid4())).encode() for _ in range(requests)]
     contents = [receive.decode(body) for body in bodies]
     facts, place, now_ms = RequestFacts(0, "POST", 1, 0, False, 1, 1), Place("KR", "KR-11", "AS64500"), time.time_ns() // 1_000_000
 
     def prepared() -> list[Sent]:
         return [receive.prepare(content, KEY, place, now_ms, bytes(32), facts) for content in contents]
 
+    def of(step: Callable[[], object]) -> float:
+        return cost_us(step, requests, runs)
+
     sent = prepared()
-    groups = [sent[at : at + GROUP] for at in range(0, REQUESTS, GROUP)]
+    groups = [sent[at : at + GROUP] for at in range(0, requests, GROUP)]
     strict = msgspec.json.Decoder(StrictBatch)
     telemetry = Telemetry(SETTINGS, "web")
     ingest = Ingest(SETTINGS, Anyone(), Geography("127.0.0.0/8", str(ROOT / "data" / "demo-geography.mmdb")), Nowhere(), telemetry)  # type: ignore[arg-type]  # what they take the place of needs PostgreSQL
-    rows = [
-        ("JSON to reports (msgspec)", cost_us(lambda: [strict.decode(body) for body in bodies], REQUESTS)),
-        ("receive.decode, with that", cost_us(lambda: [receive.decode(body) for body in bodies], REQUESTS)),
-        ("receive.prepare", cost_us(prepared, REQUESTS)),
-        ("all of reports.py, with these", await cost_of_requests_us(ingest, bodies)),
-        (f"the commit's arguments, {GROUP} batches together",
-         cost_us(lambda: [accept._arguments(group, CommitFacts.begin(GROUP, None)) for group in groups], REQUESTS)),
-        ("telemetry", cost_us(lambda: told(telemetry), REQUESTS)),
-    ]  # fmt: skip
-    table = Table(title=f"a batch of {load.REPORTS} reports, {len(bodies[0]):,} bytes")
+    costs = {
+        DECODED: of(lambda: [strict.decode(body) for body in bodies]),
+        RECEIVED: of(lambda: [receive.decode(body) for body in bodies]),
+        PREPARED: of(prepared),
+        ALL: await cost_of_requests_us(ingest, bodies, runs),
+        PACKED: of(lambda: [accept._arguments(group, CommitFacts.begin(GROUP, None)) for group in groups]),
+        TOLD: of(lambda: told(telemetry, requests)),
+    }
+    await telemetry.close()
+    return costs
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Few requests: shows that it works.")
+def main(quick: bool) -> None:
+    """Measure and print."""
+    shown = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where the access log goes
+    table = Table(title=f"a batch of {load.REPORTS} reports, {len(load.body()):,} bytes")
     table.add_column("step")
     table.add_column("µs", justify="right")
-    for name, cost in rows:
+    costs = uvloop.run(measure(QUICK_REQUESTS, QUICK_RUNS) if quick else measure(REQUESTS, RUNS))
+    for name, cost in costs.items():
         table.add_row(name, f"{cost:.1f}")
     Console(file=shown).print(table)
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    main()

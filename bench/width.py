@@ -1,7 +1,8 @@
 """How wide the rollups become, how fast the aggregator drains, and how both and questions stay as history grows.
 
-`python -m bench.width` (12 min, 15 GB of disk for a while; `--quick` shows in one minute that it works) makes players with the
-data's distributions (population.py), counts and encodes them with the service's own code, and prints two tables; JSON in results/.
+`python -m bench.width` (15 min, 15 GB of disk for a while; `--quick` shows in 20 s that it works) makes players with the data's
+distributions (population.py), counts and encodes them with the service's own code, and prints tables and targets; JSON of a whole
+run in results/. The peak that draining is compared with is measured first, as the benchmark's row `gamepulse`.
 """
 
 import asyncio
@@ -10,41 +11,55 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import batched
+from itertools import batched, chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import click
 import numpy as np
-import psutil
 from rich.console import Console
 from rich.table import Table
 
-from bench import database
+from bench import closed_loop, database, figures, load
+from bench.figures import Figures, Round
+from bench.machine import surroundings
 from bench.population import Part, parts
 from bench.servers import ROOT, free_ports
-from gamepulse import aggregate, gather, migrate, quality, roll, settings
+from bench.tables import targets_table
+from bench.targets import SERVICE, Target, at_least, at_most, figure, judge
+from gamepulse import aggregate, gather, migrate, quality, receive, records, roll, settings
+from gamepulse.geography import Place
+from gamepulse.keys import IngestKey
 from gamepulse.labels import COMBINATIONS_MAX, Labels
 from gamepulse.quality import Game
-from gamepulse.receive import SHARDS
 from gamepulse.rollup import CARRIER, REPORTS, SETS, Block, encode, merge
 from gamepulse.rows import measure_columns
+from gamepulse.spans import RequestFacts
 from gamepulse.tally import Columns, Combination, Thresholds
 from gamepulse.telemetry import Telemetry
 
 RESULTS = ROOT / "bench" / "results"
-REPORTS_A_MINUTE = 12  # one each 5 s
-BATCH = 20
+REPORT_EVERY_S = 5
+REPORTS_A_MINUTE = 60 // REPORT_EVERY_S
+BATCH = load.REPORTS
+BATCH_EVERY_S = BATCH * REPORT_EVERY_S
+COMMIT = 24
+"""Batches, as the service has at its peak."""
+SESSIONS = 1_000
+"""Of the benchmark's load (load.lua)."""
+WARM_UP = 5
+"""Questions that are not counted: they read the names of dimensions, which a process does once."""
 GROUP_BY = ("country", "network")
 THRESHOLDS = {1: Thresholds(200, 30, 0.05)}
 GAME = Game(1, 1, "demo")
 HOUR = timedelta(hours=1)
-HOURS = 30
+HOURS = 20
 type Connection = asyncpg.Connection[asyncpg.Record]
 
 
@@ -60,10 +75,35 @@ class Plan:
     hour_players: int
     """Whose hours history is made of."""
     questions: int
+    peak_runs: int
+    peak: figures.Plan
 
 
-FULL = Plan((1_000, 100_000, 1_000_000), 2_000_000, (150_000, 1_000_000, 10_000_000), 50_000, 300)
-QUICK = Plan((1_000, 10_000), 200_000, (100_000, 200_000), 10_000, 20)
+FULL = Plan((1_000, 100_000, 1_000_000), 2_000_000, (100_000, 1_000_000, 10_000_000), 50_000, 300, 3, figures.FULL)
+QUICK = Plan((500, 1_000), 20_000, (5_000, 15_000), 300, 20, 1, figures.QUICK)
+
+
+def drained(kind: str) -> Callable[[Round], float]:
+    """Against the peak, at the size of history at which it is least."""
+    return lambda one: min(one[at][f"{kind}_per_s"] for at in one if at != "peak") / one["peak"]["reports_per_s"]
+
+
+def stays(kind: str) -> Callable[[Round], float]:
+    """The last against the first."""
+    return lambda one: one["last"][f"{kind}_per_s"] / one["first"][f"{kind}_per_s"]
+
+
+ENDS = ("first", "last")
+TARGETS: tuple[Target, ...] = (
+    at_least("reports/s drained ÷ at the peak, the benchmark's batches", 3, ("peak", *ENDS), drained("load")),
+    at_least("reports/s drained ÷ at the peak, players' batches", 3, ("peak", *ENDS), drained("players")),
+    at_least("drained with most history ÷ with least, the benchmark's batches", 0.8, ENDS, stays("load")),
+    at_least("drained with most history ÷ with least, players' batches", 0.8, ENDS, stays("players")),
+    at_least("most history, rollup rows", 10_000_000, ENDS, figure("last", "rows")),
+    at_least("groups of a question over 24 h", 4_900, ENDS, figure("last", "groups")),
+    at_most("p99 of these questions, ms", 50, ENDS, figure("last", "p99_ms")),
+)
+"""Flat: what is left of the rate is 0.8 of it at least, about what runs of one kind differ by."""
 
 
 # -- rows and bytes a minute -------------------------------------------------------------------------------------------------------
@@ -125,24 +165,48 @@ def widths(players: int) -> list[dict[str, object]]:
 # -- draining ----------------------------------------------------------------------------------------------------------------------
 
 
-async def put_backlog(connection: Connection, reports: int, players: int, seed: int) -> None:
-    """Batches of so many reports, as ingest stores them: from the database's owner, in transactions of 200 batches."""
-    at = datetime.now(UTC)
-    dice = random.Random(seed)
-    names = ("received_at", "studio_id", "game_id", "rejected", "session_id", "labels", "records", "shard")
-    every = (part for n in range(10**6) for part in parts(players, BATCH, seed + n, at, 500))
-    for some in batched((next(every) for _ in range(reports // BATCH)), 200, strict=False):
-        records = [(one[1], one[2], one[3], one[4], one[5], one[6], one[9], dice.randrange(SHARDS)) for one in some]
-        await connection.copy_records_to_table("raw_batch", records=records, columns=names)
+COUNTED = "SELECT coalesce(sum(reports), 0)::bigint FROM player_total"
 
 
-async def drain(url: str, owner: Connection, reports: int, players: int, seed: int) -> dict[str, float]:
-    """How fast one aggregator counts a backlog, rolling up beside it as always; CPU of both sides."""
-    await put_backlog(owner, reports, players, seed)
+def sent_by_load(seed: int) -> Iterator[Part]:
+    """Batches as the benchmark's load sends them: the first 5 s of a phone session, from a thousand sessions of one network."""
+    now_ms, someone = time.time_ns() // 1_000_000, str(uuid.UUID(int=0))
+    body = load.body().replace("@BATCH@", someone).replace("@SESSION@", someone).encode()
+    key, place = IngestKey(1, 1, "demo", False), Place("KR", "KR-11", "AS64500")
+    sent = receive.prepare(receive.decode(body), key, place, now_ms, bytes(32), RequestFacts(0, "POST", 1, 0, False, 1, 1))
+    [part] = sent.parts
+    [packed] = records.pack([part.columns], [part.place_codes], [now_ms])
+    sessions = [uuid.UUID(int=seed << 64 | n) for n in range(SESSIONS)]
+    for session in chain.from_iterable(repeat(sessions)):
+        yield Part((0, None, 1, 1, 0, session, part.labels, part.match, part.player, bytes(packed), None, None))
+
+
+def sent_by_players(players: int, seed: int) -> Iterator[Part]:
+    """Batches as game clients send them: each player in turn the last 100 s of its session, a report each 5 s."""
+    for _ in repeat(None):
+        yield from parts(players, BATCH, seed, datetime.now(UTC), REPORT_EVERY_S * 1_000)
+
+
+async def put_backlog(connection: Connection, batches: Iterable[Part], seconds: float) -> None:
+    """Batches as ingest stores them when no aggregator runs: over the last `seconds`, COMMIT in a transaction."""
+    names = ("received_at", "studio_id", "game_id", "rejected", "session_id", "labels", "match", "player", "records", "shard")
+    some = list(batches)
+    began, every = datetime.now(UTC) - timedelta(seconds=seconds), timedelta(seconds=seconds / len(some))
+    for group in batched(enumerate(some), COMMIT, strict=False):
+        rows = [(began + n * every, *one[2:10], receive.shard_of(one[5])) for n, one in group]
+        await connection.copy_records_to_table("raw_batch", records=rows, columns=names)
+
+
+async def drain(url: str, owner: Connection, kind: str, reports: int) -> Figures:
+    """How fast one aggregator counts the backlog, of so many reports, rolling up beside it as always; its CPU.
+
+    Raises RuntimeError when it has counted another number.
+    """
     await owner.execute("ANALYZE raw_batch")
     configured = settings.load({"GAMEPULSE_DATABASE_URL": url, "GAMEPULSE_PLAYER_HASH_KEY": "5a" * 32})
     telemetry = Telemetry(configured, "bench")
     leader = aggregate.Aggregator(configured, telemetry)
+    before = await owner.fetchval(COUNTED)
     started, used = time.monotonic(), time.process_time()
     running = asyncio.create_task(leader.run())
     horizon = await owner.fetchval("SELECT max(xid)::text::bigint FROM raw_batch")
@@ -154,7 +218,22 @@ async def drain(url: str, owner: Connection, reports: int, players: int, seed: i
     await running
     await leader.close()
     await telemetry.close()
-    return {"reports_per_s": reports / seconds, "seconds": seconds, "aggregator_cpu_s": used}
+    counted = await owner.fetchval(COUNTED) - before
+    if counted != reports:
+        raise RuntimeError(f"{reports} reports were to be drained, but {counted} were counted")
+    return {f"{kind}_per_s": reports / seconds, f"{kind}_cpu_s": used}
+
+
+async def drain_both(url: str, owner: Connection, plan: Plan, peak_per_s: float, seed: int) -> Figures:
+    """The benchmark's batches, as many a second as at the peak; players' batches, as many a second as they send."""
+    batches = plan.backlog // BATCH
+    await put_backlog(owner, islice(sent_by_load(seed), batches), plan.backlog / peak_per_s)
+    found = await drain(url, owner, "load", plan.backlog)
+    await settle(owner)
+    await put_backlog(owner, islice(sent_by_players(plan.hour_players, seed), batches), BATCH_EVERY_S * batches / plan.hour_players)
+    found |= await drain(url, owner, "players", plan.backlog)
+    await settle(owner)
+    return found
 
 
 # -- history -----------------------------------------------------------------------------------------------------------------------
@@ -170,6 +249,9 @@ SELECT studio_id, game_id, dimension_set, step, start - hours * interval '1 hour
     group_bad_sessions, {measures}
 FROM rollup_total, generate_series($2::integer, $3::integer) AS hours WHERE dimension_set = 4 AND step = 'hour' AND start = $1
 """
+
+
+GROUPS = "SELECT count(DISTINCT dimension_id) FROM rollup_hour WHERE dimension_set = 4 AND start >= $1"
 
 
 async def put_hours(connection: Connection, players: int, now: datetime) -> int:
@@ -199,7 +281,7 @@ async def grow(connection: Connection, rows: int, now: datetime) -> int:
     hour = now.replace(minute=0, second=0, microsecond=0)
     an_hour = await connection.fetchval("SELECT count(*) FROM rollup_hour WHERE dimension_set = 4 AND start = $1", hour)
     done = await connection.fetchval("SELECT extract(epoch FROM $1 - min(start))::integer / 3600 FROM rollup_hour", hour)
-    more = max(rows - have, 0) // an_hour
+    more = max(-(-(rows - have) // an_hour), 0)
     first = (hour - (done + more + 24) * HOUR).date()
     await connection.execute("SELECT create_partitions($1, $2)", first, hour.date())
     rest = ", ".join(["dimension_set", *roll.MEASURES.split(", ")])
@@ -220,74 +302,90 @@ async def settle(connection: Connection) -> None:
     await connection.execute("VACUUM ANALYZE rollup_hour")
 
 
-async def ask(url: str, questions: int, now: datetime) -> dict[str, float]:
-    """Milliseconds of questions over 24 h by country × network, each over other hours."""
+async def ask(url: str, questions: int, now: datetime) -> Figures:
+    """Milliseconds of questions over 24 h by country × network, each over other hours, after WARM_UP that are not counted.
+
+    No answer is kept anywhere: each question reads its rows and puts them together. Names of dimensions stay in the process.
+    """
     pool = await asyncpg.create_pool(url, server_settings={"role": "gamepulse_query", "jit": "off"}, min_size=1, max_size=1)
     dice, took_ms = random.Random(3), []
     async with pool:
-        for _ in range(questions):
-            end = now.replace(minute=0, second=0) - dice.randrange(-1, 23) * HOUR
+        for _ in range(WARM_UP + questions):
+            end = now.replace(minute=0, second=0) - dice.randrange(-1, HOURS - 4) * HOUR
             started = time.perf_counter()
             answer = await quality.quality(pool, GAME, list(GROUP_BY), gather.Span(end - 24 * HOUR, end), 100, "count")
             took_ms.append((time.perf_counter() - started) * 1e3)
     assert len(answer.groups) == 100
     assert answer.remainder is not None
-    centiles = statistics.quantiles(took_ms[5:], n=100)  # the first ones read the names of dimensions, once a process
+    centiles = statistics.quantiles(took_ms[WARM_UP:], n=100)
     return {"p50_ms": centiles[49], "p99_ms": centiles[98]}
 
 
-async def history(url: str, plan: Plan, console: Console) -> list[dict[str, float]]:
-    """Drain rate and questions at each size of history."""
+async def history(url: str, plan: Plan, peak_per_s: float, console: Console) -> list[Figures]:
+    """Drain rates and questions at each size of history. What the first drain finds new is named before: it is not timed."""
     now = datetime.now(UTC).replace(minute=30, second=59, microsecond=0)
     found = []
     async with AsyncExitStack() as stack:
         owner = await asyncpg.connect(url, command_timeout=3600)
         stack.push_async_callback(owner.close)
         await owner.execute("SELECT create_partitions($1, $2)", (now - timedelta(days=3)).date(), now.date() + timedelta(days=1))
-        rows = await put_hours(owner, plan.hour_players, now)
-        console.print(f"{rows} rows of the last hours")
+        await put_hours(owner, plan.hour_players, now)
+        await drain_both(url, owner, plan, peak_per_s, 0)
         for size in plan.history:
             rows = await grow(owner, size, now)
-            drained = await drain(url, owner, plan.backlog, plan.hour_players, size)
-            await settle(owner)
+            drained = await drain_both(url, owner, plan, peak_per_s, size)
             asked = await ask(url, plan.questions, now)
-            groups = await owner.fetchval("SELECT count(DISTINCT (country, network)) FROM dimension WHERE dimension_set = 4")
-            found.append({"rows": rows, "groups": groups} | drained | asked)
+            found.append({"rows": rows, "groups": await owner.fetchval(GROUPS, now - 24 * HOUR), **drained, **asked})
             console.print(found[-1])
     return found
 
 
+def peak(plan: Plan) -> Figures:
+    """Reports a second that the service takes at its peak: the median of some runs of the benchmark's row."""
+    runs = [closed_loop.of_server(SERVICE, plan.peak, run)["requests_per_s"] for run in range(plan.peak_runs)]
+    return {"reports_per_s": statistics.median(runs) * BATCH}
+
+
+def with_history(plan: Plan, console: Console) -> Round:
+    """The peak, and the figures at each size of history: `first` the least, `last` the most, others by their rows."""
+    at_peak = peak(plan)
+    console.print(at_peak)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        port = free_ports()[0]
+        stack.enter_context(database.postgres(folder / "postgres", port))
+        asyncio.run(migrate.migrate(database.url(port)))
+        asyncio.run(migrate.put_demo(database.url(port), "a" * 43, "b" * 43))
+        first, *others, last = asyncio.run(history(database.url(port), plan, at_peak["reports_per_s"], console))
+    return {"peak": at_peak, "first": first, **{f"{one['rows']:.0f}": one for one in others}, "last": last}
+
+
 @click.command()
 @click.option("--quick", is_flag=True, help="Small numbers: shows that it works.")
-@click.option("--only", type=click.Choice(["widths", "history"]), help="Only one part.")
+@click.option("--only", type=click.Choice(["widths", "history"]), help="Only one part; writes nothing.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Folder for the JSON.")
 def main(quick: bool, only: str | None, results: Path) -> None:
     """Measure the width of the rollups on this machine."""
     console, plan = Console(width=160), QUICK if quick else FULL
-    outcome: dict[str, Any] = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "plan": asdict(plan),
-        "load": psutil.getloadavg()[0],
-    }
+    outcome = surroundings() | {"plan": asdict(plan)}
     if only != "history":
-        outcome["widths"] = [row for players in plan.players for row in widths(players)]
-        console.print(table("one minute", outcome["widths"]))
+        found = [row for players in plan.players for row in widths(players)]
+        outcome["widths"] = found
+        console.print(table("one minute", found))
     if only != "widths":
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-            port = free_ports()[0]
-            stack.enter_context(database.postgres(folder / "postgres", port))
-            asyncio.run(migrate.migrate(database.url(port)))
-            asyncio.run(migrate.put_demo(database.url(port), "a" * 43, "b" * 43))
-            outcome["history"] = asyncio.run(history(database.url(port), plan, console))
-        console.print(table("as history grows", outcome["history"]))
-    results.mkdir(parents=True, exist_ok=True)
-    path = results / f"width-{datetime.now(UTC):%Y-%m-%d-%H%M%S}.json"
-    path.write_text(json.dumps(outcome, indent=2) + "\n")
-    console.print(f"written to {path}")
+        measured = with_history(plan, console)
+        verdicts = judge([measured], TARGETS)
+        outcome |= {"history": measured, "targets": [one.told() for one in verdicts]}
+        console.print(table("as history grows", [measured[at] for at in measured if at != "peak"]))
+        console.print(targets_table(verdicts))
+    if only is None:
+        results.mkdir(parents=True, exist_ok=True)
+        path = results / f"width-{datetime.now(UTC):%Y-%m-%d-%H%M%S}.json"
+        path.write_text(json.dumps(outcome, indent=2) + "\n")
+        console.print(f"written to {path}")
 
 
-def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+def table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Rows as they are printed."""
     shown = Table(title=title)
     for name in rows[0]:

@@ -1,4 +1,4 @@
-"""The benchmark measures everything that it should, and what it writes can be believed. How fast things are is not asked here."""
+"""The benchmarks measure everything that they should, and what they write can be believed. How fast things are is not asked here."""
 
 import json
 import subprocess
@@ -7,6 +7,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
+
+from bench import shapes, steps, width
+from bench.load import REPORTS
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of each kind one; the others are the same with another setting.
@@ -23,7 +27,7 @@ ROWS = (
     "overload",
     "rollup-network",
 )
-CORES = psutil.cpu_count()
+CORES = psutil.cpu_count() or 1
 STORING = {"requests_per_s", "server_cpu_us", "database_cpu_us", "wal_bytes_per_report", "load_cpu_share"}
 
 
@@ -66,3 +70,45 @@ def test_freshness_is_measured_in_the_whole_stack(tmp_path: Path) -> None:
         assert 0 < figures[f"{place}_p50_s"] <= figures[f"{place}_max_s"], place
     assert abs(figures["page_p50_s"] - figures["stream_p50_s"]) < 1, "the page shows what its stream has told"
     assert 0 < figures["browser_cores"] < 2
+
+
+def test_width_counts_what_was_put_in_and_judges_each_target(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "bench.width", "--quick", "--results", str(tmp_path)], cwd=ROOT, check=True)
+    written = json.loads(next(tmp_path.glob("width-*.json")).read_text())
+    for players in width.QUICK.players:
+        of_players = [one for one in written["widths"] if one["players"] == players]
+        assert len(of_players) == 5
+        assert {one["reports"] for one in of_players} == {players * width.REPORTS_A_MINUTE}
+        assert all(0 < one["groups"] < one["minute_bytes"] < one["hour_row_bytes"] for one in of_players)
+    first, last = written["history"]["first"], written["history"]["last"]
+    for rows, at in zip(width.QUICK.history, (first, last), strict=True):
+        assert rows <= at["rows"] < 2 * rows
+        assert 100 < at["groups"] < at["rows"]
+        assert 0 < at["p50_ms"] <= at["p99_ms"]
+    measured = {one["target"]: one["measured"]["median"] for one in written["targets"]}
+    assert len(measured) == len(width.TARGETS)
+    of_benchmark, of_players = list(measured.values())[:2]
+    peak = written["history"]["peak"]["reports_per_s"]
+    assert of_benchmark == pytest.approx(min(first["load_per_s"], last["load_per_s"]) / peak, abs=1e-3)
+    assert of_players == pytest.approx(min(first["players_per_s"], last["players_per_s"]) / peak, abs=1e-3)
+    assert not all(one["is_met"] for one in written["targets"]), "so small a history cannot meet them all"
+
+
+def test_each_shape_gives_back_the_same_reports() -> None:
+    costs = shapes.compare(shapes.QUICK_GROUPS)
+    assert len(costs) == 3
+    stored = {one.stored for one in costs.values()}
+    assert len(stored) == 1
+    assert int(stored.pop().split("|")[0]) == shapes.QUICK_GROUPS * shapes.GROUP * REPORTS
+    assert costs["raw_batch"].wal_bytes < costs["rows"].wal_bytes
+    for one in costs.values():
+        assert one.client_us > 1
+        assert one.disk_bytes > 10
+        assert one.question_ms > 0
+
+
+def test_steps_cost_less_than_what_they_are_part_of() -> None:
+    costs = uvloop.run(steps.measure(steps.QUICK_REQUESTS, steps.QUICK_RUNS))
+    assert 0.5 < costs[steps.DECODED] < costs[steps.RECEIVED] < costs[steps.ALL] < 5_000
+    assert costs[steps.RECEIVED] + costs[steps.PREPARED] < costs[steps.ALL]
+    assert all(0.1 < cost < 5_000 for cost in costs.values())
