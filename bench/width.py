@@ -164,7 +164,6 @@ def widths(players: int) -> list[dict[str, object]]:
 
 # -- draining ----------------------------------------------------------------------------------------------------------------------
 
-
 COUNTED = "SELECT coalesce(sum(reports), 0)::bigint FROM player_total"
 
 
