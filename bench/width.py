@@ -37,11 +37,12 @@ from gamepulse import aggregate, gather, migrate, quality, receive, records, rol
 from gamepulse.geography import Place
 from gamepulse.keys import IngestKey
 from gamepulse.labels import COMBINATIONS_MAX, Labels
+from gamepulse.origins import Combination, Origins
 from gamepulse.quality import Game
 from gamepulse.rollup import CARRIER, REPORTS, SETS, Block, encode, merge
 from gamepulse.rows import measure_columns
 from gamepulse.spans import RequestFacts
-from gamepulse.tally import Columns, Combination, Thresholds
+from gamepulse.tally import Columns, Thresholds
 from gamepulse.telemetry import Telemetry
 
 RESULTS = ROOT / "bench" / "results"
@@ -131,13 +132,11 @@ class _Ids:
 
 def count(some: Sequence[Part], ids: _Ids) -> dict[tuple[int, int], Block]:
     """The blocks of parts by dimension set and minute."""
-    columns = Columns(some, THRESHOLDS, ids.labels.bounded)  # type: ignore[arg-type]  # parts are read as records are
-    found = {}
-    for number in range(len(SETS)):
-        combinations, of = columns.combinations(number)
-        for delta in columns.deltas(combinations, of, ids.of(combinations)):
-            found[number, delta.start_min] = delta.block
-    return found
+    origins = Origins(ids.labels.bounded)
+    columns = Columns(some, THRESHOLDS, origins)  # type: ignore[arg-type]  # parts are read as records are
+    unnamed = columns.unnamed()
+    origins.name(unnamed, ids.of(list(unnamed.values())))
+    return {(number, delta.start_min): delta.block for number in range(len(SETS)) for delta in columns.deltas(number)}
 
 
 def minute(players: int, reports: int, sessions: int = 1) -> dict[int, Block]:
@@ -264,10 +263,12 @@ async def put_hours(connection: Connection, players: int, now: datetime) -> int:
     await labels.load(connection, [(1, 1)])
     for hours in range(HOURS):
         some = list(parts(players, REPORTS_A_MINUTE, hours % 4, now, 1))
-        columns = Columns(some, THRESHOLDS, labels.bounded)  # type: ignore[arg-type]  # parts are read as records are
-        combinations, of = columns.combinations(CARRIER)
-        await labels.name(connection, combinations)
-        for delta in columns.deltas(combinations, of, labels.ids(combinations)):
+        origins = Origins(labels.bounded)
+        columns = Columns(some, THRESHOLDS, origins)  # type: ignore[arg-type]  # parts are read as records are
+        unnamed = columns.unnamed()
+        await labels.name(connection, unnamed.values())
+        origins.name(unnamed, labels.ids(list(unnamed.values())))
+        for delta in columns.deltas(CARRIER):
             await connection.execute(
                 "INSERT INTO rollup_delta (studio_id, game_id, dimension_set, shard, start, upto, at, since, groups, reports,"
                 " block) VALUES (1, 1, 4, 0, $1, $2, 'epoch', now(), $3, 1, $4)",

@@ -9,9 +9,11 @@ nothing.
 import asyncio
 import signal
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import batched
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ from gamepulse import database, metrics, records
 from gamepulse.batch import EVENT_KINDS, QUALITIES
 from gamepulse.labels import Labels
 from gamepulse.metrics import HistogramState, Metrics
+from gamepulse.origins import Origins
 from gamepulse.receive import SHARDS
 from gamepulse.roll import Roller
 from gamepulse.rollup import OTHER, REPORTS, SETS, encode
@@ -34,6 +37,8 @@ from gamepulse.telemetry import Telemetry, resource
 from gamepulse.totals import Seen, Total, TotalKey, count_totals, see
 
 STEP_EVERY_S = 0.4
+LANES = 2
+"""Connections that step shards side by side: one reads or writes while another counts."""
 STEP_BATCHES_MAX = 2_500
 STEP_REPORTS_MAX = 50_000
 EVENT_BYTES = 48
@@ -43,6 +48,8 @@ HOUSEKEEPING_EVERY_S = 600.0
 HOUSEKEEPING_AGAIN_S = 30.0
 FORGET_SLICE = 5_000
 MOMENTS_MAX = 128
+ORIGINS_MAX = 200_000
+"""Origins that are remembered, about 0.6 KB each. With more, all are looked at anew."""
 RETRY_AFTER_S = 1.0
 STOP_TIMEOUT_S = 2.0
 TOTALS_PER_REQUEST = 100
@@ -70,6 +77,11 @@ class Tally(NamedTuple):
     seen: Seen
 
 
+def _tally(columns: Columns) -> Tally:
+    deltas = [delta for number in range(len(SETS)) for delta in columns.deltas(number)]
+    return Tally(columns, deltas, count_totals(columns), see(columns))
+
+
 class Shard:
     """What the leader of a shard knows: its totals, and which moments will be complete once a transaction id is passed."""
 
@@ -87,8 +99,7 @@ class Shard:
         for key, total in counted.items():
             known = key if key in self.totals or len(self.totals) + len(changed) < TOTALS_MAX else (*key[:2], OTHER, OTHER)
             if known not in changed:
-                changed[known] = Total()
-                changed[known].merge(self.totals.get(known, Total()))
+                changed[known] = self.totals[known].copy() if known in self.totals else Total()
             changed[known].merge(total)
         return changed
 
@@ -109,11 +120,15 @@ class Aggregator:
         self._settings = settings
         self._telemetry = telemetry
         self._led: dict[int, Shard] = {}
+        self._given_up: list[int] = []
         self._labels = Labels()
+        self._origins = Origins(self._labels.bounded)
         self._thresholds: dict[int, Thresholds] = {}
         self._slugs: dict[int, str] = {}
         self._valkey = redis.Redis.from_url(settings.valkey_url, socket_timeout=0.5, socket_connect_timeout=0.5)
         self._roller = Roller(telemetry)
+        self._counting = asyncio.Lock()
+        self._counter = ThreadPoolExecutor(1, "count")
         self._is_closing = asyncio.Event()
         self._has_old_batch_keys = False
         self._running: asyncio.Task[None] | None = None
@@ -136,27 +151,17 @@ class Aggregator:
                 await self._pause(RETRY_AFTER_S)
             finally:
                 self._led.clear()
+                self._given_up.clear()
 
     async def close(self) -> None:
         """Close what is not PostgreSQL's."""
         await self._valkey.aclose()
 
     async def _session(self) -> None:
-        """Aggregate over one connection, which holds the locks of the shards that it leads."""
-        connection = await asyncpg.connect(
-            self._settings.database_url,
-            timeout=database.CONNECT_TIMEOUT_S,
-            command_timeout=60,
-            server_settings={
-                "role": "gamepulse_aggregate",
-                "application_name": "gamepulse-aggregate",
-                "idle_session_timeout": f"{FROZEN_AFTER_S}s",
-                "idle_in_transaction_session_timeout": f"{FROZEN_AFTER_S}s",
-                "tcp_user_timeout": f"{FROZEN_AFTER_S}s",  # for one that was frozen while it read: that is not idle
-                "jit": "off",
-            },
-        )
-        try:
+        """Aggregate over LANES connections. The first one holds the locks of the shards that are led."""
+        async with AsyncExitStack() as stack:
+            lanes = [await self._connect(stack, FROZEN_AFTER_S if number == 0 else 0) for number in range(LANES)]
+            connection = lanes[0]
             await connection.execute(_SQL["join"], LOCKS)
             await database.verify(connection)
             housekeeping_at = 0.0
@@ -165,13 +170,28 @@ class Aggregator:
                 await self._take_share(connection)
                 if started >= housekeeping_at:  # before the steps: a step that lacks a partition fails
                     housekeeping_at = started + await self._keep_house(connection)
-                is_behind = await self._step_all(connection)
+                is_behind = await self._step_all(lanes)
                 is_behind |= await self._roller.roll(connection)
                 is_behind |= await self._forget_batch_keys(connection)
                 if not is_behind:
                     await self._pause(STEP_EVERY_S - (time.monotonic() - started))
-        finally:
-            connection.terminate()  # not close(): a server that hangs would hold us up; the locks go with the connection
+
+    async def _connect(self, stack: AsyncExitStack, idle_timeout_s: int) -> database.Connection:
+        connection = await asyncpg.connect(
+            self._settings.database_url,
+            timeout=database.CONNECT_TIMEOUT_S,
+            command_timeout=60,
+            server_settings={
+                "role": "gamepulse_aggregate",
+                "application_name": "gamepulse-aggregate",
+                "idle_session_timeout": f"{idle_timeout_s}s",
+                "idle_in_transaction_session_timeout": f"{FROZEN_AFTER_S}s",
+                "tcp_user_timeout": f"{FROZEN_AFTER_S}s",  # for one that was frozen while it read: that is not idle
+                "jit": "off",
+            },
+        )
+        stack.callback(connection.terminate)  # not close(): a server that hangs would hold us up; the locks go with the connection
+        return connection
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -182,7 +202,9 @@ class Aggregator:
     # -- who leads -----------------------------------------------------------------------------------------------------------
 
     async def _take_share(self, connection: database.Connection) -> None:
-        """Lead a fair share of the shards: release what is too much, try for what is free."""
+        """Lead a fair share of the shards: release what is too much or has failed, try for what is free."""
+        while self._given_up:
+            await connection.fetchval(_SQL["unlock"], LOCKS, self._given_up.pop())
         members = max(await connection.fetchval(_SQL["members"], LOCKS), 1)
         share = -(-SHARDS // members)
         for number in list(self._led)[share:]:
@@ -205,10 +227,19 @@ class Aggregator:
 
     # -- a step --------------------------------------------------------------------------------------------------------------
 
-    async def _step_all(self, connection: database.Connection) -> bool:
+    async def _step_all(self, lanes: Sequence[database.Connection]) -> bool:
         """One step of each shard. Whether there is more to do at once."""
+        shards = list(self._led.values())
+        try:
+            async with asyncio.TaskGroup() as together:
+                tasks = [together.create_task(self._step_some(one, shards[n::LANES])) for n, one in enumerate(lanes)]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        return any(task.result() for task in tasks)
+
+    async def _step_some(self, connection: database.Connection, shards: Sequence[Shard]) -> bool:
         is_behind = False
-        for shard in list(self._led.values()):
+        for shard in shards:
             try:
                 is_behind |= await self._step(connection, shard)
             except Exception as error:
@@ -216,7 +247,7 @@ class Aggregator:
                     raise
                 self._telemetry.failed("step failed", error)
                 del self._led[shard.number]
-                await connection.fetchval(_SQL["unlock"], LOCKS, shard.number)
+                self._given_up.append(shard.number)
         return is_behind
 
     async def _step(self, connection: database.Connection, shard: Shard) -> bool:
@@ -263,14 +294,19 @@ class Aggregator:
     async def _count(self, connection: database.Connection, rows: Sequence[asyncpg.Record]) -> Tally | None:
         if not rows:
             return None
-        await self._labels.load(connection, {(row["studio_id"], row["game_id"]) for row in rows})
-        counted = Columns(rows, self._thresholds, self._labels.bounded)
-        combined = [counted.combinations(number) for number in range(len(SETS))]
-        await self._labels.name(connection, [one for combinations, _ in combined for one in combinations])
-        deltas = [
-            delta for combinations, of in combined for delta in counted.deltas(combinations, of, self._labels.ids(combinations))
-        ]
-        return Tally(counted, deltas, count_totals(counted), see(counted))
+        async with self._counting:
+            is_anew = await self._labels.load(connection, {(row["studio_id"], row["game_id"]) for row in rows})
+            if is_anew or len(self._origins) > ORIGINS_MAX:
+                self._origins = Origins(self._labels.bounded)
+            counted = await self._in_thread(Columns, rows, self._thresholds, self._origins)
+            unnamed = counted.unnamed()
+            await self._labels.name(connection, unnamed.values())
+            self._origins.name(unnamed, self._labels.ids(list(unnamed.values())))
+            return await self._in_thread(_tally, counted)
+
+    async def _in_thread[**P, T](self, do: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """So that another lane's connection is served meanwhile. One thread: nothing is counted beside it, even after a cancel."""
+        return await asyncio.get_running_loop().run_in_executor(self._counter, partial(do, *args, **named))
 
     async def _load_thresholds(self, connection: database.Connection) -> None:
         rows = await connection.fetch(_SQL["thresholds"])

@@ -11,8 +11,8 @@ import asyncpg
 import numpy as np
 
 from gamepulse import database
+from gamepulse.origins import Combination
 from gamepulse.rollup import DIMENSIONS, OTHER, SETS, VALUES_MAX, Ints
-from gamepulse.tally import Combination
 
 COMBINATIONS_MAX = 20_000
 """Of one game and dimension set at a time; beyond it all dimensions are OTHER."""
@@ -34,14 +34,16 @@ class Labels:
         self._combinations: Counter[tuple[int, int]] = Counter()
         self._loaded: set[tuple[int, int]] = set()
 
-    async def load(self, connection: database.Connection, games: Iterable[tuple[int, int]]) -> None:
-        """Read the active dimensions of games that are not known yet; all anew on another day."""
+    async def load(self, connection: database.Connection, games: Iterable[tuple[int, int]]) -> bool:
+        """Read the active dimensions of games that are not known yet; all anew on another day. Whether it is another day."""
         today = datetime.now(UTC).date()
-        if today != self._today:
+        is_anew = today != self._today
+        if is_anew:
             self._forget(today)
         for studio_id, game_id in set(games) - self._loaded:
             await self._read(connection, studio_id, game_id)
             self._loaded.add((studio_id, game_id))
+        return is_anew
 
     def bounded(self, game_id: int, dimension: str, value: str) -> str:
         """The value, or OTHER when the game has as many as it may."""

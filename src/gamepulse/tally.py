@@ -1,8 +1,8 @@
 """Counts raw batches into blocks of rollups: vectorised over all reports of a step, exact, whatever was counted before."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from operator import itemgetter
+from itertools import chain, starmap
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -12,20 +12,16 @@ import numpy.typing as npt
 
 from gamepulse import histogram, records, sketch
 from gamepulse.batch import EVENT_KINDS, QUALITIES
+from gamepulse.origins import Combination, Interned, Origins
 from gamepulse.records import UNKNOWN as NOT_KNOWN
 from gamepulse.rollup import (
-    CARRIER,
-    CLIENT,
     COUNTS,
     EVENTS,
     LOSS_COUNT,
     LOSS_PPM_SUM,
-    NETWORK,
-    PLACE,
     REJECTED,
     REPORTS,
-    SERVER,
-    UNKNOWN,
+    SETS,
     WORDS,
     Block,
     Cells,
@@ -40,10 +36,6 @@ _BAD_KINDS = [EVENT_KINDS.index(kind) for kind in ("connect_failed", "disconnect
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 type Bools = npt.NDArray[np.bool_]
-type Bounded = Callable[[int, str, str], str]
-"""(game_id, dimension, value) → the value, or OTHER when the game has too many."""
-type Combination = tuple[int, int, int, tuple[str, ...]]
-"""studio, game, dimension set, values of its dimensions."""
 
 
 class Thresholds(NamedTuple):
@@ -64,32 +56,6 @@ class Delta(NamedTuple):
     block: Block
 
 
-class Place(NamedTuple):
-    """Where something was measured or happened; the labels are bounded."""
-
-    studio_id: int
-    game_id: int
-    region: str
-    server: str
-
-
-class Interned:
-    """Numbers for values, in order of appearance."""
-
-    def __init__(self) -> None:
-        self.codes: dict[Any, int] = {}
-
-    def code(self, value: Any) -> int:
-        return self.codes.setdefault(value, len(self.codes))
-
-    def all(self, values: Sequence[Any]) -> Ints:
-        codes = self.codes
-        return np.array([codes.setdefault(value, len(codes)) for value in values], dtype=np.int64)
-
-    def values(self) -> list[Any]:
-        return list(self.codes)
-
-
 class Columns:
     """Raw batches as columns. An *item* is a report, an event, or the refused ones of a part; reports come first.
 
@@ -97,45 +63,25 @@ class Columns:
     looked at once a run.
     """
 
-    def __init__(self, rows: Sequence[asyncpg.Record], thresholds: Mapping[int, Thresholds], bounded: Bounded) -> None:
+    def __init__(self, rows: Sequence[asyncpg.Record], thresholds: Mapping[int, Thresholds], origins: Origins) -> None:
         self.rows = rows
-        self._bounded = bounded
+        self.origins = origins
         self.column: dict[str, tuple[Any, ...]] = dict(zip(rows[0].keys(), zip(*rows, strict=True), strict=True))
         self.records = records.unpack(b"".join(self.column["records"]))
         counts = [len(one) // records.RECORD.itemsize for one in self.column["records"]]
         self.reports = len(self.records)
         self.base_ms = np.array([(at - EPOCH) // timedelta(milliseconds=1) for at in self.column["received_at"]], dtype=np.int64)
-        self._read_labels()
+        said = zip(self.column["studio_id"], self.column["game_id"], self.column["labels"], strict=True)
+        labels, places = zip(*starmap(origins.of, said), strict=True)
+        self._last_place = [of_part[-1] for of_part in places]
+        first = np.cumsum([0, *map(len, places)])
         row = np.repeat(np.arange(len(rows)), counts)
+        place = np.fromiter(chain.from_iterable(places), dtype=np.int64)[first[row] + self.records["place"]]
         at_ms = self.base_ms[row] + self.records["at_ms"]
-        place = self._flat[self._place_at[self.text[row]] + self.records["place"]] if self.reports else row
         self._add_items(row, at_ms, place)
-        self._find_runs()
+        self._find_runs(np.array(labels, dtype=np.int64))
         self.bad = self._bad(thresholds)
         self._measure()
-
-    def _read_labels(self) -> None:
-        """What the parts say of all their reports. Many say the same: each different text is looked at once."""
-        texts, self._places, flat, bases = Interned(), Interned(), list[int](), [0]
-        self.places: list[Place] = []
-        self.text = texts.all(list(zip(self.column["studio_id"], self.column["game_id"], self.column["labels"], strict=True)))
-        self.labels: list[dict[str, Any]] = []
-        for studio_id, game_id, joined in texts.values():
-            labels, places = records.split_labels(joined)
-            named = dict(zip(records.LABELS, labels, strict=True))
-            named["country"] = named["country"] or "ZZ"
-            self.labels.append({"studio_id": studio_id, "game_id": game_id} | named)
-            flat.extend(self._place(studio_id, game_id, region, server) for region, server in places)
-            bases.append(len(flat))
-        self._flat, self._place_at = np.array(flat, dtype=np.int64), np.array(bases, dtype=np.int64)
-
-    def _place(self, studio_id: int, game_id: int, region: str, server: str | None) -> int:
-        region, server = self._bounded(game_id, "region", region), self._bounded(game_id, "server", server or UNKNOWN)
-        place = Place(studio_id, game_id, region, server)
-        code = self._places.code(place)
-        if code == len(self.places):
-            self.places.append(place)
-        return code
 
     def _add_items(self, row: Ints, at_ms: Ints, place: Ints) -> None:
         events = list(self._events())
@@ -144,39 +90,29 @@ class Columns:
         self.event_kind = np.array([kind for *_, kind in events], dtype=np.int64)
         self.refused = np.array([self.column["rejected"][n] for n in refused], dtype=np.int64)
         more = np.array(
-            [event[:3] for event in events] + [(n, self.base_ms[n], self._beside(n)) for n in refused], dtype=np.int64
+            [event[:3] for event in events] + [(n, self.base_ms[n], self._last_place[n]) for n in refused], dtype=np.int64
         ).reshape(-1, 3)
         self.row: Ints = np.concatenate([row, more[:, 0]])
         self.at_ms: Ints = np.concatenate([at_ms, more[:, 1]])
         self.place: Ints = np.concatenate([place, more[:, 2]])
         self.minute = self.at_ms // MINUTE_MS
-        regions = Interned()
-        self.region_of_place = regions.all([(place.game_id, place.region) for place in self.places])
 
     def _events(self) -> list[tuple[int, int, int, int]]:
-        """Row, time, place and kind of each event. Where it was: as it says, else where the reports beside it were."""
+        """Row, time, place and kind of each event. Where it was: as it says, else at the last place that its part names."""
         return [
-            (n, event.at, self._event_place(n, event), EVENT_KINDS.index(event.kind))
+            (n, event.at, self._event_place(self._last_place[n], event), EVENT_KINDS.index(event.kind))
             for n, stored in enumerate(self.column["events"])
             if stored is not None
             for event in _event_decoder.decode(stored)
         ]
 
-    def _event_place(self, n: int, event: "_StoredEvent") -> int:
-        beside = self._beside(n)
+    def _event_place(self, beside: int, event: "_StoredEvent") -> int:
         if event.region is None and event.server is None:
             return beside
-        region = event.region or self.places[beside].region
-        return self._place(self.column["studio_id"][n], self.column["game_id"][n], region, event.server)
+        studio_id, game_id, region, _ = self.origins.places[beside]
+        return self.origins.place(studio_id, game_id, event.region or region, event.server)
 
-    def _beside(self, n: int) -> int:
-        """The last place that a row names."""
-        first, after = self._place_at[self.text[n] : self.text[n] + 2].tolist()
-        if first < after:
-            return int(self._flat[after - 1])
-        return self._place(self.column["studio_id"][n], self.column["game_id"][n], UNKNOWN, UNKNOWN)
-
-    def _find_runs(self) -> None:
+    def _find_runs(self, labels: Ints) -> None:
         new = np.ones(len(self.row), dtype=bool)
         new[1:] = np.logical_or.reduce([one[1:] != one[:-1] for one in (self.row, self.place, self.minute)])
         new[self.reports : self.reports + 1] = True
@@ -184,11 +120,18 @@ class Columns:
         self._run_starts = np.flatnonzero(new)
         self.run = np.cumsum(new) - 1
         self.run_row, self.run_place, self.run_minute = (one[new] for one in (self.row, self.place, self.minute))
+        self.run_labels = labels[self.run_row]
+        self._keys = [
+            np.unique(self.origins.keys(number, self.run_labels, self.run_place), return_inverse=True)
+            for number in range(len(SETS))
+        ]
 
     def _bad(self, thresholds: Mapping[int, Thresholds]) -> Bools:
         """Which items make a session's minute bad."""
-        limits = np.array([thresholds[game_id] for game_id in self.column["game_id"]], dtype=np.float64).reshape(-1, 3)
-        limits = (limits * (1e3, 1e3, 1e6))[self.row[: self.reports]]
+        games = Interned()
+        game = games.all(self.column["game_id"])
+        limits = np.array([thresholds[game_id] for game_id in games.values()], dtype=np.float64).reshape(-1, 3)
+        limits = (limits * (1e3, 1e3, 1e6))[game[self.row[: self.reports]]]
         bad = np.zeros(len(self.row), dtype=bool)
         for column, name in enumerate(("rtt_us", "jitter_us", "loss_ppm")):
             values = self.records[name]
@@ -198,36 +141,17 @@ class Columns:
 
     # -- by dimensions ---------------------------------------------------------------------------------------------------------
 
-    def combinations(self, dimension_set: int) -> tuple[list[Combination], Ints]:
-        """The different combinations of a set's values, and the one of each run."""
-        rows = Interned()
-        row_code = rows.all(list(map(itemgetter(*_OF_ROW[dimension_set]), self.labels)))[self.text]
-        place = self.run_place if dimension_set == SERVER else self.region_of_place[self.run_place]
-        if dimension_set == CARRIER:
-            place = np.zeros_like(place)
-        _, first, of = np.unique(row_code[self.run_row] * (len(self.places) + 1) + place, return_index=True, return_inverse=True)
-        values = rows.values()
-        found = [
-            self._combination(dimension_set, values[code], self.places[at])
-            for code, at in zip(row_code[self.run_row[first]].tolist(), self.run_place[first].tolist(), strict=True)
-        ]
-        return found, of
+    def unnamed(self) -> dict[tuple[int, int], Combination]:
+        """The combinations of all sets that have no dimension_id yet, by what origins call them."""
+        return {key: one for number, (keys, _) in enumerate(self._keys) for key, one in self.origins.unnamed(number, keys).items()}
 
-    def _combination(self, dimension_set: int, row: tuple[Any, ...], place: Place) -> Combination:
-        studio_id, game_id, *rest = row
-        if dimension_set == SERVER:
-            return studio_id, game_id, dimension_set, (place.region, place.server)
-        bounded = (
-            self._bounded(game_id, name, value or UNKNOWN) if name in ("platform", "build", "network") else value or UNKNOWN
-            for name, value in zip(_OF_ROW[dimension_set][2:], rest, strict=True)
-        )
-        return studio_id, game_id, dimension_set, (*bounded,) if dimension_set == CARRIER else (place.region, *bounded)
-
-    def deltas(self, combinations: Sequence[Combination], of: Ints, ids: Ints) -> list[Delta]:
-        """All measures of one dimension set, by game and minute. `ids`: the dimension_id of each combination."""
+    def deltas(self, dimension_set: int) -> list[Delta]:
+        """All measures of one dimension set, by game and minute. After unnamed() has been named."""
         games = Interned()
-        game = games.all([one[:3] for one in combinations])[of]
-        unique_ids, id_rank = np.unique(ids[of], return_inverse=True)
+        game = games.all(zip(self.column["studio_id"], self.column["game_id"], strict=True))[self.run_row]
+        keys, of = self._keys[dimension_set]
+        unique_ids, rank = np.unique(self.origins.ids(dimension_set, keys), return_inverse=True)
+        id_rank = rank[of]
         first_min = int(self.run_minute.min())
         span = int(self.run_minute.max()) - first_min + 1
         slots, slot = np.unique((game * span + self.run_minute - first_min) * len(unique_ids) + id_rank, return_inverse=True)
@@ -237,7 +161,7 @@ class Columns:
         found = []
         for start, one in zip(together[starts].tolist(), block.split(starts.tolist()), strict=True):
             code, minute = divmod(start, span)
-            studio_id, game_id, dimension_set = named[code]
+            studio_id, game_id = named[code]
             found.append(Delta(studio_id, game_id, dimension_set, first_min + minute, one))
         return found
 
@@ -271,16 +195,6 @@ class Columns:
         self.coupon = sketch.coupons(b"".join([one.bytes for one in self.column["session_id"]]))
         self.run_counts: Bools = self._run_starts < self.reports + self.events
         self.run_is_bad: Bools = np.logical_or.reduceat(self.bad, self._run_starts)
-
-
-_OF_ROW = {
-    PLACE: ("studio_id", "game_id", "country"),
-    CLIENT: ("studio_id", "game_id", "country", "connection", "platform", "build"),
-    NETWORK: ("studio_id", "game_id", "country", "subdivision", "network"),
-    SERVER: ("studio_id", "game_id"),
-    CARRIER: ("studio_id", "game_id", "country", "network"),
-}
-"""What the dimensions of each set take from a row; region and server come from each report's place."""
 
 
 def _words(of: Ints, code: Ints, words: int, groups: int) -> Ints:

@@ -1,6 +1,7 @@
 """What else a step counts: the players' metrics by region and country, and where and when each session was seen."""
 
 from collections.abc import Sequence
+from copy import copy
 from datetime import date, timedelta
 from typing import Any
 
@@ -9,11 +10,13 @@ import numpy.typing as npt
 
 from gamepulse import histogram, records
 from gamepulse.batch import EVENT_KINDS, QUALITIES
+from gamepulse.origins import Interned
 from gamepulse.records import UNKNOWN as NOT_KNOWN
-from gamepulse.rollup import Ints
-from gamepulse.tally import EPOCH, Bools, Columns, Interned
+from gamepulse.rollup import PLACE, Ints
+from gamepulse.tally import EPOCH, Bools, Columns
 
-DAY_MS = 24 * 60 * 60 * 1000
+DAY_MIN = 24 * 60
+DAY_MS = DAY_MIN * 60 * 1000
 EPOCH_DAY = date(1970, 1, 1)
 _BUCKET_SPAN = 1 << 16
 _MEASURED = ("rtt_us", "jitter_us", "loss_ppm")
@@ -31,6 +34,13 @@ class Total:
         self.rtt: histogram.Buckets = {}
         self.jitter: histogram.Buckets = {}
         self.loss: histogram.Buckets = {}
+
+    def copy(self) -> "Total":
+        """Another one that says the same."""
+        one = Total()
+        for name in self.__slots__:
+            setattr(one, name, copy(getattr(self, name)))
+        return one
 
     def merge(self, other: "Total") -> None:
         """Add another total."""
@@ -51,15 +61,16 @@ type Seen = list[Sequence[object]]
 
 
 class _Groups:
-    """Items by group: the first item of each group, and each item's group."""
+    """Items by group: the first run of each group, and each item's group. `run`: each item's; `codes`: of each run."""
 
-    def __init__(self, *codes: Ints) -> None:
+    def __init__(self, run: Ints, *codes: Ints) -> None:
         combined = np.zeros(len(codes[0]), dtype=np.int64)
         for code in codes:
             low = int(code.min()) if len(code) else 0
             span = int(code.max()) - low + 1 if len(code) else 1
             combined = combined * span + (code - low)
-        _, self.first, self.of = np.unique(combined, return_index=True, return_inverse=True)
+        _, self.first, self.of_run = np.unique(combined, return_index=True, return_inverse=True)
+        self.of = self.of_run[run]
         self.count = len(self.first)
 
     def sizes(self, where: Bools | None = None) -> Ints:
@@ -90,45 +101,46 @@ def count_totals(columns: Columns) -> dict[TotalKey, Total]:
     if columns.reports:
         _count_reports(columns, totals)
     since, until = columns.reports, columns.reports + columns.events
-    for n, place, kind in zip(columns.row[since:until], columns.place[since:until], columns.event_kind, strict=True):
-        _total(totals, columns, int(n), int(place)).events[int(kind)] += 1
+    for run, kind in zip(columns.run[since:until].tolist(), columns.event_kind.tolist(), strict=True):
+        _total(totals, columns, run).events[kind] += 1
     return totals
 
 
 def _count_reports(columns: Columns, totals: dict[TotalKey, Total]) -> None:
-    row, place = columns.row[: columns.reports], columns.place[: columns.reports]
-    country = Interned().all([(one["game_id"], one["country"]) for one in columns.labels])[columns.text]
-    groups = _Groups(country[row], columns.region_of_place[place])
+    origins, runs = columns.origins, columns.run[: columns.reports]
+    labels, place = (one[: runs[-1] + 1] for one in (columns.run_labels, columns.run_place))
+    groups = _Groups(runs, origins.keys(PLACE, labels, place))
     values = {name: columns.records[name] for name in _MEASURED}
     sums = {name: groups.sums(one, one != NOT_KNOWN) for name, one in values.items()}
     buckets = {name: groups.buckets(one, 1e6) for name, one in values.items()}
     sizes, qualities = groups.sizes(), groups.words(records.quality_codes(columns.records), len(QUALITIES))
     for group, first in enumerate(groups.first.tolist()):
-        total = _total(totals, columns, int(row[first]), int(place[first]))
+        total = _total(totals, columns, first)
         total.reports = int(sizes[group])
         total.rtt_us_sum, total.jitter_us_sum, total.loss_ppm_sum = (int(sums[name][group]) for name in _MEASURED)
         total.rtt, total.jitter, total.loss = (buckets[name][group] for name in _MEASURED)
         total.qualities = qualities[group].tolist()
 
 
-def _total(totals: dict[TotalKey, Total], columns: Columns, row: int, place: int) -> Total:
-    where = columns.places[place]
-    return totals.setdefault((where.studio_id, where.game_id, where.region, columns.labels[columns.text[row]]["country"]), Total())
+def _total(totals: dict[TotalKey, Total], columns: Columns, run: int) -> Total:
+    place, labels = columns.origins.places[columns.run_place[run]], columns.origins.labels[columns.run_labels[run]]
+    return totals.setdefault((place.studio_id, place.game_id, place.region, labels.country or "ZZ"), Total())
 
 
 def see(columns: Columns) -> Seen:
     """Where and when each session was, a row for each session, place and day, by reports and events."""
     until = columns.reports + columns.events
-    row, place, at_ms = columns.row[:until], columns.place[:until], columns.at_ms[:until]
-    session = Interned().all(list(zip(columns.column["game_id"], columns.column["session_id"], strict=True)))
-    groups = _Groups(session[row], place, at_ms // DAY_MS)
+    run, at_ms = columns.run[:until], columns.at_ms[:until]
+    runs = slice(int(run[-1]) + 1 if until else 0)
+    session = Interned().all(zip(columns.column["game_id"], columns.column["session_id"], strict=True))
+    groups = _Groups(run, session[columns.run_row[runs]], columns.run_place[runs], columns.run_minute[runs] // DAY_MIN)
     is_report = np.arange(until) < columns.reports
     first_ms, last_ms = np.full(groups.count, np.iinfo(np.int64).max), np.zeros(groups.count, dtype=np.int64)
     np.minimum.at(first_ms, groups.of, at_ms)
     np.maximum.at(last_ms, groups.of, at_ms)
-    rows = row[groups.first].tolist()
-    places = [columns.places[at] for at in place[groups.first].tolist()]
-    labels = [columns.labels[text] for text in columns.text[rows].tolist()]
+    rows = columns.run_row[groups.first].tolist()
+    places = [columns.origins.places[one] for one in columns.run_place[groups.first].tolist()]
+    labels = [columns.origins.labels[one] for one in columns.run_labels[groups.first].tolist()]
     session_id, match, player = (columns.column[name] for name in ("session_id", "match", "player"))
     return [
         [one.studio_id for one in places],
@@ -137,7 +149,8 @@ def see(columns: Columns) -> Seen:
         [session_id[n] for n in rows],
         [one.region for one in places],
         [one.server for one in places],
-        *([one[name] for one in labels] for name in records.LABELS),
+        [one.country or "ZZ" for one in labels],
+        *([getattr(one, name) for one in labels] for name in records.LABELS[1:]),
         [match[n] for n in rows],
         [player[n] for n in rows],
         *([EPOCH + timedelta(milliseconds=ms) for ms in times.tolist()] for times in (first_ms, last_ms)),
