@@ -29,10 +29,10 @@ from gamepulse.origins import Origins
 from gamepulse.receive import SHARDS
 from gamepulse.roll import Roller
 from gamepulse.rollup import OTHER, REPORTS, SETS, encode
-from gamepulse.rows import columns, put_totals, total_of
+from gamepulse.rows import total_columns, total_of, turned
 from gamepulse.run import end_with
 from gamepulse.settings import Settings
-from gamepulse.tally import EPOCH, Columns, Delta, Thresholds
+from gamepulse.tally import EPOCH, Columns, Thresholds
 from gamepulse.telemetry import Telemetry, resource
 from gamepulse.totals import Seen, Total, TotalKey, count_totals, see
 
@@ -48,8 +48,8 @@ HOUSEKEEPING_EVERY_S = 600.0
 HOUSEKEEPING_AGAIN_S = 30.0
 FORGET_SLICE = 5_000
 MOMENTS_MAX = 128
-ORIGINS_MAX = 200_000
-"""Origins that are remembered, about 0.6 KB each. With more, all are looked at anew."""
+ORIGINS_BYTES_MAX = 128 * 2**20
+"""Labels and places that are remembered. With more, all are looked at anew."""
 RETRY_AFTER_S = 1.0
 STOP_TIMEOUT_S = 2.0
 TOTALS_PER_REQUEST = 100
@@ -69,17 +69,13 @@ class Fenced(RuntimeError):
 
 
 class Tally(NamedTuple):
-    """What a step has counted."""
+    """What a step has counted, as the columns of what is written."""
 
-    columns: Columns
-    deltas: list[Delta]
-    totals: dict[TotalKey, Total]
+    reports: int
+    deltas: list[list[object]]
     seen: Seen
-
-
-def _tally(columns: Columns) -> Tally:
-    deltas = [delta for number in range(len(SETS)) for delta in columns.deltas(number)]
-    return Tally(columns, deltas, count_totals(columns), see(columns))
+    totals: dict[TotalKey, Total]
+    put_totals: list[list[object]]
 
 
 class Shard:
@@ -111,6 +107,17 @@ class Shard:
         if len(self.moments) > MOMENTS_MAX:
             del self.moments[1::2]  # every second one: those that are left still tell, only coarser
         return self.as_of
+
+
+def tally(columns: Columns, shard: Shard) -> Tally:
+    """What is to be written of a step. The origins of `columns` are named."""
+    deltas = (
+        (*where, EPOCH + timedelta(minutes=start_min), len(block), int(block.counts[:, REPORTS].sum()), encode(block))
+        for number in range(len(SETS))
+        for *where, start_min, block in columns.deltas(number)
+    )
+    totals = shard.added(count_totals(columns))
+    return Tally(columns.reports, turned(deltas, 7), see(columns), totals, total_columns(totals))
 
 
 class Aggregator:
@@ -259,17 +266,18 @@ class Aggregator:
         rows, upto = await self._read(connection, shard.number, mark["upto"], mark["horizon"])
         if any(row["game_id"] not in self._thresholds for row in rows):
             await self._load_thresholds(connection)
-        counted = await self._count(connection, rows)
+        counted = await self._count(connection, shard, rows) if rows else None
         as_of = shard.complete_up_to(upto, mark["next_xid"], mark["at"])
-        totals: dict[TotalKey, Total] = {}
         async with connection.transaction():
             if await connection.fetchval(_SQL["advance"], shard.number, mark["upto"], upto, as_of) is None:
                 raise Fenced(f"shard {shard.number}")
             if counted is not None:
-                totals = await self._write(connection, shard, counted, upto, mark["as_of"])
-        shard.totals |= totals
+                await connection.execute(_SQL["put_deltas"], shard.number, upto, mark["as_of"], *counted.deltas)
+                await connection.execute(_SQL["put_seen"], *counted.seen)
+                await connection.execute(_SQL["put_totals"], shard.number, *counted.put_totals)
         shard.upto = upto
         if counted is not None:
+            shard.totals |= counted.totals
             await self._tell(rows, counted, started_ns, shard)
         return bool(upto < mark["horizon"])
 
@@ -291,18 +299,16 @@ class Aggregator:
             return await connection.fetch(_SQL["raw_batches"], number, since, upto, None), upto
         return [row for row in rows if row["xid"] < upto], upto
 
-    async def _count(self, connection: database.Connection, rows: Sequence[asyncpg.Record]) -> Tally | None:
-        if not rows:
-            return None
+    async def _count(self, connection: database.Connection, shard: Shard, rows: Sequence[asyncpg.Record]) -> Tally:
         async with self._counting:
             is_anew = await self._labels.load(connection, {(row["studio_id"], row["game_id"]) for row in rows})
-            if is_anew or len(self._origins) > ORIGINS_MAX:
+            if is_anew or self._origins.size_bytes > ORIGINS_BYTES_MAX:
                 self._origins = Origins(self._labels.bounded)
             counted = await self._in_thread(Columns, rows, self._thresholds, self._origins)
             unnamed = counted.unnamed()
             await self._labels.name(connection, unnamed.values())
             self._origins.name(unnamed, self._labels.ids(list(unnamed.values())))
-            return await self._in_thread(_tally, counted)
+            return await self._in_thread(tally, counted, shard)
 
     async def _in_thread[**P, T](self, do: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         """So that another lane's connection is served meanwhile. One thread: nothing is counted beside it, even after a cancel."""
@@ -313,25 +319,11 @@ class Aggregator:
         self._thresholds = {row["game_id"]: Thresholds(row["bad_rtt_ms"], row["bad_jitter_ms"], row["bad_loss"]) for row in rows}
         self._slugs = {row["game_id"]: row["slug"] for row in rows}
 
-    async def _write(
-        self, connection: database.Connection, shard: Shard, counted: Tally, upto: int, since: datetime
-    ) -> dict[TotalKey, Total]:
-        """Add a tally to what is stored; the totals that have changed. In the transaction that advances the watermark."""
-        puts = (
-            (*where, EPOCH + timedelta(minutes=start_min), len(block), int(block.counts[:, REPORTS].sum()), encode(block))
-            for *where, start_min, block in counted.deltas
-        )
-        await connection.execute(_SQL["put_deltas"], shard.number, upto, since, *columns(puts, 7))
-        await connection.execute(_SQL["put_seen"], *counted.seen)
-        totals = shard.added(counted.totals)
-        await put_totals(connection, shard.number, totals)
-        return totals
-
     async def _tell(self, rows: Sequence[asyncpg.Record], counted: Tally, started_ns: int, shard: Shard) -> None:
         """Metrics, a span that links to the commits, and a word to the live pages."""
         ended_ns = time.time_ns()
         self._telemetry.metrics.record(metrics.AGGREGATE_DURATION, (ended_ns - started_ns) / 1e9)
-        self._telemetry.metrics.add(metrics.AGGREGATE_REPORTS, counted.columns.reports)
+        self._telemetry.metrics.add(metrics.AGGREGATE_REPORTS, counted.reports)
         links = dict.fromkeys(row["commit_span"] for row in rows if row["commit_span"] is not None)
         if links:
             self._telemetry.span(
@@ -339,7 +331,7 @@ class Aggregator:
                 started_ns,
                 ended_ns,
                 links,
-                **{"gamepulse.shard": shard.number, "gamepulse.reports": counted.columns.reports},
+                **{"gamepulse.shard": shard.number, "gamepulse.reports": counted.reports},
             )
         try:
             await self._valkey.publish(CHANNEL, shard.number)

@@ -9,6 +9,8 @@ import numpy as np
 from gamepulse import records
 from gamepulse.rollup import CARRIER, SERVER, SETS, UNKNOWN, Ints
 
+KNOWN_BYTES = 1_000
+"""What one text's labels or places take in memory besides the text, about."""
 _REGION_BITS = 32
 
 type Bounded = Callable[[int, str, str], str]
@@ -77,9 +79,8 @@ class Origins:
         self.places: list[Place] = []
         self._values_of: list[list[int]] = [[] for _ in SETS]
         self._region_of: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._of_labels) + len(self._of_places) + sum(map(len, self._ids))
+        self.size_bytes = 0
+        """What is remembered, about."""
 
     def of(self, studio_id: int, game_id: int, joined: str) -> tuple[int, list[int]]:
         """The number of a part's labels, and of each place that they name; of an unknown place where they name none."""
@@ -87,9 +88,11 @@ class Origins:
         where = studio_id, game_id
         of_labels = self._of_labels.get((*where, labels))
         if of_labels is None:
+            self.size_bytes += len(labels) + KNOWN_BYTES
             of_labels = self._of_labels[*where, labels] = self._add(SessionLabels(*where, *records.split_labels(joined)[0]))
         of_places = self._of_places.get((*where, places))
         if of_places is None:
+            self.size_bytes += len(places) + KNOWN_BYTES
             named = records.split_labels(joined)[1] or [(UNKNOWN, None)]
             of_places = self._of_places[*where, places] = [self.place(*where, *one) for one in named]
         return of_labels, of_places

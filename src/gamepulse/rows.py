@@ -6,15 +6,14 @@ from typing import Any, NamedTuple
 import asyncpg
 import numpy as np
 
-from gamepulse import database, histogram, sketch
+from gamepulse import histogram, sketch
 from gamepulse.rollup import COUNTS, HISTOGRAMS, KINDS, Block, Cells, Ints, added, buckets, entries
 from gamepulse.totals import Total, TotalKey
 
-_SQL = database.queries("aggregate")
 _BUCKET = np.dtype([("index", "<i2"), ("low", "<u4"), ("high", "<u2")])  # a count of 48 bits: eight bytes in all
 
 
-def columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
+def turned(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
     """Rows turned into columns, as unnest() takes them."""
     columns: list[list[object]] = [[] for _ in range(width)]
     for row in rows:
@@ -91,8 +90,8 @@ def _array(numbers: Iterable[int]) -> str:
     return f"{{{','.join(map(str, numbers))}}}"
 
 
-async def put_totals(connection: database.Connection, number: int, totals: Mapping[TotalKey, Total]) -> None:
-    """Write totals of shard `number`, in the place of those that are there."""
+def total_columns(totals: Mapping[TotalKey, Total]) -> list[list[object]]:
+    """Totals as put_totals takes them."""
     rows = (
         (
             *key, t.reports, t.rtt_us_sum, t.jitter_us_sum, t.loss_ppm_sum, _array(t.events), _array(t.qualities),
@@ -100,4 +99,4 @@ async def put_totals(connection: database.Connection, number: int, totals: Mappi
         )
         for key, t in sorted(totals.items())
     )  # fmt: skip
-    await connection.execute(_SQL["put_totals"], number, *columns(rows, 13))
+    return turned(rows, 13)
