@@ -14,6 +14,7 @@ from bench.population import parts
 from bench.servers import free_ports
 from gamepulse import migrate, roll
 from gamepulse.labels import Labels
+from gamepulse.origins import Origins
 from gamepulse.rollup import REPORTS, Block, encode, merge
 from gamepulse.tally import Columns, Thresholds
 
@@ -69,9 +70,8 @@ async def _minutes(connection: "asyncpg.Connection[asyncpg.Record]", dimension_s
     labels = Labels()
     await labels.load(connection, [(1, 1)])
     for some in batched(parts(players, MINUTES * 60_000 // EVERY_MS, 1, end, EVERY_MS), AT_ONCE, strict=False):
-        columns = Columns(some, THRESHOLDS, labels.bounded)  # type: ignore[arg-type]  # parts are read as records are
-        combinations, of = columns.combinations(dimension_set)
-        await labels.name(connection, combinations)
-        for delta in columns.deltas(combinations, of, labels.ids(combinations)):
+        columns = Columns(some, THRESHOLDS, Origins(labels.bounded))  # type: ignore[arg-type]  # parts are read as records are
+        await labels.name_columns(connection, columns)
+        for delta in columns.deltas(dimension_set):
             blocks.setdefault(delta.start_min, []).append(delta.block)
     return {datetime.fromtimestamp(minute * 60, UTC): merge(some) for minute, some in blocks.items()}

@@ -263,11 +263,8 @@ async def put_hours(connection: Connection, players: int, now: datetime) -> int:
     await labels.load(connection, [(1, 1)])
     for hours in range(HOURS):
         some = list(parts(players, REPORTS_A_MINUTE, hours % 4, now, 1))
-        origins = Origins(labels.bounded)
-        columns = Columns(some, THRESHOLDS, origins)  # type: ignore[arg-type]  # parts are read as records are
-        unnamed = columns.unnamed()
-        await labels.name(connection, unnamed.values())
-        origins.name(unnamed, labels.ids(list(unnamed.values())))
+        columns = Columns(some, THRESHOLDS, Origins(labels.bounded))  # type: ignore[arg-type]  # parts are read as records are
+        await labels.name_columns(connection, columns)
         for delta in columns.deltas(CARRIER):
             await connection.execute(
                 "INSERT INTO rollup_delta (studio_id, game_id, dimension_set, shard, start, upto, at, since, groups, reports,"

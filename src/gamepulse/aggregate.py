@@ -305,9 +305,7 @@ class Aggregator:
             if is_anew or self._origins.size_bytes > ORIGINS_BYTES_MAX:
                 self._origins = Origins(self._labels.bounded)
             counted = await self._in_thread(Columns, rows, self._thresholds, self._origins)
-            unnamed = counted.unnamed()
-            await self._labels.name(connection, unnamed.values())
-            self._origins.name(unnamed, self._labels.ids(list(unnamed.values())))
+            await self._labels.name_columns(connection, counted)
             return await self._in_thread(tally, counted, shard)
 
     async def _in_thread[**P, T](self, do: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:

@@ -13,6 +13,7 @@ import numpy as np
 from gamepulse import database
 from gamepulse.origins import Combination
 from gamepulse.rollup import DIMENSIONS, OTHER, SETS, VALUES_MAX, Ints
+from gamepulse.tally import Columns
 
 COMBINATIONS_MAX = 20_000
 """Of one game and dimension set at a time; beyond it all dimensions are OTHER."""
@@ -85,6 +86,12 @@ class Labels:
         if old:
             await connection.execute(_SQL["see_dimensions"], self._today, *zip(*old, strict=True))
             self._seen_before.difference_update(known for _, _, known in old)
+
+    async def name_columns(self, connection: database.Connection, columns: Columns) -> None:
+        """See to it that all that the columns are counted under has its id."""
+        unnamed = columns.unnamed()
+        await self.name(connection, unnamed.values())
+        columns.origins.name(unnamed, self.ids(list(unnamed.values())))
 
     async def _add(self, connection: database.Connection, new: list[Combination]) -> None:
         columns: list[list[object]] = [[one[0] for one in new], [one[1] for one in new], [one[2] for one in new]]
