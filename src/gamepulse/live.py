@@ -12,11 +12,11 @@ from redis.exceptions import RedisError
 
 from gamepulse import database, metrics
 from gamepulse.aggregate import CHANNEL
-from gamepulse.gather import Measures, Names, Of, measure
+from gamepulse.gather import Measures, Names, Of, measures
 from gamepulse.quality import Game, Group, group_of, percentiles_ms
 from gamepulse.receive import AHEAD_MS_MAX
 from gamepulse.rollup import EVENTS, LOSS_COUNT, LOSS_PPM_SUM, PLACE, REPORTS, SETS, Block, decode, merge, regroup
-from gamepulse.rows import read
+from gamepulse.rows import Read
 from gamepulse.telemetry import Telemetry
 
 MINUTES = 15
@@ -162,14 +162,14 @@ def _by_name(minutes: dict[datetime, Block], name: Callable[[int], str]) -> tupl
     names = list(codes)
     lines: _Minutes = {}
     for at, block in zip(minutes, named, strict=True):
-        for code, measures in zip(block.ids.tolist(), _measures(block), strict=True):
-            lines.setdefault(names[code], {})[at] = measures
+        for code, one in zip(block.ids.tolist(), _measures(block), strict=True):
+            lines.setdefault(names[code], {})[at] = one
     together = merge(named)
     return {names[code]: one for code, one in zip(together.ids.tolist(), _measures(together), strict=True)}, lines
 
 
 def _measures(block: Block) -> list[Measures]:
-    return measure([(block, np.arange(len(block)))], read([], 0), np.zeros(0, dtype=np.int64), len(block))
+    return measures(Read.of(block))
 
 
 def _groups(by_name: dict[str, Measures], dimension: str) -> list[Group]:

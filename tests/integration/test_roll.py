@@ -184,7 +184,7 @@ async def test_too_many_deltas_are_left_out_and_that_is_told(
     now = datetime.now(UTC)
     async with asyncpg.create_pool(database_url, server_settings={"role": "gamepulse_query"}, min_size=1, max_size=1) as pool:
         span = gather.Span(now - timedelta(hours=24), now + timedelta(hours=1))
-        answer = await quality.quality(pool, quality.Game(1, 1, "demo"), [], gather.whole_hours(span), 10, "count")
+        answer = await quality.quality(pool, gather.Names(), quality.Game(1, 1, "demo"), [], gather.whole_hours(span), 10, "count")
     assert [group.count for group in answer.groups] == [50]
     assert answer.as_of >= datetime.fromisoformat(first)
     assert answer.as_of < datetime.fromisoformat((await ask(client))["as_of"])
