@@ -17,12 +17,12 @@ import msgspec
 import numpy as np
 
 from gamepulse import database, errors, sketch
-from gamepulse.roll import MEASURES, STEPS, Ranks, floor, rank, ranks_of
-from gamepulse.rollup import SETS, Block, Ints, decode, encode, merge, regroup
+from gamepulse.roll import MEASURES, STEPS, Ranks, floor, ranks_of
+from gamepulse.rollup import REPORTS, SETS, Block, Ints, decode, encode, merge, regroup
 from gamepulse.rows import Read, joined, one_row, read
 
-ROWS_MAX = 400_000
-"""Rows of hours and days that one question may read: ids × starts."""
+ROWS_MAX = 150_000
+"""Rows of hours and days that one question may read: so many can be merged within database.QUESTION_TIMEOUT_S."""
 SLICE_BYTES_MAX = 16 * 2**20
 """Of rows that are read and merged at a time, each taken to be as large as it can be."""
 ROW_BYTES = 28 * 2**10
@@ -47,7 +47,6 @@ _TOTALS_FIRST = 5
 """The column of _TOTALS in which the measures begin."""
 
 NO_ROWS = Read.of(Block.empty(np.zeros(0, dtype=np.int64)))
-NO_RANKS = Ranks(*[np.zeros(0, dtype=np.int64)] * 4)
 _NOTHING = np.zeros(0, dtype=np.int64), NO_ROWS
 _GROUPS = {step: _SQL["groups"].format(step=step, measures=MEASURES) for step in STEPS}
 
@@ -126,6 +125,19 @@ class Start(NamedTuple):
     at: datetime
 
 
+class Sizes(NamedTuple):
+    """What each id (rising) comes to in a span: sessions are added, not united; `rows` are those of hours, quarters and days."""
+
+    ids: Ints
+    reports: Ints
+    sessions: Ints
+    bad_sessions: Ints
+    rows: Ints
+
+
+NO_SIZES = Sizes(*[np.zeros(0, dtype=np.int64)] * 5)
+
+
 class Sources(NamedTuple):
     """What was read of a span before it is known which groups are shown; `fine` and `coarse` by number of the question's step."""
 
@@ -134,8 +146,7 @@ class Sources(NamedTuple):
     fine: dict[int, bytes]
     """All minutes of a step, as one block."""
     coarse: dict[int, list[Start]]
-    ranks: Ranks
-    """What a group's minutes, hours and days come to: sessions are added, not united."""
+    sizes: Sizes
     total: Read
     """One row: all of `coarse` together; nothing when it was not asked for."""
 
@@ -156,7 +167,7 @@ async def sources(connection: database.Connection, of: Of, asked: Span, width: t
     elif waiting["deltas"]:
         rows += await connection.fetch(_SQL["deltas"], *of.where, asked.start, asked.end)
     coarse: dict[int, list[Start]] = {}
-    ranks, total = NO_RANKS, NO_ROWS
+    sizes, total = NO_SIZES, NO_ROWS
     minutes_bytes = 0
     for piece in pieces(asked, await _stale(connection, of, asked), width):
         if piece.step == "minute":
@@ -169,9 +180,9 @@ async def sources(connection: database.Connection, of: Of, asked: Span, width: t
             found = await connection.fetch(_TOTALS if is_total else _RANKS, *of.where, piece.step, start, end)
             for row in found:
                 coarse.setdefault((row["start"] - asked.start) // width, []).append(Start(piece.step, row["start"]))
-            ranks, total = await in_thread(_add, ranks, total, found, is_total)
-    fine, ranks = await in_thread(_fine, ranks, rows, asked.start, width)
-    return Sources(asked, as_of, fine, coarse, ranks, total)
+            sizes, total = await in_thread(_add, sizes, total, found, is_total)
+    fine, sizes = await in_thread(_fine, sizes, rows, asked.start, width)
+    return Sources(asked, as_of, fine, coarse, sizes, total)
 
 
 def _parts(piece: Piece) -> Iterator[tuple[datetime, datetime]]:
@@ -182,34 +193,38 @@ def _parts(piece: Piece) -> Iterator[tuple[datetime, datetime]]:
         at += part
 
 
-def _add(ranks: Ranks, total: Read, rows: list[asyncpg.Record], is_total: bool) -> tuple[Ranks, Read]:
-    """Ranks and total with more of them."""
-    ranks = _sum([ranks, *map(ranks_of, rows)])
+def _add(sizes: Sizes, total: Read, rows: list[asyncpg.Record], is_total: bool) -> tuple[Sizes, Read]:
+    """Sizes and total with more of them."""
+    sizes = _sum([sizes, *(_sizes(ranks_of(row), 1) for row in rows)])
     if is_total and rows:
         total = one_row([total, read(rows, _TOTALS_FIRST)])
-    return ranks, total
+    return sizes, total
 
 
-def _sum(parts: Sequence[Ranks]) -> Ranks:
+def _sizes(ranks: Ranks, rows: int) -> Sizes:
+    return Sizes(*ranks, np.full(len(ranks.ids), rows))
+
+
+def _sum(parts: Sequence[Sizes]) -> Sizes:
     """Raises Problem TOO_MUCH when there are more than NAMES_MAX ids."""
     ids, of = np.unique(np.concatenate([one.ids for one in parts]), return_inverse=True)
     if len(ids) > NAMES_MAX:
         raise errors.Problem(errors.TOO_MUCH)
-    sizes = (np.bincount(of, weights=np.concatenate(column), minlength=len(ids)) for column in list(zip(*parts, strict=True))[1:])
-    return Ranks(ids, *(size.astype(np.int64) for size in sizes))
+    sums = (np.bincount(of, weights=np.concatenate(column), minlength=len(ids)) for column in list(zip(*parts, strict=True))[1:])
+    return Sizes(ids, *(one.astype(np.int64) for one in sums))
 
 
-def _fine(ranks: Ranks, rows: list[asyncpg.Record], since: datetime, width: timedelta) -> tuple[dict[int, bytes], Ranks]:
-    """One block for each step, and the ranks with those of the blocks."""
+def _fine(sizes: Sizes, rows: list[asyncpg.Record], since: datetime, width: timedelta) -> tuple[dict[int, bytes], Sizes]:
+    """One block for each step, and the sizes with those of the blocks."""
     blocks: dict[int, list[bytes]] = {}
     for row in rows:
         blocks.setdefault((row["start"] - since) // width, []).append(row["block"])
     fine: dict[int, bytes] = {}
-    parts = [ranks]
+    parts = [sizes]
     for step, encoded in sorted(blocks.items()):
         block = merge([decode(one) for one in encoded])
         fine[step] = encode(block) if len(encoded) > 1 else encoded[0]
-        parts.append(rank(block.ids, Read.of(block)))
+        parts.append(_sizes(Ranks(block.ids, block.counts[:, REPORTS], block.sessions(), block.sessions("bad_sessions")), 0))
         if sum(len(one.ids) for one in parts) > 2 * NAMES_MAX:
             parts = [_sum(parts)]
     return fine, _sum(parts)
@@ -286,14 +301,14 @@ class Groups(NamedTuple):
 async def groups(connection: database.Connection, names: Names, of: Of, found: Sources) -> Groups:
     """The groups of what was read."""
     codes: dict[Values, int] = {}
-    values = await names.of(connection, of, found.ranks.ids)
+    values = await names.of(connection, of, found.sizes.ids)
     of_id = np.array([codes.setdefault(one, len(codes)) for one in values], dtype=np.int64)
-    return Groups(list(codes), found.ranks.ids, of_id)
+    return Groups(list(codes), found.sizes.ids, of_id)
 
 
 def largest(found: Sources, known: Groups, order: str, count: int) -> list[int]:
     """The groups that are largest by reports, or by what the hours' sessions come to."""
-    sizes = np.bincount(known.codes, weights=getattr(found.ranks, order), minlength=len(known.values)).tolist()
+    sizes = np.bincount(known.codes, weights=getattr(found.sizes, order), minlength=len(known.values)).tolist()
     return nsmallest(count, range(len(sizes)), key=lambda code: (-sizes[code], known.values[code]))
 
 
@@ -365,7 +380,7 @@ type Take = Callable[[Ints, Read], None]
 
 async def merge_rows(connection: database.Connection, of: Of, found: Sources, chosen: Chosen, width: timedelta, take: Take) -> None:
     """Read and merge what is chosen of a span's steps, a slice at a time. Raises Problem TOO_MUCH."""
-    if len(chosen.ids) * sum(map(len, found.coarse.values())) > ROWS_MAX:
+    if found.sizes.rows[np.isin(found.sizes.ids, chosen.ids)].sum() > ROWS_MAX:
         raise errors.Problem(errors.TOO_MUCH)
     if not len(chosen.ids):
         return

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import asyncpg
 import msgspec
@@ -12,11 +13,23 @@ from redis.exceptions import RedisError
 
 from gamepulse import database, metrics
 from gamepulse.aggregate import CHANNEL
-from gamepulse.gather import Measures, Names, Of, measures
+from gamepulse.gather import Measures, Names, Of
 from gamepulse.quality import Game, Group, group_of, percentiles_ms
 from gamepulse.receive import AHEAD_MS_MAX
-from gamepulse.rollup import EVENTS, LOSS_COUNT, LOSS_PPM_SUM, PLACE, REPORTS, SETS, Block, decode, merge, regroup
-from gamepulse.rows import Read
+from gamepulse.rollup import (
+    EVENTS,
+    HISTOGRAMS,
+    KINDS,
+    LOSS_COUNT,
+    LOSS_PPM_SUM,
+    PLACE,
+    REPORTS,
+    SETS,
+    Block,
+    decode,
+    merge,
+    regroup,
+)
 from gamepulse.telemetry import Telemetry
 
 MINUTES = 15
@@ -169,7 +182,12 @@ def _by_name(minutes: dict[datetime, Block], name: Callable[[int], str]) -> tupl
 
 
 def _measures(block: Block) -> list[Measures]:
-    return measures(Read.of(block))
+    ends = [np.cumsum(cells.sizes).tolist() for cells in block.cells[:HISTOGRAMS]]
+    histograms = [
+        [(cells.entry[a:b], cells.value[a:b]) for a, b in pairwise([0, *at])] for cells, at in zip(block.cells, ends, strict=False)
+    ]
+    sessions = (block.sessions(kind).tolist() for kind in KINDS[HISTOGRAMS:])
+    return [Measures(*of_group) for of_group in zip(block.counts.tolist(), *histograms, *sessions, strict=True)]
 
 
 def _groups(by_name: dict[str, Measures], dimension: str) -> list[Group]:

@@ -100,7 +100,7 @@ def test_slices_hold_each_row_once_in_order_and_are_small(steps: dict[int, tuple
         as_of=SINCE,
         fine={step: bytes(size) for step, (_, size) in steps.items() if size},
         coarse={step: [Start("hour", SINCE + step * DAY + n * HOUR) for n in range(starts)] for step, (starts, _) in steps.items()},
-        ranks=gather.NO_RANKS,
+        sizes=gather.NO_SIZES,
         total=gather.NO_ROWS,
     )
     with patch.object(gather, "SLICE_BYTES_MAX", rows * gather.ROW_BYTES):
