@@ -40,7 +40,7 @@ from gamepulse.labels import COMBINATIONS_MAX, Labels
 from gamepulse.origins import Combination, Origins
 from gamepulse.quality import Game
 from gamepulse.rollup import CARRIER, REPORTS, SETS, Block, encode, merge
-from gamepulse.rows import measure_columns
+from gamepulse.rows import Read
 from gamepulse.spans import RequestFacts
 from gamepulse.tally import Columns, Thresholds
 from gamepulse.telemetry import Telemetry
@@ -156,7 +156,7 @@ def widths(players: int) -> list[dict[str, object]]:
         found.append({
             "players": players, "set": " · ".join(SETS[number]), "groups": len(block),
             "reports": int(block.counts[:, REPORTS].sum()), "minute_bytes": len(encode(block)),
-            "hour_row_bytes": sum(len(one) for column in measure_columns(block)[-4:] for one in column) + len(block) * 8 * 16,
+            "hour_row_bytes": sum(len(one) for column in Read.of(block).columns()[-4:] for one in column) + len(block) * 8 * 16,
         })  # fmt: skip
     return found
 
@@ -312,12 +312,12 @@ async def ask(port: int, questions: int, now: datetime) -> Figures:
     pool = await asyncpg.create_pool(
         database.url(port), server_settings={"role": "gamepulse_query", "jit": "off"}, min_size=1, max_size=1
     )
-    dice, took_ms = random.Random(3), []
+    names, dice, took_ms = gather.Names(), random.Random(3), []
     async with pool:
         for _ in range(WARM_UP + questions):
             end = now.replace(minute=0, second=0) - dice.randrange(-1, HOURS - 4) * HOUR
             started = time.perf_counter()
-            answer = await quality.quality(pool, GAME, list(GROUP_BY), gather.Span(end - 24 * HOUR, end), 100, "count")
+            answer = await quality.quality(pool, names, GAME, list(GROUP_BY), gather.Span(end - 24 * HOUR, end), 100, "count")
             took_ms.append((time.perf_counter() - started) * 1e3)
     assert len(answer.groups) == 100
     assert answer.remainder is not None

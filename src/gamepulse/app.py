@@ -13,6 +13,7 @@ from litestar import Litestar
 
 from gamepulse import database, metrics, serve, settings
 from gamepulse.accept import Acceptor
+from gamepulse.gather import Names
 from gamepulse.geography import Geography
 from gamepulse.keys import Keys
 from gamepulse.live import Live
@@ -86,7 +87,7 @@ class App:
         geography = Geography(configured.trusted_proxies, configured.geo_database)
         self._ingest = Ingest(configured, Keys(look_up_pool), geography, acceptor, telemetry)
         framework.state.reader = serve.Reader(
-            configured, query_pool, ingest_pool, valkey, live, asyncio.Semaphore(serve.QUESTIONS_MAX)
+            configured, query_pool, Names(), ingest_pool, valkey, live, asyncio.Semaphore(serve.QUESTIONS_MAX)
         )
         framework.state.telemetry = telemetry
         telemetry.observe.append(

@@ -5,7 +5,8 @@ shown are read, and the rest is the total without them.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from heapq import nsmallest
 from itertools import pairwise
@@ -17,11 +18,17 @@ import numpy as np
 
 from gamepulse import database, errors, sketch
 from gamepulse.roll import MEASURES, STEPS, Ranks, floor, ranks_of
-from gamepulse.rollup import HISTOGRAMS, KINDS, REPORTS, SETS, Block, Cells, Ints, added, buckets, decode, merge
-from gamepulse.rows import Read, read
+from gamepulse.rollup import REPORTS, SETS, Block, Ints, decode, encode, merge, regroup
+from gamepulse.rows import Read, joined, one_row, read
 
-ROWS_MAX = 100_000
-"""Rows of hours and days that one question may read."""
+ROWS_MAX = 150_000
+"""Rows of hours and days that one question may read: so many can be merged within database.QUESTION_TIMEOUT_S."""
+SLICE_BYTES_MAX = 16 * 2**20
+"""Of rows that are read and merged at a time, each taken to be as large as it can be."""
+ROW_BYTES = 28 * 2**10
+"""Of the largest row: two sketches' registers, and two histograms of all buckets from 0.05 ms to 60 s."""
+TOTALS_PER_READ = 24
+"""Hours (quarters, days) whose groups are read at a time: 20 bytes a group."""
 FINE = timedelta(hours=6)
 """A longer span is answered in whole hours."""
 FINE_BYTES_MAX = 16 * 2**20
@@ -29,12 +36,19 @@ FINE_BYTES_MAX = 16 * 2**20
 WAITING_BYTES_MAX = 8 * 2**20
 WAITING_MAX = 2_000
 """Deltas that one question reads. When more wait, they are left out, and the answer is complete up to the first of them."""
-NAMES_MAX = 500_000
-"""Groups' names that a process remembers."""
+NAMES_MAX = 200_000
+"""Groups that one question may be about, and groups' names that a process remembers."""
 CANDIDATES = 4
 """By sessions, so many times the groups asked for are looked at: their hours can only be added, not united, to rank them."""
 _SQL = database.queries("serve")
-_TOTALS = _SQL["rollup_totals"].format(measures=MEASURES)
+_RANKS = _SQL["rollup_totals"].format(measures="")
+_TOTALS = _SQL["rollup_totals"].format(measures=f", {MEASURES}")
+_TOTALS_FIRST = 5
+"""The column of _TOTALS in which the measures begin."""
+
+NO_ROWS = Read.of(Block.empty(np.zeros(0, dtype=np.int64)))
+_NOTHING = np.zeros(0, dtype=np.int64), NO_ROWS
+_GROUPS = {step: _SQL["groups"].format(step=step, measures=MEASURES) for step in STEPS}
 
 type Values = tuple[str, ...]
 
@@ -104,35 +118,46 @@ def whole_hours(span: Span) -> Span:
     return Span(floor(span.start, "hour"), floor(span.end + STEPS["hour"] - timedelta(microseconds=1), "hour"))
 
 
-class Fine(NamedTuple):
-    """A block of one minute."""
-
-    start: datetime
-    block: Block
-
-
-class Coarse(NamedTuple):
-    """An hour's (quarter's, day's) total and its groups' sizes."""
+class Start(NamedTuple):
+    """An hour, quarter or day."""
 
     step: str
-    start: datetime
-    ranks: Ranks
+    at: datetime
+
+
+class Sizes(NamedTuple):
+    """What each id (rising) comes to in a span: sessions are added, not united; `rows` are those of hours, quarters and days."""
+
+    ids: Ints
+    reports: Ints
+    sessions: Ints
+    bad_sessions: Ints
+    rows: Ints
+
+
+NO_SIZES = Sizes(*[np.zeros(0, dtype=np.int64)] * 5)
 
 
 class Sources(NamedTuple):
-    """What was read of a span before it is known which groups are shown. `total`: the totals of all `coarse`."""
+    """What was read of a span before it is known which groups are shown; `fine` and `coarse` by number of the question's step."""
 
     asked: Span
     as_of: datetime
-    fine: list[Fine]
-    coarse: list[Coarse]
+    fine: dict[int, bytes]
+    """All minutes of a step, as one block."""
+    coarse: dict[int, list[Start]]
+    sizes: Sizes
     total: Read
+    """One row: all of `coarse` together; nothing when it was not asked for."""
 
 
-async def sources(connection: database.Connection, of: Of, asked: Span, finest: timedelta) -> Sources:
-    """All of a span but the rows of hours and days. The span is widened to whole hours where minutes would be too much."""
+async def sources(connection: database.Connection, of: Of, asked: Span, width: timedelta, is_total: bool) -> Sources:
+    """All of a span but the rows of hours and days, for steps of `width`. Raises Problem TOO_MUCH.
+
+    The span is widened to whole hours where minutes would be too much and the steps are not finer.
+    """
     as_of = await connection.fetchval(_SQL["as_of"])
-    if finest >= STEPS["hour"] and (asked.end - asked.start > FINE or await _is_too_fine(connection, of, asked, finest)):
+    if width >= STEPS["hour"] and (asked.end - asked.start > FINE or await _is_too_fine(connection, of, asked, width)):
         asked = whole_hours(asked)
     waiting = await connection.fetchrow(_SQL["waiting"], *of.where, asked.start, asked.end)
     assert waiting is not None
@@ -141,24 +166,84 @@ async def sources(connection: database.Connection, of: Of, asked: Span, finest: 
         as_of = min(as_of, waiting["since"])
     elif waiting["deltas"]:
         rows += await connection.fetch(_SQL["deltas"], *of.where, asked.start, asked.end)
-    coarse: list[tuple[str, asyncpg.Record]] = []
+    coarse: dict[int, list[Start]] = {}
+    sizes, total = NO_SIZES, NO_ROWS
     minutes_bytes = 0
-    for piece in pieces(asked, await _stale(connection, of, asked), finest):
+    for piece in pieces(asked, await _stale(connection, of, asked), width):
         if piece.step == "minute":
             minutes_bytes += await connection.fetchval(_SQL["minutes_bytes"], *of.where, piece.start, piece.end)
             if minutes_bytes > 4 * FINE_BYTES_MAX:
                 raise errors.Problem(errors.TOO_MUCH)
             rows += await connection.fetch(_SQL["minutes"], *of.where, piece.start, piece.end)
-        else:
-            found = await connection.fetch(_TOTALS, *of.where, piece.step, piece.start, piece.end)
-            coarse += [(piece.step, row) for row in found]
-    return await asyncio.to_thread(_sources, asked, as_of, rows, coarse)
+            continue
+        for start, end in _parts(piece):
+            found = await connection.fetch(_TOTALS if is_total else _RANKS, *of.where, piece.step, start, end)
+            for row in found:
+                coarse.setdefault((row["start"] - asked.start) // width, []).append(Start(piece.step, row["start"]))
+            sizes, total = await in_thread(_add, sizes, total, found, is_total)
+    fine, sizes = await in_thread(_fine, sizes, rows, asked.start, width)
+    return Sources(asked, as_of, fine, coarse, sizes, total)
 
 
-def _sources(asked: Span, as_of: datetime, rows: list[asyncpg.Record], coarse: list[tuple[str, asyncpg.Record]]) -> Sources:
-    fine = [Fine(row["start"], decode(row["block"])) for row in rows]
-    ranked = [Coarse(step, row["start"], ranks_of(row)) for step, row in coarse]
-    return Sources(asked, as_of, fine, ranked, read([row for _, row in coarse], 0))
+def _parts(piece: Piece) -> Iterator[tuple[datetime, datetime]]:
+    """The piece in parts of TOTALS_PER_READ."""
+    at, part = piece.start, TOTALS_PER_READ * STEPS[piece.step]
+    while at < piece.end:
+        yield at, min(at + part, piece.end)
+        at += part
+
+
+def _add(sizes: Sizes, total: Read, rows: list[asyncpg.Record], is_total: bool) -> tuple[Sizes, Read]:
+    """Sizes and total with more of them."""
+    sizes = _sum([sizes, *(_sizes(ranks_of(row), 1) for row in rows)])
+    if is_total and rows:
+        total = one_row([total, read(rows, _TOTALS_FIRST)])
+    return sizes, total
+
+
+def _sizes(ranks: Ranks, rows: int) -> Sizes:
+    return Sizes(*ranks, np.full(len(ranks.ids), rows))
+
+
+def _sum(parts: Sequence[Sizes]) -> Sizes:
+    """Raises Problem TOO_MUCH when there are more than NAMES_MAX ids."""
+    ids, of = np.unique(np.concatenate([one.ids for one in parts]), return_inverse=True)
+    if len(ids) > NAMES_MAX:
+        raise errors.Problem(errors.TOO_MUCH)
+    sums = (np.bincount(of, weights=np.concatenate(column), minlength=len(ids)) for column in list(zip(*parts, strict=True))[1:])
+    return Sizes(ids, *(one.astype(np.int64) for one in sums))
+
+
+def _fine(sizes: Sizes, rows: list[asyncpg.Record], since: datetime, width: timedelta) -> tuple[dict[int, bytes], Sizes]:
+    """One block for each step, and the sizes with those of the blocks."""
+    blocks: dict[int, list[bytes]] = {}
+    for row in rows:
+        blocks.setdefault((row["start"] - since) // width, []).append(row["block"])
+    fine: dict[int, bytes] = {}
+    parts = [sizes]
+    for step, encoded in sorted(blocks.items()):
+        block = merge([decode(one) for one in encoded])
+        fine[step] = encode(block) if len(encoded) > 1 else encoded[0]
+        parts.append(_sizes(Ranks(block.ids, block.counts[:, REPORTS], block.sessions(), block.sessions("bad_sessions")), 0))
+        if sum(len(one.ids) for one in parts) > 2 * NAMES_MAX:
+            parts = [_sum(parts)]
+    return fine, _sum(parts)
+
+
+async def in_thread[T](function: Callable[..., T], *arguments: object) -> T:
+    """What takes long, in a thread: merging must not hold up those who send.
+
+    A thread cannot be stopped: whoever is cancelled meanwhile goes when it has ended, so that no more of them run than questions
+    are answered at a time.
+    """
+    running = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        raise
 
 
 async def _stale(connection: database.Connection, of: Of, asked: Span) -> set[tuple[str, datetime]]:
@@ -185,11 +270,12 @@ class Names:
 
     async def of(self, connection: database.Connection, of: Of, ids: Ints) -> list[Values]:
         """The values of what is asked for, for each id."""
-        if sum(map(len, self._values.values())) > NAMES_MAX:
-            self._values.clear()
         known = self._values.setdefault(of.where, {})
         wanted = ids.tolist()
         missing = list(set(wanted) - known.keys())
+        if sum(map(len, self._values.values())) + len(missing) > NAMES_MAX:
+            known = {}
+            self._values, missing = {of.where: known}, wanted
         if missing:
             dimensions = SETS[of.dimension_set]
             query = _SQL["dimensions"].format(dimensions=", ".join(dimensions))
@@ -198,9 +284,6 @@ class Names:
         at = [SETS[of.dimension_set].index(dimension) for dimension in of.group_by]
         every = [known[one] for one in wanted]
         return every if of.group_by == SETS[of.dimension_set] else [tuple([one[n] for n in at]) for one in every]
-
-
-_names = Names()
 
 
 class Groups(NamedTuple):
@@ -215,78 +298,170 @@ class Groups(NamedTuple):
         return self.codes[np.searchsorted(self.ids, ids)]
 
 
-async def groups(connection: database.Connection, of: Of, found: Sources) -> Groups:
+async def groups(connection: database.Connection, names: Names, of: Of, found: Sources) -> Groups:
     """The groups of what was read."""
-    parts = [*(one.ranks.ids for one in found.coarse), *(one.block.ids for one in found.fine)]
-    ids = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
-    names = await _names.of(connection, of, ids)
     codes: dict[Values, int] = {}
-    of_id = np.array([codes.setdefault(values, len(codes)) for values in names], dtype=np.int64)
-    return Groups(list(codes), ids, of_id)
+    values = await names.of(connection, of, found.sizes.ids)
+    of_id = np.array([codes.setdefault(one, len(codes)) for one in values], dtype=np.int64)
+    return Groups(list(codes), found.sizes.ids, of_id)
 
 
 def largest(found: Sources, known: Groups, order: str, count: int) -> list[int]:
     """The groups that are largest by reports, or by what the hours' sessions come to."""
-    size = np.zeros(len(known.values))
-    for one in found.coarse:
-        size += np.bincount(known.of(one.ranks.ids), weights=getattr(one.ranks, order), minlength=len(size))
-    if found.fine:
-        block = merge([one.block for one in found.fine])
-        of_block = block.counts[:, REPORTS] if order == "reports" else block.sessions(order)
-        size += np.bincount(known.of(block.ids), weights=of_block, minlength=len(size))
-    sizes = size.tolist()
+    sizes = np.bincount(known.codes, weights=getattr(found.sizes, order), minlength=len(known.values)).tolist()
     return nsmallest(count, range(len(sizes)), key=lambda code: (-sizes[code], known.values[code]))
 
 
 # -- measures --------------------------------------------------------------------------------------------------------------------
 
 
-async def rows_of(
-    connection: database.Connection, of: Of, coarse: Sequence[Coarse], ids: Ints
-) -> tuple[Read, Ints, list[datetime]]:
-    """The rows of some ids in hours and days: their measures, ids and starts. Raises Problem TOO_MUCH."""
-    if len(ids) * len(coarse) > ROWS_MAX:
+class Chosen(NamedTuple):
+    """What is merged into which: ids, and the place of each among `groups`, rising."""
+
+    ids: Ints
+    places: Ints
+    groups: int
+
+
+def choose(known: Groups, chosen: Sequence[int], count: int | None = None) -> Chosen:
+    """Each chosen group for itself, or all as one (`count` 1)."""
+    place = np.full(len(known.values), -1)
+    place[chosen] = 0 if count == 1 else np.arange(len(chosen))
+    places = place[known.codes]
+    order = np.argsort(places, kind="stable")[np.count_nonzero(places < 0) :]
+    return Chosen(known.ids[order], places[order], count or len(chosen))
+
+
+class Slice(NamedTuple):
+    """What is read and merged at a time: of some steps the minutes, and of some ids (from one position to another) some starts."""
+
+    number: int
+    """Of its first step."""
+    fine: list[int]
+    starts: list[Start]
+    since: int
+    until: int
+
+
+def slices(found: Sources, ids: int) -> Iterator[Slice]:
+    """Steps together as long as they are small; one that is large in several slices, its ids one after another."""
+    steps: list[int] = []
+    size = 0
+    for step in sorted(found.fine.keys() | found.coarse.keys()):
+        starts = found.coarse.get(step, [])
+        more = ROW_BYTES * len(starts) * ids + 4 * len(found.fine.get(step, b""))
+        if steps and size + more > SLICE_BYTES_MAX:
+            yield _whole(found, steps, ids)
+            steps, size = [], 0
+        if ROW_BYTES * len(starts) * ids > SLICE_BYTES_MAX:
+            yield from _cut(step, starts, ids)
+        else:
+            steps.append(step)
+            size += more
+    if steps:
+        yield _whole(found, steps, ids)
+
+
+def _whole(found: Sources, steps: list[int], ids: int) -> Slice:
+    return Slice(steps[0], steps, [start for step in steps for start in found.coarse.get(step, [])], 0, ids)
+
+
+def _cut(step: int, starts: list[Start], ids: int) -> Iterator[Slice]:
+    rows = max(SLICE_BYTES_MAX // ROW_BYTES, 1)
+    width = max(rows // len(starts), 1)
+    for since in range(0, ids, width):
+        for at in range(0, len(starts), rows):
+            yield Slice(step, [] if since or at else [step], starts[at : at + rows], since, min(since + width, ids))
+
+
+type Take = Callable[[Ints, Read], None]
+"""Is given numbers (step × groups + place, rising) and a row of measures for each, in a thread."""
+
+
+async def merge_rows(connection: database.Connection, of: Of, found: Sources, chosen: Chosen, width: timedelta, take: Take) -> None:
+    """Read and merge what is chosen of a span's steps, a slice at a time. Raises Problem TOO_MUCH."""
+    if found.sizes.rows[np.isin(found.sizes.ids, chosen.ids)].sum() > ROWS_MAX:
         raise errors.Problem(errors.TOO_MUCH)
-    starts: dict[str, list[datetime]] = {}
-    for one in coarse:
-        starts.setdefault(one.step, []).append(one.start)
-    rows: list[asyncpg.Record] = []
-    for step, at in starts.items():
-        query = _SQL["groups"].format(step=step, measures=MEASURES)
-        rows += await connection.fetch(query, *of.where, at, ids.tolist())
-    measured = await asyncio.to_thread(read, rows, 2)
-    return measured, np.array([row[0] for row in rows], dtype=np.int64), [row[1] for row in rows]
+    if not len(chosen.ids):
+        return
+    merging = _Merging(found, chosen, width, take)
+    for one, following in pairwise([*slices(found, len(chosen.ids)), None]):
+        assert one is not None
+        rows: list[asyncpg.Record] = []
+        ids = chosen.ids[one.since : one.until].tolist()
+        for step in STEPS:
+            at = [start.at for start in one.starts if start.step == step]
+            if at:
+                rows += await connection.fetch(_GROUPS[step], *of.where, at, ids)
+        upto = None if following is None else following.number * chosen.groups + int(chosen.places[following.since])
+        await in_thread(merging.add, one, rows, upto)
 
 
-def measure(parts: Sequence[tuple[Block, Ints]], rows: Read, owner: Ints, count: int) -> list[Measures]:
-    """The measures of `count` groups, of blocks and rows together; each block's and each row's groups are given."""
-    owners = np.concatenate([owner, *(of for _, of in parts)])
-    counts = added(np.concatenate([rows.counts, *(block.counts for block, _ in parts)]), owners, count)
-    histograms = [_histogram(parts, rows, owner, kind, count) for kind in range(HISTOGRAMS)]
-    sessions = [_sessions(parts, rows, owner, kind, count).tolist() for kind in range(HISTOGRAMS, len(KINDS))]
-    lists = [_lists(cells) for cells in histograms]
-    return [Measures(*of_group) for of_group in zip(counts.tolist(), *lists, *sessions, strict=True)]
+class _Merging:
+    """Merges slices; a group that is cut by the end of one is carried to the next."""
+
+    def __init__(self, found: Sources, chosen: Chosen, width: timedelta, take: Take) -> None:
+        self._found = found
+        self._chosen = chosen
+        self._order = np.argsort(chosen.ids)
+        self._width = width
+        self._take = take
+        self._carried = _NOTHING
+        self._fine = _NOTHING
+        self._fine_at = 0
+
+    def add(self, one: Slice, rows: list[asyncpg.Record], upto: int | None) -> None:
+        """Hand on what is whole now: all numbers below `upto`, which is where the next slice begins."""
+        if one.fine:
+            self._fine, self._fine_at = self._minutes(one.fine), 0
+        until = int(np.searchsorted(self._fine[0], np.inf if upto is None else upto))
+        fine = self._fine[0][self._fine_at : until], self._fine[1].part(self._fine_at, until)
+        self._fine_at = until
+        steps = np.array([(row[1] - self._found.asked.start) // self._width for row in rows], dtype=np.int64)
+        ids = np.array([row[0] for row in rows], dtype=np.int64)
+        new = self._numbers(steps, ids), read(rows, 2)
+        numbers, measured = _together([self._carried, fine, new])
+        whole = len(numbers) if upto is None else int(np.searchsorted(numbers, upto))
+        self._carried = numbers[whole:], measured.part(whole, len(numbers))
+        if whole:
+            self._take(numbers[:whole], measured.part(0, whole))
+
+    def _numbers(self, steps: Ints, ids: Ints) -> Ints:
+        places: Ints = self._chosen.places[self._order[np.searchsorted(self._chosen.ids, ids, sorter=self._order)]]
+        return steps * self._chosen.groups + places
+
+    def _minutes(self, steps: list[int]) -> tuple[Ints, Read]:
+        parts = [_NOTHING]
+        for step in steps:
+            if step in self._found.fine:
+                block = decode(self._found.fine[step])
+                block = block.select(np.isin(block.ids, self._chosen.ids))
+                numbers, owner = np.unique(self._numbers(np.full(len(block), step), block.ids), return_inverse=True)
+                parts.append((numbers, Read.of(regroup([block], owner, numbers))))
+        return np.concatenate([numbers for numbers, _ in parts]), joined([one for _, one in parts])
 
 
-def _lists(cells: Cells) -> list[tuple[Ints, Ints]]:
-    """Each group's buckets and counts."""
-    ends = np.cumsum(cells.sizes).tolist()
-    return [(cells.entry[a:b], cells.value[a:b]) for a, b in pairwise([0, *ends])]
+def _together(parts: Sequence[tuple[Ints, Read]]) -> tuple[Ints, Read]:
+    """Rising numbers, and a row for each."""
+    numbers, owner = np.unique(np.concatenate([one for one, _ in parts]), return_inverse=True)
+    return numbers, joined([one for _, one in parts]).together(owner, len(numbers))
 
 
-def _histogram(parts: Sequence[tuple[Block, Ints]], rows: Read, owner: Ints, kind: int, count: int) -> Cells:
-    row, index, value = rows.histograms[kind]
-    cells = [block.cells[kind] for block, _ in parts]
-    owners = np.concatenate([owner[row], *(np.repeat(of, one.sizes) for (_, of), one in zip(parts, cells, strict=True))])
-    indexes = np.concatenate([index, *(one.entry for one in cells)])
-    return buckets(owners, indexes, np.concatenate([value, *(one.value for one in cells)]), count)
+def fine_row(found: Sources) -> Read:
+    """All groups of all minutes together."""
+    blocks = [decode(one) for one in found.fine.values()]
+    owner = np.zeros(sum(map(len, blocks)), dtype=np.int64)
+    return Read.of(regroup(blocks, owner, np.zeros(1, dtype=np.int64)))
 
 
-def _sessions(parts: Sequence[tuple[Block, Ints]], rows: Read, owner: Ints, kind: int, count: int) -> Ints:
-    row, entry, dense_row, dense = sketch.decode(rows.sketches[kind - HISTOGRAMS])
-    cells = [block.cells[kind] for block, _ in parts]
-    owners = np.concatenate([owner[row], *(np.repeat(of, one.sizes) for (_, of), one in zip(parts, cells, strict=True))])
-    return sketch.count_together(owners, np.concatenate([entry, *(one.entry for one in cells)]), owner[dense_row], dense, count)
+def measures(rows: Read) -> list[Measures]:
+    """The measures of each row; of a Read whose histograms lie in the order of its rows."""
+    ends = [np.searchsorted(row, np.arange(len(rows.counts) + 1)).tolist() for row, _, _ in rows.histograms]
+    histograms = [
+        [(index[a:b], value[a:b]) for a, b in pairwise(at)] for (_, index, value), at in zip(rows.histograms, ends, strict=True)
+    ]
+    sessions = [sketch.counts(one).tolist() for one in rows.sketches]
+    return [Measures(*of_row) for of_row in zip(rows.counts.tolist(), *histograms, *sessions, strict=True)]
 
 
 def without(total: Measures, shown: Measures) -> Measures:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import asyncpg
 import msgspec
@@ -12,11 +13,23 @@ from redis.exceptions import RedisError
 
 from gamepulse import database, metrics
 from gamepulse.aggregate import CHANNEL
-from gamepulse.gather import Measures, Names, Of, measure
+from gamepulse.gather import Measures, Names, Of
 from gamepulse.quality import Game, Group, group_of, percentiles_ms
 from gamepulse.receive import AHEAD_MS_MAX
-from gamepulse.rollup import EVENTS, LOSS_COUNT, LOSS_PPM_SUM, PLACE, REPORTS, SETS, Block, decode, merge, regroup
-from gamepulse.rows import read
+from gamepulse.rollup import (
+    EVENTS,
+    HISTOGRAMS,
+    KINDS,
+    LOSS_COUNT,
+    LOSS_PPM_SUM,
+    PLACE,
+    REPORTS,
+    SETS,
+    Block,
+    decode,
+    merge,
+    regroup,
+)
 from gamepulse.telemetry import Telemetry
 
 MINUTES = 15
@@ -162,14 +175,19 @@ def _by_name(minutes: dict[datetime, Block], name: Callable[[int], str]) -> tupl
     names = list(codes)
     lines: _Minutes = {}
     for at, block in zip(minutes, named, strict=True):
-        for code, measures in zip(block.ids.tolist(), _measures(block), strict=True):
-            lines.setdefault(names[code], {})[at] = measures
+        for code, one in zip(block.ids.tolist(), _measures(block), strict=True):
+            lines.setdefault(names[code], {})[at] = one
     together = merge(named)
     return {names[code]: one for code, one in zip(together.ids.tolist(), _measures(together), strict=True)}, lines
 
 
 def _measures(block: Block) -> list[Measures]:
-    return measure([(block, np.arange(len(block)))], read([], 0), np.zeros(0, dtype=np.int64), len(block))
+    ends = [np.cumsum(cells.sizes).tolist() for cells in block.cells[:HISTOGRAMS]]
+    histograms = [
+        [(cells.entry[a:b], cells.value[a:b]) for a, b in pairwise([0, *at])] for cells, at in zip(block.cells, ends, strict=False)
+    ]
+    sessions = (block.sessions(kind).tolist() for kind in KINDS[HISTOGRAMS:])
+    return [Measures(*of_group) for of_group in zip(block.counts.tolist(), *histograms, *sessions, strict=True)]
 
 
 def _groups(by_name: dict[str, Measures], dimension: str) -> list[Group]:

@@ -51,6 +51,7 @@ COMMIT_DURATION = Instrument("ingest.commit.duration", "histogram", "s", "Time o
 POOL_CONNECTIONS = Instrument("db.client.connection.count", "gauge", "{connection}", "Connections to PostgreSQL",
     ("db.client.connection.pool.name", "db.client.connection.state"))  # fmt: skip
 AGGREGATE_LAG = Instrument("aggregate.lag", "gauge", "s", "Age of the moment up to which the rollups are complete", ("shard",))
+AGGREGATE_DELTA_AGE = Instrument("aggregate.delta.age", "gauge", "s", "Age of the oldest delta that waits to be rolled up")
 AGGREGATE_DURATION = Instrument("aggregate.duration", "histogram", "s", "Time of one step of aggregation")
 AGGREGATE_REPORTS = Instrument("aggregate.reports", "counter", "{report}", "Reports counted into the rollups")
 LIVE_VIEWERS = Instrument("live.viewers", "gauge", "{connection}", "Open live streams")

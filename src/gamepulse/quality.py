@@ -1,17 +1,15 @@
 """Answers from the rollups: the quality of groups of players, at a time and over time."""
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from gamepulse import database, errors, gather, histogram
 from gamepulse.batch import EVENT_KINDS, QUALITIES, SLUG_PATTERN
-from gamepulse.gather import Groups, Measures, Of, Sources, Span
+from gamepulse.gather import Measures, Names, Of, Sources, Span
 from gamepulse.rollup import (
     DIMENSIONS,
     EVENTS,
@@ -22,11 +20,9 @@ from gamepulse.rollup import (
     REPORTS,
     SETS,
     WORDS,
-    Block,
     Ints,
-    regroup,
 )
-from gamepulse.rows import Read
+from gamepulse.rows import Read, one_row
 
 GROUPS_MAX = 1_000
 POINTS_MAX = 1_500
@@ -188,53 +184,49 @@ def dimension_set(group_by: Sequence[str]) -> int:
     raise errors.Problem(errors.NOT_ROLLED_UP_TOGETHER, f"These are not rolled up together. Possible are mixtures within: {sets}.")
 
 
-async def quality(pool: database.Pool, game: Game, group_by: Sequence[str], asked: Span, limit: int, order: str) -> Quality:
+async def quality(
+    pool: database.Pool, names: Names, game: Game, group_by: Sequence[str], asked: Span, limit: int, order: str
+) -> Quality:
     """The groups of a span, the largest `order` first. The answer's own span says what it is about. Raises Problem TOO_MUCH."""
     of = Of(game.studio_id, game.game_id, dimension_set(group_by), tuple(group_by))
     by = "reports" if order == "count" else order
     async with database.studio(pool, game.studio_id) as connection:
-        found = await gather.sources(connection, of, asked, SPAN_MAX)
-        known = await gather.groups(connection, of, found)
-        candidates = limit if order == "count" else gather.CANDIDATES * limit
-        chosen = await asyncio.to_thread(gather.largest, found, known, by, candidates)
-        ids = known.ids[np.isin(known.codes, chosen)]
-        rows, row_ids, _ = await gather.rows_of(connection, of, found.coarse, ids)
-    # In a thread: merging must not hold up those who send.
-    groups, remainder = await asyncio.to_thread(_groups, of, found, known, chosen, (rows, row_ids), limit, order)
-    return Quality(game.slug, found.asked.start, found.asked.end, found.as_of, groups, remainder)
+        found = await gather.sources(connection, of, asked, SPAN_MAX, is_total=True)
+        known = await gather.groups(connection, names, of, found)
+        is_ranked = order == "count"
+        chosen = await gather.in_thread(gather.largest, found, known, by, limit if is_ranked else gather.CANDIDATES * limit)
+        groups: list[Group] = []
+        shown = gather.NO_ROWS
+
+        def take(numbers: Ints, rows: Read) -> None:
+            nonlocal shown
+            for number, measures in zip(numbers.tolist(), gather.measures(rows), strict=True):
+                groups.append(group_of(measures, dict(zip(of.group_by, known.values[chosen[number]], strict=True))))
+            if is_ranked:
+                shown = one_row([shown, rows])
+
+        def take_shown(_: Ints, rows: Read) -> None:
+            nonlocal shown
+            shown = rows
+
+        await gather.merge_rows(connection, of, found, gather.choose(known, chosen), SPAN_MAX, take)
+        best = sorted(range(len(groups)), key=lambda n: -getattr(groups[n], order))[:limit]  # ties stay as the sizes had them
+        is_all = len(known.values) <= limit
+        if not is_ranked and not is_all:
+            those = gather.choose(known, [chosen[n] for n in best], 1)
+            await gather.merge_rows(connection, of, found, those, SPAN_MAX, take_shown)
+    remainder = None if is_all else await gather.in_thread(_remainder, found, shown)
+    return Quality(game.slug, found.asked.start, found.asked.end, found.as_of, [groups[n] for n in best], remainder)
 
 
-def _groups(
-    of: Of, found: Sources, known: Groups, chosen: list[int], rows: tuple[Read, Ints], limit: int, order: str
-) -> tuple[list[Group], Group | None]:
-    measured, row_ids = rows
-    count = len(chosen)
-    position = np.full(len(known.values), count)
-    position[chosen] = np.arange(count)
-    owner = position[known.of(row_ids)]
-    block = _fine(found, position[known.codes], known, count + 1)  # the last group: all that is not chosen
-    parts = gather.measure([(block, block.ids)], measured, owner, count + 1)[:count]
-    groups = [
-        group_of(one, dict(zip(of.group_by, known.values[code], strict=True))) for one, code in zip(parts, chosen, strict=True)
-    ]
-    best = sorted(range(count), key=lambda n: -getattr(groups[n], order))[:limit]  # ties stay as the sizes had them
-    if len(known.values) <= limit:
-        return [groups[n] for n in best], None
-    is_rest = ~np.isin(np.arange(count + 1), best)
-    shown = gather.measure([(block, is_rest.astype(np.int64))], measured, is_rest[owner].astype(np.int64), 2)[0]
-    nothing = np.zeros(len(found.total.counts), dtype=np.int64)
-    total = gather.measure([(block, np.zeros(count + 1, dtype=np.int64))], found.total, nothing, 1)[0]
-    return [groups[n] for n in best], group_of(gather.without(total, shown), {})
+def _remainder(found: Sources, shown: Read) -> Group:
+    total = one_row([found.total, gather.fine_row(found)])
+    return group_of(gather.without(gather.measures(total)[0], gather.measures(shown)[0]), {})
 
 
-def _fine(found: Sources, code_of_id: Ints, known: Groups, count: int) -> Block:
-    """All that was read of minutes, put together anew: `code_of_id` has a group, below `count`, for each of the known ids."""
-    blocks = [one.block for one in found.fine]
-    ids = np.concatenate([np.zeros(0, dtype=np.int64), *(one.ids for one in blocks)])
-    return regroup(blocks, code_of_id[np.searchsorted(known.ids, ids)], np.arange(count))
-
-
-async def series(pool: database.Pool, game: Game, group_by: Sequence[str], asked: Span, step: str, limit: int) -> Series:
+async def series(
+    pool: database.Pool, names: Names, game: Game, group_by: Sequence[str], asked: Span, step: str, limit: int
+) -> Series:
     """The `limit` largest groups of a span over time. Steps are multiples of `step` in UTC; the span is widened to the first."""
     width = timedelta(seconds=STEPS[step])
     since_s = int(asked.start.timestamp())
@@ -243,40 +235,18 @@ async def series(pool: database.Pool, game: Game, group_by: Sequence[str], asked
         raise errors.Problem(errors.TOO_MANY_POINTS, f"At most {POINTS_MAX} steps: choose a longer step or a shorter span.")
     of = Of(game.studio_id, game.game_id, dimension_set(group_by), tuple(group_by))
     async with database.studio(pool, game.studio_id) as connection:
-        found = await gather.sources(connection, of, asked, width)
-        known = await gather.groups(connection, of, found)
-        chosen = await asyncio.to_thread(gather.largest, found, known, "reports", limit)
-        ids = known.ids[np.isin(known.codes, chosen)]
-        rows, row_ids, row_starts = await gather.rows_of(connection, of, found.coarse, ids)
-    lines = await asyncio.to_thread(_lines, of, found, known, chosen, (rows, row_ids, row_starts), width)
+        found = await gather.sources(connection, of, asked, width, is_total=False)
+        known = await gather.groups(connection, names, of, found)
+        chosen = await gather.in_thread(gather.largest, found, known, "reports", limit)
+        lines = [Line(dict(zip(of.group_by, known.values[code], strict=True)), []) for code in chosen]
+
+        def take(numbers: Ints, rows: Read) -> None:
+            for number, measures in zip(numbers.tolist(), gather.measures(rows), strict=True):
+                at, line = divmod(number, len(lines))
+                lines[line].points.append(Point(found.asked.start + at * width, group_of(measures, {})))
+
+        await gather.merge_rows(connection, of, found, gather.choose(known, chosen), width, take)
     return Series(game.slug, found.asked.start, found.asked.end, found.as_of, step, lines)
-
-
-def _lines(
-    of: Of, found: Sources, known: Groups, chosen: list[int], rows: tuple[Read, Ints, list[datetime]], width: timedelta
-) -> list[Line]:
-    """The points of each chosen group. A point's number: its line × the steps of the span + its step."""
-    measured, row_ids, row_starts = rows
-    since, steps = found.asked.start, -(-(found.asked.end - found.asked.start) // width)
-    position = np.full(len(known.values), -1)
-    position[chosen] = np.arange(len(chosen))
-
-    def number(ids: Ints, at: Ints) -> Ints:
-        line = position[known.of(ids)]
-        return np.where(line < 0, -1, line * steps + at)
-
-    of_rows = number(row_ids, np.array([(start - since) // width for start in row_starts], dtype=np.int64))
-    parts = [(one.block, number(one.block.ids, np.full(len(one.block), (one.start - since) // width))) for one in found.fine]
-    parts = [(block.select(numbers >= 0), numbers[numbers >= 0]) for block, numbers in parts]
-    numbers, owner = np.unique(np.concatenate([of_rows, *(one for _, one in parts)]), return_inverse=True)
-    owners = np.split(owner, np.cumsum([len(of_rows), *(len(one) for _, one in parts)])[:-1])
-    points = gather.measure(
-        [(block, one) for (block, _), one in zip(parts, owners[1:], strict=True)], measured, owners[0], len(numbers)
-    )
-    lines: list[Line] = [Line(dict(zip(of.group_by, known.values[code], strict=True)), []) for code in chosen]
-    for one, at in zip(points, numbers.tolist(), strict=True):
-        lines[at // steps].points.append(Point(since + at % steps * width, group_of(one, {})))
-    return lines
 
 
 def group_of(measures: Measures, dimensions: Mapping[str, str]) -> Group:

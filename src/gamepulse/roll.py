@@ -1,8 +1,9 @@
 """Rolls up: what the steps have added waits as deltas, and becomes minutes and hours; hours become quarters of days, and days.
 
 Each piece of work is one transaction over one game and dimension set, which only one aggregator does at a time (an advisory lock,
-asked for and never waited for). Deltas are taken away by the statement that tells them, so that none is added twice, whoever was
-frozen or died in between; readers see a delta or what it was added to, never both.
+asked for and never waited for). First all is read and merged, then all is written: from its first write on, the horizon of every
+shard waits for a transaction. Exactly the deltas that were merged are taken away, so that none is added twice, whoever was frozen
+or died in between; readers see a delta or what it was added to, never both.
 """
 
 import time
@@ -14,9 +15,9 @@ from typing import Any, NamedTuple
 import asyncpg
 import numpy as np
 
-from gamepulse import database
-from gamepulse.rollup import COUNTS, KINDS, REPORTS, Block, Ints, decode, encode, merge, regroup
-from gamepulse.rows import block_of, measure_columns, read
+from gamepulse import database, metrics, sketch
+from gamepulse.rollup import COUNTS, KINDS, REPORTS, Block, Ints, decode, encode, merge
+from gamepulse.rows import Read, joined, one_row, read
 from gamepulse.telemetry import Telemetry
 
 ROLL_EVERY_S = 15.0
@@ -28,13 +29,17 @@ ROLL_DELTAS_MAX = 20_000
 ROLL_FOR_S = 0.3
 """After that the steps come first again."""
 PIECES_MAX = 200
+LEFT_OUT_FIRST_S = 1.0
 LEFT_OUT_S = 300.0
+"""For so long at the most a piece is left out that failed again and again."""
+MAKE_GROUPS = 200
+"""Groups of a quarter or a day that are made in one transaction."""
 LATE_AFTER = timedelta(minutes=5)
 """After its end, what comes for a minute is kept apart from what came in time."""
 LOCKS = 0x6771
 STEPS: Mapping[str, timedelta] = {"hour": timedelta(hours=1), "quarter": timedelta(hours=6), "day": timedelta(days=1)}
 _FINER = {"quarter": "hour", "day": "quarter"}
-_COARSER = {"hour": "quarter", "quarter": "day"}
+_COARSER = {"quarter": "day"}
 _MINUTE = timedelta(minutes=1)
 
 MEASURES = ", ".join((*COUNTS, *KINDS))
@@ -84,13 +89,17 @@ def ranks_of(row: asyncpg.Record) -> Ranks:
     return Ranks(np.frombuffer(row["group_ids"], "<i8").astype(np.int64), *rest)
 
 
-def rank(block: Block) -> Ranks:
-    """The ranks of a block's groups."""
-    return Ranks(block.ids, block.counts[:, REPORTS], block.sessions(), block.sessions("bad_sessions"))
+def rank(ids: Ints, rows: Read) -> Ranks:
+    """The ranks of groups, rising by id."""
+    return Ranks(ids, rows.counts[:, REPORTS], *(sketch.counts(one) for one in rows.sketches))
+
+
+class Taken(RuntimeError):
+    """Somebody else has added some of the same deltas."""
 
 
 class Piece(NamedTuple):
-    """What one transaction does: add the deltas of an hour, or make a quarter or a day anew."""
+    """What one transaction does: add the deltas of an hour, or make a part of a quarter or a day anew."""
 
     where: Where
     step: str
@@ -111,33 +120,53 @@ async def roll(connection: database.Connection) -> bool:
     return False
 
 
+class _LeftOut(NamedTuple):
+    """Until when (monotonic) a piece that failed is left out, and for how long."""
+
+    until: float
+    wait_s: float
+
+
 class Roller:
     """Does what is due, for ROLL_FOR_S at a time; a piece that fails is left out for a while, and the others go on."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
-        self._left_out: dict[Piece, float] = {}
+        self._left_out: dict[Piece, _LeftOut] = {}
+        self._oldest_at: float | None = None
+        """Since when (monotonic) the oldest delta waits."""
+        telemetry.observe.append(self._export)
 
     async def roll(self, connection: database.Connection) -> bool:
         """Whether there is more to do at once."""
         started, did_some = time.monotonic(), False
-        self._left_out = {piece: until for piece, until in self._left_out.items() if until > started}
+        self._left_out = {piece: one for piece, one in self._left_out.items() if started < one.until + LEFT_OUT_S}
+        age_s = await connection.fetchval(_SQL["oldest_delta_s"])
+        self._oldest_at = None if age_s is None else started - age_s
         for piece in await _due(connection):
             if time.monotonic() - started > ROLL_FOR_S:
                 return True
-            if piece not in self._left_out:
+            if piece not in self._left_out or self._left_out[piece].until <= started:
                 did_some |= await self._try(connection, piece)
         return did_some
 
     async def _try(self, connection: database.Connection, piece: Piece) -> bool:
         try:
-            return await piece.do(connection)
+            done = await piece.do(connection)
         except Exception as error:
             if connection.is_closed():
                 raise
             self._telemetry.failed("roll failed", error)
-            self._left_out[piece] = time.monotonic() + LEFT_OUT_S
+            before = self._left_out.get(piece)
+            wait_s = LEFT_OUT_FIRST_S if before is None else min(2 * before.wait_s, LEFT_OUT_S)
+            self._left_out[piece] = _LeftOut(time.monotonic() + wait_s, wait_s)
             return False
+        self._left_out.pop(piece, None)
+        return done
+
+    def _export(self) -> None:
+        age_s = 0.0 if self._oldest_at is None else time.monotonic() - self._oldest_at
+        self._telemetry.metrics.set(metrics.AGGREGATE_DELTA_AGE, age_s)
 
 
 async def _due(connection: database.Connection) -> list[Piece]:
@@ -149,26 +178,40 @@ async def _due(connection: database.Connection) -> list[Piece]:
     return [piece for pair in zip_longest(adds, makes) for piece in pair if piece is not None]
 
 
+type _Write = tuple[Any, ...]
+"""A statement and its arguments."""
+
+
 async def _add(connection: database.Connection, where: Where, hour: datetime) -> bool:
-    """Add an hour's deltas to its minutes and to the hour."""
+    """Add an hour's deltas to its minutes and to the hour. Raises Taken."""
     async with connection.transaction(isolation="read_committed"):  # what is read must be newer than the lock
         if not await _is_alone(connection, where):
             return False
-        rows = await connection.fetch(_SQL["take_deltas"], *where, hour, ROLL_BYTES_MAX, ROLL_DELTAS_MAX)
+        rows = await connection.fetch(_SQL["deltas"], *where, hour, ROLL_BYTES_MAX, ROLL_DELTAS_MAX)
         if not rows:
             return False
         blocks: dict[datetime, list[Block]] = {}
         for row in rows:
             blocks.setdefault(row["start"], []).append(decode(row["block"]))
         minutes = {start: merge(some) for start, some in sorted(blocks.items())}
-        await _add_to_minutes(connection, where, minutes)
         added = merge(list(minutes.values()))
-        stored = await connection.fetch(_GROUPS["hour"], *where, hour, hour + STEPS["hour"], added.ids.tolist())
-        block = merge([block_of(stored, "dimension_id", 1), added])
-        await _put_groups(connection, where, "hour", hour, block)
-        await _add_to_total(connection, where, hour, added, block)
-        await _make_stale(connection, where, "hour", hour)
+        hours = await _with_stored(connection, where, hour, added)
+        writes = [
+            await _minutes(connection, where, minutes),
+            _groups(where, "hour", hour, added.ids, hours),
+            await _hours_total(connection, where, hour, added, hours),
+            _stale(where, "quarter", hour),
+        ]
+        keys = [[row[name] for row in rows] for name in ("start", "shard", "upto")]
+        if await connection.execute(_SQL["delete_deltas"], *where, *keys) != f"DELETE {len(rows)}":
+            raise Taken
+        await _write(connection, writes)
     return True
+
+
+async def _write(connection: database.Connection, writes: list[_Write]) -> None:
+    for statement, *arguments in writes:
+        await connection.execute(statement, *arguments)
 
 
 async def _is_alone(connection: database.Connection, where: Where) -> bool:
@@ -176,7 +219,15 @@ async def _is_alone(connection: database.Connection, where: Where) -> bool:
     return alone
 
 
-async def _add_to_minutes(connection: database.Connection, where: Where, added: Mapping[datetime, Block]) -> None:
+async def _with_stored(connection: database.Connection, where: Where, hour: datetime, added: Block) -> Read:
+    """The groups of `added`, with what is stored of them."""
+    stored = await connection.fetch(_GROUPS["hour"], *where, [hour], added.ids.tolist())
+    of_stored = np.searchsorted(added.ids, np.array([row["dimension_id"] for row in stored], dtype=np.int64))
+    owner = np.concatenate([np.arange(len(added)), of_stored])
+    return joined([Read.of(added), read(stored, 1)]).together(owner, len(added))
+
+
+async def _minutes(connection: database.Connection, where: Where, added: Mapping[datetime, Block]) -> _Write:
     late_before = datetime.now(UTC) - LATE_AFTER
     minutes = dict(added)
     keys = [(start, start + _MINUTE < late_before) for start in minutes]
@@ -185,40 +236,36 @@ async def _add_to_minutes(connection: database.Connection, where: Where, added: 
         minutes[row["start"]] = merge([decode(row["block"]), minutes[row["start"]]])
     blocks = list(minutes.values())
     groups, reports = [len(one) for one in blocks], [int(one.counts[:, REPORTS].sum()) for one in blocks]
-    await connection.execute(_SQL["put_minutes"], *where, starts, is_late, groups, reports, [encode(one) for one in blocks])
+    return _SQL["put_minutes"], *where, starts, is_late, groups, reports, [encode(one) for one in blocks]
 
 
-async def _put_groups(connection: database.Connection, where: Where, step: str, start: datetime, block: Block) -> None:
-    await connection.execute(_PUT_GROUPS[step], *where, start, block.ids.tolist(), *measure_columns(block))
+def _groups(where: Where, step: str, start: datetime, ids: Ints, rows: Read) -> _Write:
+    return _PUT_GROUPS[step], *where, start, ids.tolist(), *rows.columns()
 
 
-async def _add_to_total(connection: database.Connection, where: Where, hour: datetime, added: Block, groups: Block) -> None:
-    """`added`: what comes to the hour; `groups`: the groups that it comes to, as they are now."""
+async def _hours_total(connection: database.Connection, where: Where, hour: datetime, added: Block, hours: Read) -> _Write:
+    """`added`: what comes to the hour; `hours`: the groups that it comes to, as they are now."""
     rows = await connection.fetch(_TOTALS, *where, "hour", hour, hour + STEPS["hour"])
-    new = rank(groups)
+    ranks = rank(added.ids, hours)
     if rows:
-        old = ranks_of(rows[0])
-        stays = ~np.isin(old.ids, new.ids)
-        ids = np.concatenate([old.ids[stays], new.ids])
-        order = np.argsort(ids)
-        new = Ranks(ids[order], *(np.concatenate([a[stays], b])[order] for a, b in zip(old[1:], new[1:], strict=True)))
-    nothing = np.zeros(len(rows), dtype=np.int64)
-    await _put_total(connection, where, "hour", hour, new, [read(rows, 0).block(nothing, np.arange(1)), added])
+        ranks = _in_place(ranks_of(rows[0]), ranks)
+    return _total(where, "hour", hour, ranks, one_row([read(rows, 0), Read.of(added)]))
 
 
-async def _put_total(
-    connection: database.Connection, where: Where, step: str, start: datetime, ranks: Ranks, blocks: list[Block]
-) -> None:
-    owner = np.zeros(sum(len(one) for one in blocks), dtype=np.int64)
-    together = regroup(blocks, owner, np.zeros(1, dtype=np.int64))
-    columns: list[list[Any]] = measure_columns(together)
-    await connection.execute(_PUT_TOTAL, *where, step, start, *ranks.encode(), *columns)
+def _in_place(old: Ranks, new: Ranks) -> Ranks:
+    """All ranks; the new ones in the place of those of the same groups."""
+    stays = ~np.isin(old.ids, new.ids)
+    columns = [np.concatenate([a[stays], b]) for a, b in zip(old, new, strict=True)]
+    order = np.argsort(columns[0])
+    return Ranks(*(column[order] for column in columns))
 
 
-async def _make_stale(connection: database.Connection, where: Where, step: str, start: datetime) -> None:
-    coarser = _COARSER.get(step)
-    if coarser:
-        await connection.execute(_SQL["put_stale"], *where, coarser, floor(start, coarser))
+def _total(where: Where, step: str, start: datetime, ranks: Ranks, total: Read) -> _Write:
+    return _PUT_TOTAL, *where, step, start, *ranks.encode(), *total.columns()
+
+
+def _stale(where: Where, step: str, start: datetime) -> _Write:
+    return _SQL["put_stale"], *where, step, floor(start, step)
 
 
 def floor(at: datetime, step: str) -> datetime:
@@ -228,16 +275,33 @@ def floor(at: datetime, step: str) -> datetime:
 
 
 async def _make(connection: database.Connection, where: Where, step: str, start: datetime) -> bool:
-    """Make one closed quarter or day anew, from all groups of the finer rows."""
+    """Make the next MAKE_GROUPS groups of a closed quarter or day anew from the finer rows; with the last ones it is right."""
     async with connection.transaction(isolation="read_committed"):  # what is read must be newer than the lock
         if not await _is_alone(connection, where):
             return False
+        made_upto = await connection.fetchval(_SQL["made_upto"], *where, step, start)
+        if made_upto is None:
+            return False
         finer, end = _FINER[step], start + STEPS[step]
-        rows = await connection.fetch(_GROUPS[finer], *where, start, end, None)
-        if rows:
-            block = block_of(rows, "dimension_id", 1)
-            await _put_groups(connection, where, step, start, block)
-            await _put_total(connection, where, step, start, rank(block), [block])
-        await connection.execute(_SQL["fresh"], *where, step, start)
-        await _make_stale(connection, where, step, start)
+        totals = await connection.fetch(_TOTALS, *where, finer, start, end)
+        every = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(ranks_of(row).ids for row in totals)]))
+        left = every[every > made_upto]
+        writes: list[_Write] = []
+        if totals:
+            ids = left[:MAKE_GROUPS]
+            rows = await connection.fetch(_GROUPS[finer], *where, [row["start"] for row in totals], ids.tolist())
+            owner = np.searchsorted(ids, np.array([row["dimension_id"] for row in rows], dtype=np.int64))
+            made = read(rows, 1).together(owner, len(ids))
+            ranks = rank(ids, made)
+            if made_upto:
+                before = await connection.fetch(_TOTALS, *where, step, start, end)
+                ranks = _in_place(ranks_of(before[0]), ranks)
+            writes = [_groups(where, step, start, ids, made), _total(where, step, start, ranks, one_row([read(totals, 0)]))]
+        if len(left) > MAKE_GROUPS:
+            writes.append((_SQL["make_on"], *where, step, start, int(left[MAKE_GROUPS - 1])))
+        else:
+            writes.append((_SQL["fresh"], *where, step, start))
+            if step in _COARSER:
+                writes.append(_stale(where, _COARSER[step], start))
+        await _write(connection, writes)
     return True

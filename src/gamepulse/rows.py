@@ -1,13 +1,14 @@
 """Totals, and the groups of an hour or a day, as rows of PostgreSQL: how they are read and written."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple, Self
 
 import asyncpg
 import numpy as np
 
 from gamepulse import histogram, sketch
-from gamepulse.rollup import COUNTS, HISTOGRAMS, KINDS, Block, Cells, Ints, added, buckets, entries
+from gamepulse.rollup import COUNTS, HISTOGRAMS, KINDS, Block, Cells, Ints, added, buckets
 from gamepulse.totals import Total, TotalKey
 
 _BUCKET = np.dtype([("index", "<i2"), ("low", "<u4"), ("high", "<u2")])  # a count of 48 bits: eight bytes in all
@@ -22,20 +23,6 @@ def turned(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
     return columns
 
 
-def measure_columns(block: Block) -> list[list[Any]]:
-    """The groups of a block as columns: COUNTS, then KINDS as bytes."""
-    found: list[list[Any]] = [block.counts[:, n].tolist() for n in range(len(COUNTS))]
-    for kind, cells in enumerate(block.cells):
-        ends = np.cumsum(cells.sizes).tolist()
-        if kind < HISTOGRAMS:
-            packed = np.empty(len(cells.entry), dtype=_BUCKET)
-            packed["index"], packed["low"], packed["high"] = cells.entry, cells.value & 0xFFFFFFFF, cells.value >> 32
-            found.append([packed[a:b].tobytes() for a, b in zip([0, *ends], ends, strict=False)])
-        else:
-            found.append([sketch.encode(cells.entry[a:b]) for a, b in zip([0, *ends], ends, strict=False)])
-    return found
-
-
 class Read(NamedTuple):
     """Rows of groups as they were read: counts (rows, len(COUNTS)); for each histogram (row, index, count); sketches' bytes."""
 
@@ -43,14 +30,54 @@ class Read(NamedTuple):
     histograms: list[tuple[Ints, Ints, Ints]]
     sketches: list[list[bytes]]
 
-    def block(self, owner: Ints, ids: Ints) -> Block:
-        """The rows put together: `owner` has each row's position in `ids`."""
-        cells: list[Cells] = [buckets(owner[row], index, value, len(ids)) for row, index, value in self.histograms]
-        for encoded in self.sketches:
-            row, entry, dense_row, dense = sketch.decode(encoded)
-            more_row, more = sketch.entries(dense_row, dense)
-            cells.append(entries(owner[np.concatenate([row, more_row])], np.concatenate([entry, more]), len(ids)))
-        return Block(ids, added(self.counts, owner, len(ids)), cells)
+    @classmethod
+    def of(cls, block: Block) -> Self:
+        """The groups of a block as rows."""
+        histograms = [(cells.rows(), cells.entry, cells.value) for cells in block.cells[:HISTOGRAMS]]
+        return cls(block.counts, histograms, [_sketches(cells) for cells in block.cells[HISTOGRAMS:]])
+
+    def part(self, since: int, until: int) -> Self:
+        """Some rows; of a Read whose histograms lie in the order of its rows."""
+        bounds = [np.searchsorted(row, [since, until]) for row, _, _ in self.histograms]
+        return type(self)(
+            self.counts[since:until],
+            [
+                (row[a:b] - since, index[a:b], value[a:b])
+                for (row, index, value), (a, b) in zip(self.histograms, bounds, strict=True)
+            ],
+            [one[since:until] for one in self.sketches],
+        )
+
+    def together(self, owner: Ints, count: int) -> Self:
+        """The rows put together as `count` rows: `owner` has the new row of each."""
+        cells = [buckets(owner[row], index, value, count) for row, index, value in self.histograms]
+        return type(self)(
+            added(self.counts, owner, count),
+            [(one.rows(), one.entry, one.value) for one in cells],
+            [sketch.together(one, owner, count) for one in self.sketches],
+        )
+
+    def columns(self) -> list[list[Any]]:
+        """As columns: COUNTS, then KINDS as bytes; of a Read whose histograms lie in the order of its rows."""
+        found: list[list[Any]] = [self.counts[:, n].tolist() for n in range(len(COUNTS))]
+        for row, index, value in self.histograms:
+            cells = np.empty(len(index), dtype=_BUCKET)
+            cells["index"], cells["low"], cells["high"] = index, value & 0xFFFFFFFF, value >> 32
+            packed, ends = cells.tobytes(), np.searchsorted(row, np.arange(len(self.counts) + 1)) * _BUCKET.itemsize
+            found.append([packed[a:b] for a, b in pairwise(ends.tolist())])
+        return found + self.sketches
+
+
+def joined(reads: Sequence[Read]) -> Read:
+    """All rows, one after another."""
+    starts = np.cumsum([0, *(len(one.counts) for one in reads)]).tolist()
+    histograms = []
+    for kind in range(HISTOGRAMS):
+        parts = [one.histograms[kind] for one in reads]
+        row = np.concatenate([part[0] + start for part, start in zip(parts, starts, strict=False)])
+        histograms.append((row, np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts])))
+    sketches = [[row for one in reads for row in one.sketches[kind]] for kind in range(len(KINDS) - HISTOGRAMS)]
+    return Read(np.concatenate([one.counts for one in reads]), histograms, sketches)
 
 
 def read(rows: Sequence[asyncpg.Record], first: int) -> Read:
@@ -67,10 +94,15 @@ def read(rows: Sequence[asyncpg.Record], first: int) -> Read:
     return Read(counts, histograms, sketches)
 
 
-def block_of(rows: Sequence[asyncpg.Record], ids: str, first: int) -> Block:
-    """Rows of groups as a block; `ids` names the column that tells them apart, `first` is where COUNTS begin."""
-    unique, owner = np.unique(np.array([row[ids] for row in rows], dtype=np.int64), return_inverse=True)
-    return read(rows, first).block(owner, unique)
+def one_row(parts: Sequence[Read]) -> Read:
+    """All rows together."""
+    rows = joined(parts)
+    return rows.together(np.zeros(len(rows.counts), dtype=np.int64), 1)
+
+
+def _sketches(cells: Cells) -> list[bytes]:
+    ends = np.cumsum(cells.sizes).tolist()
+    return [sketch.encode(cells.entry[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
 
 
 # -- totals -----------------------------------------------------------------------------------------------------------------------

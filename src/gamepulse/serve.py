@@ -21,11 +21,11 @@ from litestar.params import Body, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
-from gamepulse import __version__, batch, database, errors, health, live, quality, receive, sessions
+from gamepulse import __version__, batch, database, errors, gather, health, live, quality, receive, sessions
 from gamepulse.settings import Settings
 
 QUESTIONS_MAX = 2
-"""Questions that a process answers at a time; each may hold 100,000 rollup rows."""
+"""Questions that a process answers at a time; each may hold tens of megabytes."""
 QUESTION_WAIT_S = 5.0
 STATIC = files("gamepulse").joinpath("static")
 SECURITY_HEADERS = {
@@ -64,6 +64,7 @@ class Reader(Struct):
 
     settings: Settings
     pool: database.Pool
+    names: gather.Names
     ingest_pool: database.Pool
     valkey: redis.Redis
     live: live.Live
@@ -138,7 +139,9 @@ async def quality_route(
     dimensions = _dimensions(group_by)
     found = await quality.find_game(reader.pool, game)
     async with reader.asking():
-        return await quality.quality(reader.pool, found, dimensions, quality.coarsened(asked, reader.minutes_since()), limit, order)
+        return await quality.quality(
+            reader.pool, reader.names, found, dimensions, quality.coarsened(asked, reader.minutes_since()), limit, order
+        )
 
 
 @get("/v1/quality/series")
@@ -159,7 +162,9 @@ async def series_route(
     if asked.start < reader.minutes_since() and quality.STEPS[step] < quality.STEPS["1h"]:
         raise errors.Problem(errors.TOO_FINE, f"Minutes are kept since {reader.minutes_since():%Y-%m-%d}: choose a step from 1h.")
     async with reader.asking():
-        return await quality.series(reader.pool, found, dimensions, quality.coarsened(asked, reader.minutes_since()), step, limit)
+        return await quality.series(
+            reader.pool, reader.names, found, dimensions, quality.coarsened(asked, reader.minutes_since()), step, limit
+        )
 
 
 def _dimensions(group_by: str) -> list[str]:

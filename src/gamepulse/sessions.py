@@ -1,6 +1,5 @@
 """Looking up: one session's timeline, a player's sessions, everyone on a server at a time."""
 
-import asyncio
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,7 +11,7 @@ import msgspec
 
 from gamepulse import database, errors, records
 from gamepulse.batch import JITTER_METHODS, LABEL_PATTERN, QUALITIES, SIDES, Player
-from gamepulse.gather import Span
+from gamepulse.gather import Span, in_thread
 from gamepulse.quality import Game
 from gamepulse.receive import hash_player
 
@@ -109,7 +108,7 @@ async def timeline(pool: database.Pool, game: Game, session: UUID) -> Timeline:
         rows = await connection.fetch(_SQL["session_batches"], game.studio_id, game.game_id, session, BATCHES_MAX + 1)
     if not rows:
         raise errors.Problem(errors.UNKNOWN_SESSION)
-    return await asyncio.to_thread(_timeline, session, rows)
+    return await in_thread(_timeline, session, rows)
 
 
 def _timeline(session: UUID, rows: list[asyncpg.Record]) -> Timeline:

@@ -6,6 +6,8 @@ sessions (Flajolet et al. 2007), an entry for each that is taken, and the estima
 1702.01284, algorithm 6), whose standard error is 1.04 / √8192. A union is exactly the same in any order.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -96,29 +98,6 @@ def count(owner: Ints, entry: Ints, groups: int) -> Ints:
     return counts
 
 
-def count_together(owner: Ints, entry: Ints, dense_owner: Ints, dense: Registers, groups: int) -> Ints:
-    """The same of what is not united yet: entries one by one, and whole registers (rows of `dense`, REGISTERS ranks each)."""
-    keys = _different((owner << 32) | entry)
-    owner, entry = keys >> 32, keys & 0xFFFFFFFF
-    counts: Ints = np.bincount(owner, minlength=groups).astype(np.int64)
-    is_large = _large(owner, entry, groups)
-    is_large[dense_owner] = True
-    order = np.argsort(dense_owner, kind="stable")
-    dense_at = np.searchsorted(dense_owner[order], np.arange(groups + 1))
-    entry_at = np.searchsorted(owner, np.arange(groups + 1))
-    large = np.flatnonzero(is_large)
-    ranks = np.zeros((len(large), _RANKS), dtype=np.int64)
-    for n, group in enumerate(large.tolist()):
-        whole = np.zeros(REGISTERS, dtype=np.uint8)
-        for at in order[dense_at[group] : dense_at[group + 1]].tolist():
-            np.maximum(whole, dense[at], out=whole)
-        register, rank = _register(entry[entry_at[group] : entry_at[group + 1]])
-        np.maximum.at(whole, register, rank.astype(np.uint8))
-        ranks[n] = np.bincount(whole, minlength=_RANKS)
-    counts[large] = _estimates(ranks)
-    return counts
-
-
 def _estimates(ranks: Ints) -> Ints:
     """Ertl's estimate from how many registers have each rank: (groups, _RANKS)."""
     z = np.zeros(len(ranks))  # without algorithm 6's τ: no session reaches the greatest rank before there are 2^40
@@ -152,6 +131,38 @@ def encode(entry: Ints) -> bytes:
     return whole.tobytes()
 
 
+def together(encoded: list[bytes], owner: Ints, groups: int) -> list[bytes]:
+    """The union of each group's bytes: `owner` has the group of each. Registers are never taken apart."""
+    row, entry, dense_row, dense = decode(encoded)
+    keys = _different((owner[row] << 32) | entry)
+    of, entry = keys >> 32, keys & 0xFFFFFFFF
+    is_large = np.bincount(of, minlength=groups) > COUPONS_MAX
+    dense_of = owner[dense_row]
+    is_large[dense_of] = True
+    order = np.argsort(dense_of, kind="stable")
+    dense_at = np.searchsorted(dense_of[order], np.arange(groups + 1)).tolist()
+    entry_at = np.searchsorted(of, np.arange(groups + 1)).tolist()
+    packed = entry.astype("<u4").tobytes()
+    found = [packed[4 * a : 4 * b] for a, b in pairwise(entry_at)]
+    for group in np.flatnonzero(is_large).tolist():
+        whole = np.zeros(REGISTERS, dtype=np.uint8)
+        for at in order[dense_at[group] : dense_at[group + 1]].tolist():
+            np.maximum(whole, dense[at], out=whole)
+        register, rank = _register(entry[entry_at[group] : entry_at[group + 1]])
+        np.maximum.at(whole, register, rank.astype(np.uint8))
+        found[group] = whole.tobytes()
+    return found
+
+
+def counts(encoded: list[bytes]) -> Ints:
+    """The number of distinct sessions of each group's bytes."""
+    found = np.array([len(one) // 4 for one in encoded], dtype=np.int64)
+    ranks = [np.bincount(np.frombuffer(one, np.uint8), minlength=_RANKS) for one in encoded if len(one) == REGISTERS]
+    if ranks:
+        found[found == REGISTERS // 4] = _estimates(np.array(ranks))
+    return found
+
+
 def decode(encoded: list[bytes]) -> tuple[Ints, Ints, Ints, Registers]:
     """Many groups' bytes: owner (the position in the list) and entry of coupons; owner and registers of the others."""
     sizes = np.array([len(one) for one in encoded], dtype=np.int64)
@@ -160,11 +171,3 @@ def decode(encoded: list[bytes]) -> tuple[Ints, Ints, Ints, Registers]:
     owner = np.repeat(np.flatnonzero(~is_dense), sizes[~is_dense] // 4)
     dense = np.frombuffer(b"".join([one for one in encoded if len(one) == REGISTERS]), np.uint8).reshape(-1, REGISTERS)
     return owner, coupons_, np.flatnonzero(is_dense), dense
-
-
-def entries(dense_owner: Ints, dense: Registers) -> tuple[Ints, Ints]:
-    """Whole registers as owners and entries."""
-    row, register = np.nonzero(dense)
-    return dense_owner[row], (register << (_REST_BITS + _RANK_BITS)) | (
-        dense[row, register].astype(np.int64) << _RANK_BITS
-    ) | _TAKEN

@@ -2,22 +2,33 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partialmethod
+from itertools import pairwise
 from typing import Any
 
 import asyncpg
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
-from gamepulse import gather, labels, quality, roll, settings
-from gamepulse.rollup import SETS, VALUES_MAX
+from gamepulse import database, gather, histogram, labels, quality, roll, settings, sketch
+from gamepulse.errors import Problem
+from gamepulse.quality import Game, Quality
+from gamepulse.rollup import COUNTS, REPORTS, SETS, VALUES_MAX, Block, encode, entries
+from gamepulse.rollup import counted as counted_cells
 from gamepulse.telemetry import Telemetry
 from tests.batches import Json, batch, event, now_ms, report
 from tests.conftest import complete, rolled, service_environ
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+ONE_HOUR = timedelta(hours=1)
+GAME = Game(1, 1, "demo")
 type Database = asyncpg.Connection[asyncpg.Record]
 
 
@@ -37,6 +48,70 @@ async def send(client: httpx.AsyncClient, rng: random.Random, batches: int) -> l
 async def ask(client: httpx.AsyncClient, **params: Any) -> Json:
     answer: Json = (await client.get("/v1/quality", params={"game": "demo"} | params)).json()
     return answer
+
+
+@contextmanager
+def before_statements(monkeypatch: pytest.MonkeyPatch, one: Database, then: Callable[[str], Awaitable[None]]) -> Iterator[None]:
+    """Does something before each statement of one connection, which it is told."""
+
+    async def called(self: Database, statement: str, *args: Any, call: Any, **options: Any) -> Any:
+        if self is one:
+            await then(statement)
+        return await call(self, statement, *args, **options)
+
+    with monkeypatch.context() as patched:
+        for name in ("fetch", "fetchrow", "fetchval", "execute"):
+            call = getattr(asyncpg.Connection, name)
+            patched.setattr(asyncpg.Connection, name, partialmethod(called, call=call))
+        yield
+
+
+QUARTER = roll.floor(datetime.now(UTC) - timedelta(hours=14), "quarter")
+HOUR = QUARTER + ONE_HOUR
+WHERE = roll.Where(1, 1, 0)
+
+
+def block(ids: Sequence[int], reports: int = 1) -> Block:
+    """Groups with so many reports each, all of 50 ms and of sessions of their own."""
+    owner = np.repeat(np.arange(len(ids)), reports)
+    counts = np.zeros((len(ids), len(COUNTS)), dtype=np.int64)
+    counts[:, REPORTS] = reports
+    cells = counted_cells(owner, histogram.bucket_indexes(np.full(len(owner), 0.05)), len(ids))
+    sessions = entries(owner, sketch.coupons(np.random.default_rng().bytes(16 * len(owner))), len(ids))
+    return Block(np.array(ids, dtype=np.int64), counts, [cells, cells, sessions, sessions])
+
+
+async def put_delta(connection: Database, start: datetime, block: Block, upto: int) -> int:
+    """A delta that has waited long enough; its bytes."""
+    encoded = encode(block)
+    await connection.execute(
+        "INSERT INTO rollup_delta (studio_id, game_id, dimension_set, shard, start, upto, at, since, groups, reports, block)"
+        " VALUES (1, 1, 0, 0, $1, $2, 'epoch', now(), $3, $4, $5)",
+        start, upto, len(block), int(block.counts[:, REPORTS].sum()), encoded,
+    )  # fmt: skip
+    return len(encoded)
+
+
+async def put_names(connection: Database, count: int) -> list[int]:
+    """Ids of so many regions of one country each."""
+    rows = await connection.fetch(
+        "INSERT INTO dimension (studio_id, game_id, dimension_set, region, country, seen)"
+        " SELECT 1, 1, 0, 'r' || n, 'KR', current_date FROM generate_series(1, $1) AS n RETURNING dimension_id",
+        count,
+    )
+    return sorted(row["dimension_id"] for row in rows)
+
+
+@pytest.fixture
+async def asker(database_url: str) -> AsyncIterator[database.Pool]:
+    async with asyncpg.create_pool(database_url, server_settings={"role": "gamepulse_query"}, min_size=1, max_size=1) as pool:
+        yield pool
+
+
+async def asked(pool: database.Pool, group_by: Sequence[str] = ("region",), limit: int = 10, order: str = "count") -> Quality:
+    """What is about HOUR."""
+    span = gather.Span(QUARTER - 6 * ONE_HOUR, QUARTER + 12 * ONE_HOUR)
+    return await quality.quality(pool, gather.Names(), GAME, group_by, span, limit, order)
 
 
 @pytest.fixture
@@ -73,19 +148,13 @@ async def test_a_roll_that_is_cut_off_anywhere_has_done_nothing(
         one = await asyncpg.connect(database_url, server_settings={"role": "gamepulse_aggregate"})
         left = statement
 
-        async def ended(self: Database, *args: Any, call: Any, one: Database = one, **options: Any) -> Any:
+        async def end_it(_: str, one: Database = one) -> None:
             nonlocal left
-            if self is one and left == 0:
+            if left == 0:
                 await connection.execute("SELECT pg_terminate_backend($1)", one.get_server_pid())
-            left -= self is one
-            return await call(self, *args, **options)
+            left -= 1
 
-        with monkeypatch.context() as patched:
-            for name in ("fetch", "fetchrow", "fetchval", "execute"):
-                call = getattr(asyncpg.Connection, name)
-                patched.setattr(
-                    asyncpg.Connection, name, lambda self, *args, call=call, **options: ended(self, *args, call=call, **options)
-                )
+        with before_statements(monkeypatch, one, end_it):
             try:
                 await roll.roll(one)
             except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
@@ -123,6 +192,181 @@ async def test_many_that_roll_at_once_add_once(
         await roller.close()
 
 
+async def test_a_roll_has_no_transaction_id_before_its_first_write(
+    connection: Database, aggregator: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then no horizon waits for it: it may read and merge for long."""
+    await put_delta(connection, HOUR, block([1, 2]), 1)
+    found: list[tuple[str, bool]] = []
+
+    async def look(statement: str) -> None:
+        xid = await connection.fetchval("SELECT backend_xid FROM pg_stat_activity WHERE pid = $1", aggregator.get_server_pid())
+        found.append((re.findall("^[A-Z]+", statement, re.MULTILINE)[0], xid is not None))
+
+    with before_statements(monkeypatch, aggregator, look):
+        while await roll.roll(aggregator):
+            pass
+    assert {word for word, has_xid in found if has_xid} == {"INSERT", "DELETE", "COMMIT"}
+    assert {"SELECT", "DELETE"} <= {word for word, has_xid in found if not has_xid}
+
+
+async def test_deltas_that_somebody_else_adds_meanwhile_are_added_once(
+    connection: Database, aggregator: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the advisory lock: what is taken away must be exactly what was merged."""
+    for upto in range(3):
+        await put_delta(connection, HOUR, block([1, 2]), upto)
+    other = await asyncpg.connect(database_url, server_settings={"role": "gamepulse_aggregate"})
+
+    async def alone(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(roll, "_is_alone", alone)
+    overtaken = 0
+
+    async def overtake(statement: str) -> None:
+        nonlocal overtaken
+        if statement.startswith("DELETE FROM rollup_delta") and not overtaken:
+            overtaken += 1
+            await put_delta(connection, HOUR, block([2, 3]), 9)
+            assert await roll.Piece(WHERE, "hour", HOUR).do(other)
+
+    with before_statements(monkeypatch, aggregator, overtake), pytest.raises(roll.Taken):
+        await roll.Piece(WHERE, "hour", HOUR).do(aggregator)
+    await other.close()
+    assert overtaken
+    assert (await counted(connection))[0] == (8, 8, 8)
+
+
+async def test_nothing_is_added_to_an_hour_while_its_quarter_is_made(
+    connection: Database, aggregator: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock's own case: the quarter would be made of the hours of before, and no longer be stale."""
+    await put_delta(connection, HOUR, block([1, 2]), 1)
+    while await roll.roll(aggregator):
+        pass
+    await connection.execute("INSERT INTO stale_rollup VALUES (1, 1, 0, 'quarter', $1)", QUARTER)
+    await put_delta(connection, HOUR, block([2, 3]), 2)
+    other = await asyncpg.connect(database_url, server_settings={"role": "gamepulse_aggregate"})
+    added: list[bool] = []
+
+    async def add(statement: str) -> None:
+        if statement.startswith("INSERT INTO rollup_quarter") and not added:
+            added.append(await roll.Piece(WHERE, "hour", HOUR).do(other))
+
+    with before_statements(monkeypatch, aggregator, add):
+        assert await roll.Piece(WHERE, "quarter", QUARTER).do(aggregator)
+    await other.close()
+    assert added == [False]
+    while await roll.roll(aggregator):
+        pass
+    assert await connection.fetchval("SELECT sum(reports) FROM rollup_quarter") == 4
+    assert await connection.fetchval("SELECT count(*) FROM stale_rollup WHERE step = 'quarter'") == 0
+
+
+@pytest.mark.parametrize(("groups", "parts"), [(0, 1), (1, 1), (4, 1), (5, 2), (9, 3)])
+async def test_a_quarter_is_made_in_parts(
+    connection: Database, aggregator: Database, asker: database.Pool, monkeypatch: pytest.MonkeyPatch, groups: int, parts: int
+) -> None:
+    monkeypatch.setattr(roll, "MAKE_GROUPS", 4)
+    ids = await put_names(connection, groups)
+    for n in range(groups):
+        await put_delta(connection, HOUR + timedelta(hours=n % 2), block(ids[: n + 1], n + 1), n)
+    while await roll.Piece(WHERE, "hour", HOUR).do(aggregator) or await roll.Piece(WHERE, "hour", HOUR + ONE_HOUR).do(aggregator):
+        pass
+    before = await asked(asker)
+    await connection.execute("INSERT INTO stale_rollup VALUES (1, 1, 0, 'quarter', $1) ON CONFLICT DO NOTHING", QUARTER)
+    quarter = roll.Piece(WHERE, "quarter", QUARTER)
+    for part in range(parts):
+        assert await connection.fetchval("SELECT count(*) FROM stale_rollup WHERE start = $1 AND step = 'quarter'", QUARTER) == 1
+        assert await quarter.do(aggregator), part
+        assert (await asked(asker)).groups == before.groups
+    assert not await quarter.do(aggregator)
+    assert await connection.fetchval("SELECT count(*) FROM rollup_quarter WHERE start = $1", QUARTER) == groups
+
+
+async def test_what_comes_between_two_parts_of_a_quarter_begins_it_anew(
+    connection: Database, aggregator: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roll, "MAKE_GROUPS", 2)
+    hour, quarter = roll.Piece(WHERE, "hour", HOUR), roll.Piece(WHERE, "quarter", QUARTER)
+    await put_delta(connection, HOUR, block([1, 2, 3]), 1)
+    assert await hour.do(aggregator)
+    assert await quarter.do(aggregator)
+    await put_delta(connection, HOUR, block([1, 4]), 2)
+    assert await hour.do(aggregator)
+    while await quarter.do(aggregator):
+        pass
+    made = await connection.fetch("SELECT dimension_id, reports FROM rollup_quarter ORDER BY dimension_id")
+    assert [tuple(row) for row in made] == [(1, 2), (2, 1), (3, 1), (4, 1)]
+    total = await connection.fetchrow("SELECT * FROM rollup_total WHERE step = 'quarter'")
+    assert total is not None
+    assert (total["reports"], roll.ranks_of(total).reports.tolist()) == (5, [2, 1, 1, 1])
+
+
+async def test_a_roll_takes_so_many_deltas_and_bytes_and_the_next_one_follows(
+    connection: Database, aggregator: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def left_of(count: int) -> int:
+        await connection.execute("DELETE FROM rollup_delta")
+        for upto in range(count):
+            await put_delta(connection, HOUR, block([1, 2]), upto)
+        assert await roll.Piece(WHERE, "hour", HOUR).do(aggregator)
+        left: int = await connection.fetchval("SELECT count(*) FROM rollup_delta")
+        return left
+
+    size = len(encode(block([1, 2])))
+    with monkeypatch.context() as patched:
+        patched.setattr(roll, "ROLL_DELTAS_MAX", 3)
+        assert [await left_of(count) for count in (3, 4)] == [0, 1]
+    monkeypatch.setattr(roll, "ROLL_BYTES_MAX", 3 * size)  # the one that passes the limit is taken too
+    assert [await left_of(count) for count in (3, 4)] == [0, 1]
+
+
+async def test_a_piece_that_fails_again_is_left_out_for_longer(
+    connection: Database, aggregator: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roll, "LEFT_OUT_FIRST_S", 0.05)
+    monkeypatch.setattr(roll, "LEFT_OUT_S", 0.2)
+    await put_delta(connection, HOUR, block([1]), 1)
+    tried: list[float] = []
+
+    async def fail(*_: object) -> bool:
+        tried.append(time.monotonic())
+        raise asyncpg.DeadlockDetectedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(roll.Piece, "do", fail)
+        telemetry = Telemetry(settings.load(service_environ(database_url)), "test")
+        roller = roll.Roller(telemetry)
+        while len(tried) < 6:
+            assert await roller.roll(aggregator) is False
+            await asyncio.sleep(0.002)
+    waits = [later - earlier for earlier, later in pairwise(tried)]
+    assert all(wait >= least for wait, least in zip(waits, (0.05, 0.1, 0.2, 0.2, 0.2), strict=True))
+    assert waits[0] < 0.2
+    await asyncio.sleep(0.2)
+    assert await roller.roll(aggregator) is True
+
+
+async def test_how_long_the_oldest_delta_waits_is_told(connection: Database, aggregator: Database, database_url: str) -> None:
+    telemetry = Telemetry(settings.load(service_environ(database_url)), "test")
+    roller = roll.Roller(telemetry)
+
+    def told() -> float:
+        for observe in telemetry.observe:
+            observe()
+        ages = [one for one in telemetry.metrics.points(1) if one.name == "aggregate.delta.age"]
+        return ages[0].gauge.data_points[0].as_double
+
+    await put_delta(connection, HOUR, block([1]), 1)
+    await connection.execute("UPDATE rollup_delta SET at = now() - interval '100 s'")
+    await roller.roll(aggregator)  # it is seen before it is rolled up
+    assert told() == pytest.approx(100, abs=5)
+    await roller.roll(aggregator)
+    assert told() == 0
+
+
 async def test_a_piece_that_fails_is_left_out_and_the_others_go_on(
     client: httpx.AsyncClient, connection: Database, aggregator: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +375,7 @@ async def test_a_piece_that_fails_is_left_out_and_the_others_go_on(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'poison'; END $$;"
         "CREATE TRIGGER poison BEFORE INSERT ON rollup_hour FOR EACH ROW WHEN (new.dimension_set = 1) EXECUTE FUNCTION refuse()"
     )
+    monkeypatch.setattr(roll, "LEFT_OUT_FIRST_S", 60)
     sent = len(await send(client, random.Random(1), 10))
     await complete(client)
     telemetry = Telemetry(settings.load(service_environ(database_url)), "test")
@@ -171,23 +416,120 @@ async def test_answers_are_the_same_before_and_after_they_are_rolled_up(
         assert rest["events"]["disconnected"] == rest["count"] / 10
 
 
+@pytest.mark.parametrize("limit", ["WAITING_MAX", "WAITING_BYTES_MAX"])
 async def test_too_many_deltas_are_left_out_and_that_is_told(
-    client: httpx.AsyncClient, connection: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+    connection: Database, aggregator: Database, asker: database.Pool, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    await send(client, random.Random(6), 5)
+    ids = await put_names(connection, 1)
+    await put_delta(connection, HOUR, block(ids), 0)
+    assert await roll.Piece(WHERE, "hour", HOUR).do(aggregator)
+    size = sum([await put_delta(connection, HOUR, block(ids), upto) for upto in (1, 2, 3)])
+    await connection.execute("UPDATE rollup_delta SET since = '2026-01-01Z' WHERE upto = 2")
+    await connection.execute("UPDATE watermark SET as_of = now()")
+    for most, reports in ((3 if limit == "WAITING_MAX" else size, 4), (2 if limit == "WAITING_MAX" else size - 1, 1)):
+        monkeypatch.setattr(gather, limit, most)
+        answer = await asked(asker)
+        assert [group.count for group in answer.groups] == [reports]
+        assert (answer.as_of == datetime(2026, 1, 1, tzinfo=UTC)) == (reports == 1)
+
+
+async def test_minutes_are_read_up_to_a_limit_of_bytes(
+    connection: Database, aggregator: Database, asker: database.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await put_names(connection, 3)
+    for minute in (5, 6, 7):
+        await put_delta(connection, HOUR + timedelta(minutes=minute), block(ids), minute)
+    assert await roll.Piece(WHERE, "hour", HOUR).do(aggregator)
+    size = await connection.fetchval("SELECT sum(length(block)) FROM rollup_minute")
+    span = gather.Span(HOUR + timedelta(minutes=6), HOUR + timedelta(minutes=7))
+    whole = gather.Span(HOUR, HOUR + ONE_HOUR)
+    for most, expected in ((size // 3, span), (size // 3 - 1, whole)):
+        monkeypatch.setattr(gather, "FINE_BYTES_MAX", most)
+        answer = await quality.quality(asker, gather.Names(), GAME, ["region"], span, 10, "count")
+        assert (answer.from_, answer.to) == (expected.start, expected.end)
+        assert sum(group.count for group in answer.groups) == (3 if expected is span else 9)
+    monkeypatch.setattr(gather, "FINE_BYTES_MAX", size / 4)
+    points = (await quality.series(asker, gather.Names(), GAME, ["region"], whole, "1m", 10)).lines[0].points
+    assert [point.at.minute for point in points] == [5, 6, 7]
+    monkeypatch.setattr(gather, "FINE_BYTES_MAX", (size - 1) / 4)
+    with pytest.raises(Problem, match="too_much"):
+        await quality.series(asker, gather.Names(), GAME, ["region"], whole, "1m", 10)
+
+
+async def test_a_question_is_about_so_many_rows_and_groups(
+    connection: Database, aggregator: Database, asker: database.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await put_names(connection, 6)
+    for hours in range(2):
+        await put_delta(connection, HOUR + hours * ONE_HOUR, block(ids), hours)
+        assert await roll.Piece(WHERE, "hour", HOUR + hours * ONE_HOUR).do(aggregator)
+    for limit, most, group_by in (("ROWS_MAX", 12, ["country"]), ("ROWS_MAX", 6, ["region"]), ("NAMES_MAX", 6, ["country"])):
+        with monkeypatch.context() as patched:
+            patched.setattr(gather, limit, most)
+            answer = await asked(asker, group_by, 3)
+            assert sum(group.count for group in [*answer.groups, *([answer.remainder] if answer.remainder else [])]) == 12
+            patched.setattr(gather, limit, most - 1)
+            with pytest.raises(Problem, match="too_much"):
+                await asked(asker, group_by, 3)
+
+
+async def test_so_many_names_are_remembered(connection: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.array(await put_names(connection, 9))
+    monkeypatch.setattr(gather, "NAMES_MAX", 6)
+    names, of = gather.Names(), gather.Of(1, 1, 0, ("region",))
+    read: list[int] = []
+    fetch = asyncpg.Connection.fetch
+
+    async def noted(self: Database, query: str, *args: Any) -> Any:
+        read.append(len(args[2]))
+        return await fetch(self, query, *args)
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", noted)
+    for some, missing in ((ids[:5], [5]), (ids[:6], [1]), (ids[:6], []), (ids[5:7], [2]), (ids[5:9], [2]), (ids[:1], [1])):
+        read.clear()
+        assert await names.of(connection, of, some) == [(f"r{one - ids[0] + 1}",) for one in some]
+        assert read == missing
+
+
+@pytest.mark.parametrize("group_by", ["", "region", "platform", "build", "country,platform,build"])
+async def test_answers_are_the_same_in_small_slices(
+    client: httpx.AsyncClient, connection: Database, asker: database.Pool, monkeypatch: pytest.MonkeyPatch, group_by: str
+) -> None:
+    await send(client, random.Random(8), 40)
     await complete(client)
     await rolled(connection)
-    first = (await ask(client))["as_of"]
-    await send(client, random.Random(7), 5)
+    await send(client, random.Random(9), 5)
     await complete(client)
-    monkeypatch.setattr(gather, "WAITING_MAX", 0)
-    now = datetime.now(UTC)
-    async with asyncpg.create_pool(database_url, server_settings={"role": "gamepulse_query"}, min_size=1, max_size=1) as pool:
-        span = gather.Span(now - timedelta(hours=24), now + timedelta(hours=1))
-        answer = await quality.quality(pool, quality.Game(1, 1, "demo"), [], gather.whole_hours(span), 10, "count")
-    assert [group.count for group in answer.groups] == [50]
-    assert answer.as_of >= datetime.fromisoformat(first)
-    assert answer.as_of < datetime.fromisoformat((await ask(client))["as_of"])
+    end = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    span = gather.Span(end - timedelta(hours=24), end)
+    names = gather.Names()
+
+    async def answers() -> list[Any]:
+        dimensions = group_by.split(",") if group_by else []
+        found: list[Any] = [
+            await quality.quality(asker, names, GAME, dimensions, span, limit, order)
+            for order in ("count", "sessions", "bad_sessions")
+            for limit in (3, 100)
+        ]
+        found += [await quality.series(asker, names, GAME, dimensions, span, step, 5) for step in ("1m", "5m", "1h", "6h", "1d")]
+        return [msgspec.structs.replace(one, as_of=end) for one in found]
+
+    whole = await answers()
+    sizes: list[int] = []
+    fetch = asyncpg.Connection.fetch
+
+    async def noted(self: Database, query: str, *args: Any) -> Any:
+        rows = await fetch(self, query, *args)
+        sizes.append(len(rows) if "dimension_id = ANY ($5" in query else 0)
+        return rows
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", noted)
+    monkeypatch.setattr(gather, "TOTALS_PER_READ", 3)
+    for rows in (1, 7, 40):
+        monkeypatch.setattr(gather, "SLICE_BYTES_MAX", rows * gather.ROW_BYTES)
+        assert await answers() == whole
+        assert 0 < max(sizes) <= rows
+        sizes.clear()
 
 
 async def test_values_that_were_not_seen_for_long_are_free_again(client: httpx.AsyncClient, connection: Database) -> None:

@@ -37,6 +37,7 @@ METRICS = [
     ("web", "traces_span_metrics_calls_total", 'span_name="POST /v1/reports",span_kind="SPAN_KIND_SERVER"'),
     ("web", "traces_span_metrics_duration_seconds_bucket", 'span_name="POST /v1/reports",le="+Inf"'),
     ("aggregate", "aggregate_lag_seconds", 'shard="0"'),
+    ("aggregate", "aggregate_delta_age_seconds", ""),
     ("aggregate", "aggregate_duration_seconds", ""),
     ("aggregate", "aggregate_reports_total", ""),
     ("aggregate", "process_cpu_time_seconds_total", 'cpu_mode="system"'),

@@ -1,6 +1,9 @@
 """How a span is put together from minutes, hours, quarters of days, and days."""
 
+import asyncio
+import time
 from datetime import UTC, datetime, timedelta
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 
 from gamepulse import gather, quality
 from gamepulse.errors import Problem
-from gamepulse.gather import Span
+from gamepulse.gather import Sources, Span, Start
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 SINCE = datetime(2026, 2, 26, tzinfo=UTC)
@@ -59,6 +62,56 @@ def test_where_minutes_are_gone_spans_are_whole_hours() -> None:
     assert quality.coarsened(Span(old, new), kept_since) == Span(SINCE + 2 * HOUR, new)
     assert quality.coarsened(Span(old, old + 10 * MINUTE), kept_since) == Span(SINCE + 2 * HOUR, SINCE + 3 * HOUR)
     assert quality.coarsened(Span(new - HOUR, new), kept_since) == Span(new - HOUR, new)
+
+
+async def test_no_more_threads_run_than_questions_are_answered() -> None:
+    """A question that has timed out still has its thread: its place is not free before that has ended."""
+    places, running, most = asyncio.Semaphore(2), 0, 0
+
+    def merge() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.1)
+        running -= 1
+
+    async def question() -> None:
+        async with places, asyncio.timeout(0.01):
+            await gather.in_thread(merge)
+
+    found = await asyncio.gather(*(question() for _ in range(6)), return_exceptions=True)
+    assert [type(one) for one in found] == [TimeoutError] * 6
+    assert (running, most) == (0, 2)
+
+
+async def test_what_goes_wrong_in_a_thread_is_told() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await gather.in_thread(divmod, 1, 0)
+
+
+STEPS = st.dictionaries(st.integers(0, 9), st.tuples(st.integers(0, 9), st.integers(0, 400)), max_size=6)
+
+
+@given(STEPS, st.integers(1, 30), st.integers(1, 40))
+def test_slices_hold_each_row_once_in_order_and_are_small(steps: dict[int, tuple[int, int]], ids: int, rows: int) -> None:
+    """Steps with so many starts and bytes of minutes."""
+    found = Sources(
+        asked=Span(SINCE, SINCE + DAY),
+        as_of=SINCE,
+        fine={step: bytes(size) for step, (_, size) in steps.items() if size},
+        coarse={step: [Start("hour", SINCE + step * DAY + n * HOUR) for n in range(starts)] for step, (starts, _) in steps.items()},
+        sizes=gather.NO_SIZES,
+        total=gather.NO_ROWS,
+    )
+    with patch.object(gather, "SLICE_BYTES_MAX", rows * gather.ROW_BYTES):
+        slices = list(gather.slices(found, ids))
+    read = [((start.at - SINCE) // DAY, n, start) for one in slices for n in range(one.since, one.until) for start in one.starts]
+    every = [(step, n, start) for step, starts in sorted(found.coarse.items()) for n in range(ids) for start in starts]
+    assert sorted(read) == sorted(every)
+    assert all(len(one.starts) * (one.until - one.since) <= rows for one in slices)
+    assert sorted(step for one in slices for step in one.fine if step in found.fine) == sorted(found.fine)
+    begins = [(one.number, one.since) for one in slices]
+    assert begins == sorted(begins)
 
 
 @pytest.mark.parametrize("year", [1, 1999, 2100, 9999])

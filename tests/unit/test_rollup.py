@@ -10,7 +10,7 @@ import pytest
 
 from gamepulse import gather, histogram, rollup, sketch
 from gamepulse.rollup import COUNTS, REPORTS, Block
-from gamepulse.rows import Read, measure_columns, read
+from gamepulse.rows import Read, joined, one_row, read
 from stack.measurements import pairs, phones
 
 LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
@@ -47,7 +47,7 @@ def block_of(values_ms: Floats, groups: npt.NDArray[np.int64], sessions: npt.NDA
 
 
 def as_rows(block: Block) -> Read:
-    return read(list(zip(*measure_columns(block), strict=True)), 0)  # type: ignore[arg-type]  # rows as asyncpg has them
+    return read(list(zip(*Read.of(block).columns(), strict=True)), 0)  # type: ignore[arg-type]  # rows as asyncpg has them
 
 
 @pytest.mark.parametrize("name", milliseconds())
@@ -64,11 +64,12 @@ def test_percentiles_and_distinct_counts_in_any_merge_order(name: str) -> None:
             pair = [rollup.decode(rollup.encode(blocks.pop(dice.randrange(len(blocks))))) for _ in range(2)]
             blocks.append(rollup.merge(pair))
         assert rollup.encode(blocks[0]) == rollup.encode(whole)
-        assert rollup.encode(as_rows(blocks[0]).block(np.arange(GROUPS), whole.ids)) == rollup.encode(whole)
-    nothing = np.zeros(GROUPS, dtype=np.int64)
+        rows = [as_rows(block_of(values[some], groups[some], sessions[some])) for some in order if len(some)]
+        owner = np.concatenate([np.unique(groups[some]) for some in order if len(some)])
+        assert joined(rows).together(owner, GROUPS).columns() == Read.of(whole).columns()
     for told, where in [
-        *zip(gather.measure([], as_rows(whole), np.arange(GROUPS), GROUPS), (groups == n for n in range(GROUPS)), strict=True),
-        (gather.measure([], as_rows(whole), nothing, 1)[0], groups >= 0),
+        *zip(gather.measures(as_rows(whole)), (groups == n for n in range(GROUPS)), strict=True),
+        (gather.measures(one_row([as_rows(whole)]))[0], groups >= 0),
     ]:
         exact = np.quantile(values[where], LEVELS, method="inverted_cdf")
         found = histogram.quantiles_of(*told.rtt, LEVELS)
@@ -82,16 +83,21 @@ def test_a_total_less_what_is_shown_is_the_rest() -> None:
     groups = np.arange(len(values)) % GROUPS
     block = block_of(values, groups, np.arange(len(values)))
     is_shown = np.arange(GROUPS) < 3
-    total = gather.measure(
-        [(block, np.zeros(GROUPS, dtype=np.int64))], as_rows(block.select(is_shown & False)), np.zeros(0, dtype=np.int64), 1
-    )[0]
-    shown, rest = gather.measure(
-        [(block, (~is_shown).astype(np.int64))], as_rows(block.select(is_shown & False)), np.zeros(0, dtype=np.int64), 2
+    total, shown, rest = (
+        gather.measures(one_row([as_rows(some)]))[0] for some in (block, block.select(is_shown), block.select(~is_shown))
     )
     told = gather.without(total, shown)
     assert told.counts == rest.counts
     assert [one.tolist() for one in told.rtt] == [one.tolist() for one in rest.rtt]
     assert told.sessions == pytest.approx(rest.sessions, rel=0.05)  # the difference of two estimates
+
+
+def test_some_rows_are_as_alone() -> None:
+    values = milliseconds()["heavy tail"]
+    rows = Read.of(block_of(values, np.arange(len(values)) % GROUPS, np.arange(len(values)) // 3))
+    parts = [rows.part(a, b) for a, b in ((0, 2), (2, 2), (2, 6), (6, 7))]
+    assert joined(parts).columns() == rows.columns()
+    assert parts[2].columns() == [column[2:6] for column in rows.columns()]
 
 
 def test_blocks_are_split_and_selected_by_group() -> None:

@@ -10,7 +10,6 @@ from gamepulse import sketch
 from gamepulse.sketch import Ints
 
 NONE = np.zeros(0, dtype=np.int64)
-NO_REGISTERS = np.zeros((0, sketch.REGISTERS), dtype=np.uint8)
 
 
 def ids(count: int, kind: str) -> bytes:
@@ -55,15 +54,18 @@ def test_what_is_written_is_read_again() -> None:
     kept = [united([sketch.coupons(ids(sessions, "random"))]) for sessions in (0, 3, 2_047, 2_048, 50_000)]
     encoded = [sketch.encode(entry) for entry in kept]
     assert [len(one) for one in encoded] == [0, 12, 4 * 2_047, sketch.REGISTERS, sketch.REGISTERS]
-    owner, entry, dense_owner, dense = sketch.decode(encoded)
-    told = sketch.count_together(owner, entry, dense_owner, dense, len(kept))
-    assert told.tolist() == [counted(one) for one in kept]
-    together = sketch.count_together(owner * 0, entry, dense_owner * 0, dense, 1)
-    assert together.tolist() == [counted(united(kept))]
-    more_owner, more = sketch.entries(dense_owner, dense)
-    owner, entry = sketch.union(np.concatenate([owner, more_owner]), np.concatenate([entry, more]), len(kept))
-    for n, one in enumerate(kept):
-        assert np.array_equal(entry[owner == n], one)
+    assert sketch.counts(encoded).tolist() == [counted(one) for one in kept]
+
+
+@pytest.mark.parametrize("sizes", [[0, 3], [1_000, 1_047], [1_000, 1_048], [3, 2_048], [2_048, 2_047, 50_000], [3_000, 9_000]])
+def test_bytes_are_united_like_entries(sizes: list[int]) -> None:
+    parts = np.split(sketch.coupons(ids(sum(sizes), "random")), np.cumsum(sizes)[:-1])
+    parts = [united([part]) for part in [*parts, parts[0]]]
+    alone = sketch.coupons(ids(7, "random"))
+    encoded = [sketch.encode(part) for part in [*parts, alone]]
+    assert sketch.together(encoded, np.array([2] * len(parts) + [0]), 3) == [
+        sketch.encode(united([alone])), b"", sketch.encode(united(parts))
+    ]  # fmt: skip
 
 
 def test_the_error_is_what_the_number_of_registers_says() -> None:
@@ -75,4 +77,5 @@ def test_the_error_is_what_the_number_of_registers_says() -> None:
     errors = sketch.count(owner, entry, 400) / sessions - 1
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(0.0115, rel=0.2)
     assert np.mean(np.abs(errors) > 0.03) <= 0.02
-    assert sketch.count_together(NONE, NONE, NONE, NO_REGISTERS, 1).tolist() == [0]
+    assert sketch.together([], NONE, 1) == [b""]
+    assert sketch.counts([b""]).tolist() == [0]

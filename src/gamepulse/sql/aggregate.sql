@@ -99,19 +99,23 @@ LIMIT $3
 -- name: alone
 SELECT pg_try_advisory_xact_lock($1, $2)
 
--- name: take_deltas
--- Taken away and told in one statement: nobody else can add them a second time.
+-- name: oldest_delta_s
+SELECT extract(epoch FROM now() - min(at))::float8 FROM rollup_delta
+
+-- name: deltas
+SELECT start, shard, upto, block
+FROM (
+    SELECT *, sum(length(block)) OVER in_order - length(block) AS before, row_number() OVER in_order AS number
+    FROM rollup_delta
+    WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $4 + interval '1 hour'
+    WINDOW in_order AS (ORDER BY start, shard, upto)
+) AS waiting
+WHERE before < $5 AND number <= $6
+
+-- name: delete_deltas
 DELETE FROM rollup_delta
-WHERE (studio_id, game_id, dimension_set, start, shard, upto) IN (
-    SELECT studio_id, game_id, dimension_set, start, shard, upto
-    FROM (
-        SELECT *, sum(length(block)) OVER in_order - length(block) AS before, row_number() OVER in_order AS number
-        FROM rollup_delta
-        WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $4 + interval '1 hour'
-        WINDOW in_order AS (ORDER BY start, shard, upto)
-    ) AS waiting
-    WHERE before < $5 AND number <= $6)
-RETURNING start, block
+WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3
+    AND (start, shard, upto) IN (SELECT * FROM unnest($4::timestamptz[], $5::smallint[], $6::bigint[]))
 
 -- name: minutes
 SELECT start, block FROM rollup_minute
@@ -127,7 +131,7 @@ ON CONFLICT (studio_id, game_id, dimension_set, start, is_late) DO UPDATE SET
 -- name: groups
 SELECT dimension_id, {measures}
 FROM rollup_{step}
-WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $5 AND ($6::bigint[] IS NULL OR dimension_id = ANY ($6))
+WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start = ANY ($4::timestamptz[]) AND dimension_id = ANY ($5::bigint[])
 
 -- name: put_groups
 INSERT INTO rollup_{step} (studio_id, game_id, dimension_set, start, dimension_id, {measures})
@@ -136,7 +140,7 @@ FROM unnest($5::bigint[], {columns})
 ON CONFLICT (studio_id, game_id, dimension_set, start, dimension_id) DO UPDATE SET {excluded}
 
 -- name: rollup_totals
-SELECT {measures}, group_ids, group_reports, group_sessions, group_bad_sessions
+SELECT {measures}, start, group_ids, group_reports, group_sessions, group_bad_sessions
 FROM rollup_total
 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start >= $5 AND start < $6
 
@@ -149,7 +153,15 @@ ON CONFLICT (studio_id, game_id, dimension_set, step, start) DO UPDATE SET
     group_bad_sessions = excluded.group_bad_sessions, {excluded}
 
 -- name: put_stale
-INSERT INTO stale_rollup (studio_id, game_id, dimension_set, step, start) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
+-- What is made of it so far may be wrong now.
+INSERT INTO stale_rollup (studio_id, game_id, dimension_set, step, start) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (studio_id, game_id, dimension_set, step, start) DO UPDATE SET made_upto = 0 WHERE stale_rollup.made_upto > 0
+
+-- name: made_upto
+SELECT made_upto FROM stale_rollup WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start = $5
+
+-- name: make_on
+UPDATE stale_rollup SET made_upto = $6 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start = $5
 
 -- name: stale
 -- Closed quarters and days to make anew from the finer rows; a day waits for its quarters.

@@ -24,7 +24,7 @@ SELECT start, block FROM rollup_delta WHERE studio_id = $1 AND game_id = $2 AND 
 SELECT start, block FROM rollup_minute WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $5
 
 -- name: rollup_totals
-SELECT {measures}, start, group_ids, group_reports, group_sessions, group_bad_sessions
+SELECT start, group_ids, group_reports, group_sessions, group_bad_sessions{measures}
 FROM rollup_total
 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start >= $5 AND start < $6
 

@@ -203,6 +203,7 @@ CREATE TABLE stale_rollup (
     dimension_set smallint NOT NULL,
     step text NOT NULL CHECK (step IN ('quarter', 'day')),
     start timestamptz NOT NULL,
+    made_upto bigint NOT NULL DEFAULT 0,     -- groups up to this id are made already
     PRIMARY KEY (studio_id, game_id, dimension_set, step, start)
 );
 
