@@ -70,7 +70,7 @@ async def _minutes(connection: "asyncpg.Connection[asyncpg.Record]", dimension_s
     labels = Labels()
     await labels.load(connection, [(1, 1)])
     for some in batched(parts(players, MINUTES * 60_000 // EVERY_MS, 1, end, EVERY_MS), AT_ONCE, strict=False):
-        columns = Columns(some, THRESHOLDS, Origins(labels.bounded))  # type: ignore[arg-type]  # parts are read as records are
+        columns = Columns(some, THRESHOLDS, Origins(labels.bounded, labels.today))  # type: ignore[arg-type]  # parts are read as records are
         await labels.name_columns(connection, columns)
         for delta in columns.deltas(dimension_set):
             blocks.setdefault(delta.start_min, []).append(delta.block)

@@ -132,7 +132,7 @@ class _Ids:
 
 def count(some: Sequence[Part], ids: _Ids) -> dict[tuple[int, int], Block]:
     """The blocks of parts by dimension set and minute."""
-    origins = Origins(ids.labels.bounded)
+    origins = Origins(ids.labels.bounded, ids.labels.today)
     columns = Columns(some, THRESHOLDS, origins)  # type: ignore[arg-type]  # parts are read as records are
     unnamed = columns.unnamed()
     origins.name(unnamed, ids.of(list(unnamed.values())))
@@ -263,7 +263,7 @@ async def put_hours(connection: Connection, players: int, now: datetime) -> int:
     await labels.load(connection, [(1, 1)])
     for hours in range(HOURS):
         some = list(parts(players, REPORTS_A_MINUTE, hours % 4, now, 1))
-        columns = Columns(some, THRESHOLDS, Origins(labels.bounded))  # type: ignore[arg-type]  # parts are read as records are
+        columns = Columns(some, THRESHOLDS, Origins(labels.bounded, labels.today))  # type: ignore[arg-type]  # parts are read as records are
         await labels.name_columns(connection, columns)
         for delta in columns.deltas(CARRIER):
             await connection.execute(

@@ -47,6 +47,7 @@ class Acceptor:
         self._pending_reports_max = pending_reports_max
         self._pending: deque[tuple[Sent, asyncio.Future[Stored]]] = deque()
         self._arrived = asyncio.Event()
+        self._one_look_up = asyncio.Lock()
         self._is_closing = False
         self._committer = asyncio.create_task(self._commit_forever())
         self.pending_reports = 0
@@ -59,7 +60,8 @@ class Acceptor:
     async def accept(self, sent: Sent) -> Stored:
         """Store one batch; returns when it is safe.
 
-        Raises Problem: OVERLOADED, DATABASE_UNAVAILABLE, BATCH_ID_REUSED (same id, other content), NOT_STORABLE, COMMIT_FAILED.
+        Raises Problem: OVERLOADED, DATABASE_UNAVAILABLE, BATCH_ID_REUSED (same id, other content), NOT_STORABLE, COMMIT_FAILED,
+        INTERNAL.
         """
         if self._is_closing or self.pending_reports + sent.weight > self._pending_reports_max:
             raise errors.Problem(errors.OVERLOADED)
@@ -75,7 +77,11 @@ class Acceptor:
     async def known(self, sent: Sent) -> Stored | None:
         """What the batch was first accepted with, if it was."""
         try:
-            async with database.use(self._look_ups, database.LOOK_UP_TIMEOUT_S) as connection:
+            async with (
+                asyncio.timeout(database.LOOK_UP_TIMEOUT_S),
+                self._one_look_up,  # a flood of batches with bad times leaves connections to those who look up a key
+                database.use(self._look_ups, database.LOOK_UP_TIMEOUT_S) as connection,
+            ):
                 rows = await connection.fetch(_SQL["known"], *_keys([sent]))
         except database.UNREACHABLE as error:
             raise _away() from error
@@ -117,11 +123,6 @@ class Acceptor:
         except asyncpg.CheckViolationError as error:  # there is no partition for today: our fault, and not for ever
             self._telemetry.failed("no partition for this day", error)
             self._fail(group, started, _away())
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
-            if len(group) > 1:
-                return await self._settle_each(group)
-            self._telemetry.failed("commit refused", error)
-            self._fail(group, started, errors.Problem(errors.NOT_STORABLE))
         except database.UNREACHABLE as error:
             self._telemetry.failed("commit failed", error)
             # Whoever waits for the next commit would only wait for the same: all are told at once.
@@ -129,9 +130,11 @@ class Acceptor:
             self._pending.clear()
             self._fail(group, started, _away())
             return False
-        except Exception as error:  # noqa: BLE001 — whatever it is, nobody must wait for ever; it is logged, and the answer says that it is ours
+        except Exception as error:  # noqa: BLE001 — whatever it is, nobody must wait for ever; it is logged and answered
+            if len(group) > 1:
+                return await self._settle_each(group)
             self._telemetry.failed("commit failed", error)
-            self._fail(group, started, errors.Problem(errors.COMMIT_FAILED))
+            self._fail(group, started, errors.Problem(_kind(error)))
         else:
             for (sent, answered), result in zip(group, stored, strict=True):
                 self.pending_reports -= sent.weight
@@ -181,6 +184,13 @@ class Acceptor:
 def _stored(row: asyncpg.Record) -> Stored:
     rejected = msgspec.json.decode(row["rejected"], type=list[Rejection]) if row["rejected"] else []
     return Stored(row["fingerprint"], row["accepted"], rejected, is_duplicate=True)
+
+
+def _kind(error: Exception) -> errors.Kind:
+    """What a single batch is answered with whose commit failed though PostgreSQL is there."""
+    if isinstance(error, (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)):
+        return errors.NOT_STORABLE
+    return errors.INTERNAL if isinstance(error, database.Misused) else errors.COMMIT_FAILED
 
 
 def _away() -> errors.Problem:

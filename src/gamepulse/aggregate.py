@@ -92,8 +92,10 @@ class Shard:
     def added(self, counted: dict[TotalKey, Total]) -> dict[TotalKey, Total]:
         """The totals that change, with what was counted. Regions and countries beyond TOTALS_MAX count as OTHER."""
         changed: dict[TotalKey, Total] = {}
+        free = TOTALS_MAX - len(self.totals)
         for key, total in counted.items():
-            known = key if key in self.totals or len(self.totals) + len(changed) < TOTALS_MAX else (*key[:2], OTHER, OTHER)
+            free -= key not in self.totals
+            known = key if key in self.totals or free >= 0 else (*key[:2], OTHER, OTHER)
             if known not in changed:
                 changed[known] = self.totals[known].copy() if known in self.totals else Total()
             changed[known].merge(total)
@@ -129,7 +131,7 @@ class Aggregator:
         self._led: dict[int, Shard] = {}
         self._given_up: list[int] = []
         self._labels = Labels()
-        self._origins = Origins(self._labels.bounded)
+        self._origins = Origins(self._labels.bounded, self._labels.today)
         self._thresholds: dict[int, Thresholds] = {}
         self._slugs: dict[int, str] = {}
         self._valkey = redis.Redis.from_url(settings.valkey_url, socket_timeout=0.5, socket_connect_timeout=0.5)
@@ -301,9 +303,9 @@ class Aggregator:
 
     async def _count(self, connection: database.Connection, shard: Shard, rows: Sequence[asyncpg.Record]) -> Tally:
         async with self._counting:
-            is_anew = await self._labels.load(connection, {(row["studio_id"], row["game_id"]) for row in rows})
-            if is_anew or self._origins.size_bytes > ORIGINS_BYTES_MAX:
-                self._origins = Origins(self._labels.bounded)
+            await self._labels.load(connection, {(row["studio_id"], row["game_id"]) for row in rows})
+            if self._origins.day != self._labels.today or self._origins.size_bytes > ORIGINS_BYTES_MAX:
+                self._origins = Origins(self._labels.bounded, self._labels.today)
             counted = await self._in_thread(Columns, rows, self._thresholds, self._origins)
             await self._labels.name_columns(connection, counted)
             return await self._in_thread(tally, counted, shard)

@@ -11,13 +11,13 @@ from typing import Any
 import redis.asyncio as redis
 from litestar import Litestar
 
-from gamepulse import database, metrics, serve, settings
+from gamepulse import database, errors, metrics, serve, settings
 from gamepulse.accept import Acceptor
 from gamepulse.gather import Names
 from gamepulse.geography import Geography
 from gamepulse.keys import Keys
 from gamepulse.live import Live
-from gamepulse.reports import PATH, Ingest, Receive, Scope, Send
+from gamepulse.reports import BODY_TIMEOUT_S, PATH, Ingest, Receive, Scope, Send
 from gamepulse.run import DRAIN_SIGNAL, end_with
 from gamepulse.settings import Settings
 from gamepulse.spans import RequestFacts
@@ -54,6 +54,8 @@ class App:
         headers = dict(scope["headers"])
         traceparent = headers.get(b"traceparent")
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        if method not in {"GET", "HEAD"}:  # nobody waits for the body of these; a stream only listens for the client to go
+            receive = _in_time(receive)
         facts = self._telemetry.begin(method, traceparent.decode("latin-1") if traceparent else None)
         scope["state"] = {**scope.get("state", {}), "facts": facts}
         try:
@@ -115,6 +117,24 @@ class App:
         self._ingest.is_draining = True
         framework.state.reader.is_draining = True
         live.is_draining = True
+
+
+def _in_time(receive: Receive) -> Receive:
+    """Gives a body BODY_TIMEOUT_S to arrive; what is received after it (that the client has gone) may take longer."""
+    deadline: float | None = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
+
+    async def in_time() -> MutableMapping[str, Any]:
+        nonlocal deadline
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            raise errors.Problem(errors.BODY_TOO_SLOW) from None
+        if not message.get("more_body", False):
+            deadline = None
+        return message
+
+    return in_time
 
 
 def _observe(telemetry: Telemetry, acceptor: Acceptor, pools: dict[str, database.Pool]) -> None:

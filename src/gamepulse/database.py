@@ -19,6 +19,10 @@ class Unsafe(RuntimeError):
     """The server is set so that an answered batch could be lost."""
 
 
+class Misused(RuntimeError):
+    """asyncpg refused what we asked of it (an argument of another type or range, say): our fault, and PostgreSQL is there."""
+
+
 CONNECT_TIMEOUT_S = 3
 COMMIT_TIMEOUT_S = 4.5
 LOOK_UP_TIMEOUT_S = 2.0
@@ -77,7 +81,7 @@ async def open_pool(url: str, role: str, *, size: int) -> Pool:
 
 @asynccontextmanager
 async def use(pool: Pool, timeout_s: float) -> AsyncIterator[PoolConnection]:
-    """A connection for so long, waiting for it included. Raises TimeoutError; the connection is then thrown away.
+    """A connection for so long, waiting for it included. Raises TimeoutError; the connection is then thrown away. Raises Misused.
 
     It is not asked to cancel what it does: a server that hangs would not answer that either.
     """
@@ -88,6 +92,14 @@ async def use(pool: Pool, timeout_s: float) -> AsyncIterator[PoolConnection]:
         except (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError):
             connection.terminate()
             raise
+        except asyncpg.InterfaceError as error:
+            if connection.is_closed():
+                raise
+            raise Misused from error
+        except asyncpg.DataError as error:
+            if error.severity is not None:
+                raise
+            raise Misused from error  # PostgreSQL did not say this: the argument could not even be sent
         finally:
             await pool.release(connection)
 

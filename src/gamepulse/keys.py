@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import time
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from gamepulse import database, errors
@@ -10,6 +11,7 @@ from gamepulse import database, errors
 FRESH_S = 4.0
 """A revoked key is refused within 5 s everywhere."""
 KNOWN_MAX = 10_000
+"""Right ones, and wrong ones beside them: a flood of wrong keys drives no right one out."""
 KEY_LENGTH_MAX = 128
 _SQL = database.queries("accept")
 
@@ -28,7 +30,9 @@ class Keys:
 
     def __init__(self, pool: database.Pool) -> None:
         self._pool = pool
-        self._known: dict[str, tuple[float, IngestKey | None]] = {}
+        self._right: dict[str, tuple[float, IngestKey | None]] = {}
+        self._wrong: dict[str, tuple[float, IngestKey | None]] = {}
+        self._one_stranger = asyncio.Lock()
         self._asked: dict[str, asyncio.Task[IngestKey | None]] = {}
 
     async def find(self, secret: str) -> IngestKey:
@@ -38,7 +42,7 @@ class Keys:
         """
         if len(secret) > KEY_LENGTH_MAX:
             raise _unknown()
-        fresh_until, key = self._known.get(secret, (0.0, None))
+        fresh_until, key = self._right.get(secret) or self._wrong.get(secret, (0.0, None))
         if fresh_until < time.monotonic():
             key = await asyncio.shield(self._ask(secret))
         if key is None:
@@ -55,16 +59,24 @@ class Keys:
 
     async def _look_up(self, secret: str) -> IngestKey | None:
         asked_at = time.monotonic()  # not when the answer came: it may have been revoked meanwhile
+        # One at a time of those that were never right: those that were do not queue behind a flood of them.
+        turn = nullcontext() if secret in self._right else self._one_stranger
         try:
-            async with database.use(self._pool, database.LOOK_UP_TIMEOUT_S) as connection:
+            async with (
+                asyncio.timeout(database.LOOK_UP_TIMEOUT_S),
+                turn,
+                database.use(self._pool, database.LOOK_UP_TIMEOUT_S) as connection,
+            ):
                 row = await connection.fetchrow(_SQL["ingest_key"], hash_key(secret))
         except database.UNREACHABLE as error:
             raise errors.Problem(errors.DATABASE_UNAVAILABLE) from error
         key = IngestKey(row["studio_id"], row["game_id"], row["slug"], row["kind"] == "server") if row else None
-        while len(self._known) >= KNOWN_MAX:
-            self._known.pop(next(iter(self._known)))
-        self._known.pop(secret, None)
-        self._known[secret] = (asked_at + FRESH_S, key)
+        self._right.pop(secret, None)
+        self._wrong.pop(secret, None)
+        known = self._right if key else self._wrong
+        if len(known) >= KNOWN_MAX:
+            known.pop(next(iter(known)))
+        known[secret] = (asked_at + FRESH_S, key)
         return key
 
 

@@ -1,6 +1,11 @@
 """Keeps the number of a game's dimension values bounded, and gives each combination its id.
 
 Only what was seen within ACTIVE_DAYS counts towards a limit and is kept in memory; what comes back later gets its old id.
+
+Before each step a process reads what others have added, so that all count against one limit. Those whose steps run at the same
+moment do not see each other: each may admit what was free when its step began. So a game has at most `processes` times the limit,
+when all of them meet a flood of new values in the same step; from the next step on no more are admitted. (What is of before
+ACTIVE_DAYS and comes back is known to the other processes on the next day.)
 """
 
 from collections import Counter
@@ -12,12 +17,14 @@ import numpy as np
 
 from gamepulse import database
 from gamepulse.origins import Combination
-from gamepulse.rollup import DIMENSIONS, OTHER, SETS, VALUES_MAX, Ints
+from gamepulse.rollup import DIMENSIONS, OTHER, SETS, UNKNOWN, VALUES_MAX, Ints
 from gamepulse.tally import Columns
 
 COMBINATIONS_MAX = 20_000
 """Of one game and dimension set at a time; beyond it all dimensions are OTHER."""
 ACTIVE_DAYS = 30
+LOCKS = 0x6772
+"""The class of the advisory locks under which a game's dimensions are added; the object is the game."""
 _SQL = database.queries("aggregate")
 
 
@@ -28,28 +35,30 @@ class Labels:
         self._forget(date.min)
 
     def _forget(self, today: date) -> None:
-        self._today = today
+        self.today = today
+        """When all was read; by tomorrow others may have gone."""
         self._ids: dict[Combination, int] = {}
         self._seen_before: set[int] = set()
         self._values: dict[tuple[int, str], set[str]] = {}
         self._combinations: Counter[tuple[int, int]] = Counter()
-        self._loaded: set[tuple[int, int]] = set()
+        self._read_up_to: dict[tuple[int, int], int] = {}
 
-    async def load(self, connection: database.Connection, games: Iterable[tuple[int, int]]) -> bool:
-        """Read the active dimensions of games that are not known yet; all anew on another day. Whether it is another day."""
+    async def load(self, connection: database.Connection, games: Iterable[tuple[int, int]]) -> None:
+        """Before a step: read the active dimensions that were added to its games since the last one; all anew on another day."""
         today = datetime.now(UTC).date()
-        is_anew = today != self._today
-        if is_anew:
+        if today != self.today:
             self._forget(today)
-        for studio_id, game_id in set(games) - self._loaded:
-            await self._read(connection, studio_id, game_id)
-            self._loaded.add((studio_id, game_id))
-        return is_anew
+        asked = [(*game, self._read_up_to.get(game, 0)) for game in games]
+        since = today - timedelta(days=ACTIVE_DAYS)
+        for row in await connection.fetch(_SQL["dimensions"], since, *zip(*asked, strict=True)):
+            self._remember(row)
+            game = row["studio_id"], row["game_id"]
+            self._read_up_to[game] = max(self._read_up_to.get(game, 0), row["dimension_id"])
 
     def bounded(self, game_id: int, dimension: str, value: str) -> str:
-        """The value, or OTHER when the game has as many as it may."""
+        """The value, or OTHER when the game has as many as it may. UNKNOWN is none of them."""
         values = self._values.setdefault((game_id, dimension), set())
-        if value in values:
+        if value in values or value == UNKNOWN:
             return value
         if len(values) >= VALUES_MAX[dimension]:
             return OTHER
@@ -84,7 +93,7 @@ class Labels:
         if new:
             await self._add(connection, sorted(new))
         if old:
-            await connection.execute(_SQL["see_dimensions"], self._today, *zip(*old, strict=True))
+            await connection.execute(_SQL["see_dimensions"], self.today, *zip(*old, strict=True))
             self._seen_before.difference_update(known for _, _, known in old)
 
     async def name_columns(self, connection: database.Connection, columns: Columns) -> None:
@@ -97,12 +106,11 @@ class Labels:
         columns: list[list[object]] = [[one[0] for one in new], [one[1] for one in new], [one[2] for one in new]]
         named = [dict(zip(SETS[one[2]], one[3], strict=True)) for one in new]
         columns.extend([values.get(dimension) for values in named] for dimension in DIMENSIONS)
-        for row in await connection.fetch(_SQL["add_dimensions"], self._today, *columns):
-            self._remember(row)
-
-    async def _read(self, connection: database.Connection, studio_id: int, game_id: int) -> None:
-        since = self._today - timedelta(days=ACTIVE_DAYS)
-        for row in await connection.fetch(_SQL["dimensions"], studio_id, game_id, since):
+        async with connection.transaction():
+            # One process at a time for each game: so ids become visible in their order, and no reader passes one over.
+            await connection.execute(_SQL["add_alone"], LOCKS, sorted({one[1] for one in new}))
+            rows = await connection.fetch(_SQL["add_dimensions"], self.today, *columns)
+        for row in rows:
             self._remember(row)
 
     def _remember(self, row: asyncpg.Record) -> None:
@@ -112,10 +120,10 @@ class Labels:
         if combination not in self._ids:
             self._ids[combination] = row["dimension_id"]
             self._combinations[game_id, a_set] += 1
-            if row["seen"] < self._today:
+            if row["seen"] < self.today:
                 self._seen_before.add(row["dimension_id"])
         for dimension, value in zip(SETS[a_set], values, strict=True):
-            if dimension in VALUES_MAX and value != OTHER:
+            if dimension in VALUES_MAX and value not in (OTHER, UNKNOWN):
                 self._values.setdefault((game_id, dimension), set()).add(value)
 
 

@@ -1,6 +1,7 @@
 """Where reports come from: places, and the labels of sessions. Each is looked at once, numbered, and given its dimension_ids."""
 
 from collections.abc import Callable, Iterable
+from datetime import date
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -66,10 +67,14 @@ class Interned:
 
 
 class Origins:
-    """Places and labels by number, and the dimension_ids of what they come to together."""
+    """Places and labels by number, and the dimension_ids of what they come to together. What is OTHER stays so for the day.
 
-    def __init__(self, bounded: Bounded) -> None:
+    `day`: on which the ids were known as seen.
+    """
+
+    def __init__(self, bounded: Bounded, day: date) -> None:
         self._bounded = bounded
+        self.day = day
         self._places, self._regions = Interned(), Interned()
         self._of_labels: dict[tuple[int, int, str], int] = {}
         self._of_places: dict[tuple[int, int, str], list[int]] = {}

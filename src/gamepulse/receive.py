@@ -29,7 +29,7 @@ ZSTD_WINDOW_LOG_MAX = 23
 
 _strict_decoder = msgspec.json.Decoder(StrictBatch)
 _batch_decoder = msgspec.json.Decoder(Batch)
-_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _packer = msgspec.msgpack.Encoder()
 
 
@@ -125,7 +125,7 @@ def decode(body: bytes) -> Content:
             if _has_good_labels(content):
                 return content
         return _content(decode_loosely(body, sifted), sifted)
-    except _NOT_JSON as error:
+    except UNREADABLE as error:
         raise errors.Problem(errors.NOT_JSON) from error
 
 

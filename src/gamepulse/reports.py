@@ -23,6 +23,8 @@ type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PATH = "/v1/reports"
 BODY_TIMEOUT_S = 10.0
+BODIES_BYTES_MAX = 64 * 1024 * 1024
+"""Of all bodies that a process is receiving; beyond it the oldest of them, which is the slowest, is given up."""
 TELL_EVERY_S = 1.0
 """How often it is told that requests were turned away."""
 _CORS = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"retry-after")]
@@ -52,6 +54,7 @@ class Ingest:
         self._telemetry = telemetry
         self._player_hash_key = bytes.fromhex(settings.player_hash_key)
         self._next_report_s = settings.next_report_s
+        self._bodies = Bodies()
         self.turned_away = TurnedAway(telemetry)
         self.is_draining = False
 
@@ -80,11 +83,12 @@ class Ingest:
             self._telemetry.end(facts)
 
     async def _ingest(self, scope: Scope, headers: dict[bytes, bytes], receive_: Receive, facts: RequestFacts) -> Answer:
-        body = await _body(headers, receive_)
+        body = await self._bodies.read(headers, receive_)
         if self._acceptor.is_full:  # by now; decoding would be for nothing
             raise errors.Problem(errors.OVERLOADED)
-        content = receive.decode(receive.expand(body, headers.get(b"content-encoding", b"").strip().lower()))
-        key = await self._keys.find(_secret(headers, content))
+        body = receive.expand(body, headers.get(b"content-encoding", b"").strip().lower())
+        key = await self._keys.find(_secret(headers, body))  # before it is decoded: that costs most
+        content = receive.decode(body)
         receive.check_key(content, key)
         place = self._geography.locate(scope["client"][0] if scope["client"] else "", headers)
         sent = receive.prepare(content, key, place, time.time_ns() // 1_000_000, self._player_hash_key, facts)
@@ -128,7 +132,7 @@ class Ingest:
         """
         started_ns, is_open = time.time_ns(), not self.is_draining
         try:
-            await _body(headers, receive_)
+            await self._bodies.read(headers, receive_)
         except errors.Problem:
             is_open = False
         shown = _TURNED_AWAY if is_open else [*_TURNED_AWAY, (b"connection", b"close")]
@@ -185,42 +189,76 @@ class TurnedAway:
         self._telemetry.log("WARNING", "requests turned away", fields, self._trace_id)
 
 
-async def _body(headers: dict[bytes, bytes], receive_: Receive) -> bytes:
-    """The whole body.
+class Bodies:
+    """The bodies that are being received, the oldest first, and how many bytes they hold."""
 
-    Raises Problem: BODY_TOO_LARGE beyond 256 KiB, BODY_TOO_SLOW after 10 s, CUT_OFF, UNSUPPORTED_MEDIA_TYPE.
-    """
-    if headers.get(b"content-type", b"").split(b";")[0].strip().lower() not in _MEDIA_TYPES:
-        raise errors.Problem(errors.UNSUPPORTED_MEDIA_TYPE)
-    if int(headers.get(b"content-length", b"0") or 0) > BODY_BYTES_MAX:
-        raise _too_large()
-    chunks, size, more = [], 0, True
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            while more:
-                message = await receive_()
-                if message["type"] == "http.disconnect":
-                    raise errors.Problem(errors.CUT_OFF)
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > BODY_BYTES_MAX:
-                    raise _too_large()
-                chunks.append(chunk)
-                more = message.get("more_body", False)
-    except TimeoutError:
-        raise errors.Problem(errors.BODY_TOO_SLOW, f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    def __init__(self) -> None:
+        self._sizes: dict[asyncio.Timeout, int] = {}
+        self._bytes = 0
+
+    async def read(self, headers: dict[bytes, bytes], receive_: Receive) -> bytes:
+        """A whole body.
+
+        Raises Problem: BODY_TOO_LARGE beyond 256 KiB, BODY_TOO_SLOW after 10 s, CUT_OFF, UNSUPPORTED_MEDIA_TYPE.
+        """
+        if headers.get(b"content-type", b"").split(b";")[0].strip().lower() not in _MEDIA_TYPES:
+            raise errors.Problem(errors.UNSUPPORTED_MEDIA_TYPE)
+        if int(headers.get(b"content-length", b"0") or 0) > BODY_BYTES_MAX:
+            raise _too_large()
+        chunks, more = [], True
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S) as limit:
+                self._sizes[limit] = 0
+                while more:
+                    message = await receive_()
+                    if message["type"] == "http.disconnect":
+                        raise errors.Problem(errors.CUT_OFF)
+                    chunk = message.get("body", b"")
+                    self._add(limit, len(chunk))
+                    chunks.append(chunk)
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise errors.Problem(errors.BODY_TOO_SLOW) from None
+        finally:
+            self._bytes -= self._sizes.pop(limit, 0)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _add(self, limit: asyncio.Timeout, size: int) -> None:
+        if limit in self._sizes:
+            self._sizes[limit] += size
+            self._bytes += size
+            if self._sizes[limit] > BODY_BYTES_MAX:
+                raise _too_large()
+        while self._bytes > BODIES_BYTES_MAX:
+            oldest = next(iter(self._sizes))
+            self._bytes -= self._sizes.pop(oldest)
+            if not oldest.expired():
+                oldest.reschedule(0)
 
 
 def _too_large() -> errors.Problem:
     return errors.Problem(errors.BODY_TOO_LARGE, f"At most {BODY_BYTES_MAX} bytes as sent.")
 
 
-def _secret(headers: dict[bytes, bytes], content: receive.Content) -> str:
-    """The ingest key: from the header, else from the body (sendBeacon cannot set headers)."""
+class _KeyOnly(msgspec.Struct):
+    key: str | None = None
+
+
+_key_decoder = msgspec.json.Decoder(_KeyOnly)
+
+
+def _secret(headers: dict[bytes, bytes], body: bytes) -> str:
+    """The ingest key: from the header, else from the body (sendBeacon cannot set headers).
+
+    Raises Problem: MISSING_KEY, or what is wrong with a body that cannot be read.
+    """
     authorization = headers.get(b"authorization", b"")
     if authorization[:7].lower() == b"bearer ":
         return authorization[7:].strip().decode("latin-1")
-    if content.batch.key is None:
+    try:
+        key = _key_decoder.decode(body).key
+    except receive.UNREADABLE:
+        key = receive.decode(body).batch.key
+    if key is None:
         raise errors.Problem(errors.MISSING_KEY)
-    return content.batch.key
+    return key

@@ -35,6 +35,10 @@ AGGREGATOR_KILL_TIMEOUT_S = 5
 RESTART_AFTER_S = 1.0
 KEEP_ALIVE_S = 75
 """Longer than the load balancer's idle timeout (60 s), or it would answer 502 for connections that we close."""
+CONNECTIONS_MAX = 4_096
+"""Of a web worker, idle ones too (Granian's `backpressure`). Those beyond wait in the kernel, as many again, until one ends."""
+HEAD_BYTES_MAX = 128 * 1024
+"""Of a request's head, and of what is read of a connection at a time (Granian's `max_buffer_size`)."""
 _log = logging.getLogger(__name__)
 
 
@@ -123,8 +127,9 @@ def serve(settings: Settings) -> None:
         loop=Loops.uvloop,
         workers=settings.workers,
         websockets=False,
-        backlog=4096,
-        http1_settings=HTTP1Settings(keep_alive=True, header_read_timeout=KEEP_ALIVE_S * 1000),
+        backlog=CONNECTIONS_MAX,
+        backpressure=CONNECTIONS_MAX,
+        http1_settings=HTTP1Settings(keep_alive=True, header_read_timeout=KEEP_ALIVE_S * 1000, max_buffer_size=HEAD_BYTES_MAX),
         workers_kill_timeout=WORKERS_KILL_TIMEOUT_S,
         respawn_failed_workers=True,
         log_level=LogLevels.warning,

@@ -14,7 +14,7 @@ import pytest
 
 from gamepulse import database
 from tests.batches import Json, batch
-from tests.conftest import INGEST_KEY, complete, serve, wait_for
+from tests.conftest import INGEST_KEY, Service, complete, serve, wait_for
 
 HEADERS = {"authorization": f"Bearer {INGEST_KEY}"}
 type Database = asyncpg.Connection[asyncpg.Record]
@@ -134,6 +134,24 @@ async def test_a_missing_partition_is_no_fault_of_the_batch(client: httpx.AsyncC
     refused = await client.post("/v1/reports", json=sent)
     assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")  # so the client keeps it
     await connection.execute("SELECT create_partitions(current_date - 1, current_date + 1)")
+    assert (await client.post("/v1/reports", json=sent)).json()["accepted"] == 20
+
+
+async def test_a_commit_that_fails_for_another_reason_is_told_and_may_come_again(
+    client: httpx.AsyncClient, connection: Database, service: Service
+) -> None:
+    await client.post("/v1/reports", json=batch())
+    await connection.execute("REVOKE INSERT ON raw_batch FROM gamepulse_ingest")
+    sent = batch(20)
+    async with commits_held(connection):  # so that they share a commit
+        waiting = [asyncio.create_task(client.post("/v1/reports", json=one)) for one in (batch(), batch(), sent)]
+        await asyncio.sleep(0.5)
+    for answer in await asyncio.gather(*waiting):
+        assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "commit_failed", "5")
+    assert await connection.fetchval("SELECT count(*) FROM batch_key") == 1
+    told = await asyncio.to_thread(_line, service.log, "commit failed")
+    assert (told["level"], told["error.type"]) == ("error", "InsufficientPrivilegeError")
+    await connection.execute("GRANT INSERT ON raw_batch TO gamepulse_ingest")
     assert (await client.post("/v1/reports", json=sent)).json()["accepted"] == 20
 
 

@@ -94,6 +94,21 @@ async def test_the_live_stream_tells_of_a_report_within_two_seconds(client: http
     assert len(told["series"]["total"]) == 15
 
 
+async def test_the_live_stream_shows_50_groups_and_12_lines(client: httpx.AsyncClient) -> None:
+    for since in range(0, 60, 20):
+        await client.post("/v1/reports", json=batch([report(n, region=f"r{since + n}") for n in range(20)]))
+    await client.post("/v1/reports", json=batch([report(region="largest"), report(1, region="largest")]))
+    await complete(client)
+    async with client.stream("GET", "/v1/live", params={"game": "demo"}) as stream:
+        async for line in stream.aiter_lines():
+            if line.startswith("data: "):
+                told = json.loads(line.removeprefix("data: "))
+                break
+    assert told["total"]["count"] == 62
+    assert (len(told["regions"]), told["regions"][0]["region"]) == (50, "largest")
+    assert len(told["series"]["regions"]) == 12
+
+
 async def test_the_live_stream_keeps_what_is_ahead_of_time(client: httpx.AsyncClient) -> None:
     """A client's clock may be ahead a little; its minute is shown once it has come, also to who watches already."""
     async with client.stream("GET", "/v1/live", params={"game": "demo"}) as stream:
@@ -154,6 +169,10 @@ async def test_wrong_questions_are_told_what_is_wrong_and_echo_nothing(client: h
         answer = await client.get(f"/v1/quality?game=demo&{query}")
         assert (query, answer.status_code, answer.json()["code"]) == (query, 422, code)
         assert "SECRET" not in answer.text and "planet" not in answer.text
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    for minutes, status in ((1_500, 200), (1_501, 422)):
+        params = {"game": "demo", "step": "1m", "from": (now - timedelta(minutes=minutes)).isoformat(), "to": now.isoformat()}
+        assert (await client.get("/v1/quality/series", params=params)).status_code == status
     for days, code in ((3, "too_many_points"), (30, "too_fine")):  # minutes are kept for 14 days
         since = (datetime.now(UTC) - timedelta(days=days)).isoformat()
         series = await client.get("/v1/quality/series", params={"game": "demo", "step": "1m", "from": since})

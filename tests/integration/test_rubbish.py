@@ -492,19 +492,23 @@ async def test_http_that_is_odd_or_broken(service: Service) -> None:
 
 
 async def test_slow_and_broken_bodies_hold_up_nobody(service: Service, client: httpx.AsyncClient, connection: Database) -> None:
-    """100 clients that send half a body, one that sends byte by byte, some that hang up; beside them a key is revoked."""
+    """100 clients that send half a body, one that asks with half of one, one that sends byte by byte, some that hang up; beside them a key is revoked."""
     started, body, session = time.monotonic(), text(), str(uuid.uuid4())
     unanswered = request(json.dumps(sent := batch(2, session=session)).encode())
     half = request(body[:100], length=str(len(body)).encode())
+    question = request(b'{"pl', head=b"POST /v1/games/demo/player-sessions HTTP/1.1", length=b"20")
     revoking = asyncio.create_task(_revoke(client, connection))
-    *slow, drop, cut, dripped, _ = await asyncio.gather(
+    *slow, asked, drop, cut, dripped, _, is_watching = await asyncio.gather(
         *(exchange(service, half) for _ in range(100)),
+        exchange(service, question),
         exchange(service, half, shut=True),
         exchange(service, request(chunked(body, end=b""), CHUNKED, length=None), shut=True),
         exchange(service, request(b"", length=str(len(body)).encode()), drip=body[:150]),
         exchange(service, unanswered, shut=True),  # whoever shuts its side is not answered
+        _watch(service),
     )
-    assert slow == [[(408, "body_too_slow")]] * 100
+    assert is_watching
+    assert [*slow, asked] == [[(408, "body_too_slow")]] * 101
     assert [drop, cut] == [[(400, "cut_off")]] * 2
     assert dripped == [(408, "body_too_slow")]
     assert await revoking < 5
@@ -512,6 +516,16 @@ async def test_slow_and_broken_bodies_hold_up_nobody(service: Service, client: h
     answer = (await send(client, sent)).json()
     assert answer["accepted"] + answer["duplicate"] == 2
     assert await stored(connection, session) == (2, 0)
+
+
+async def _watch(service: Service) -> bool:
+    """Whether a live stream goes on though its request told of a body that does not come."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(service.url.rpartition(":")[2]))
+    writer.write(request(b"{", head=b"GET /v1/live?game=demo HTTP/1.1", length=b"10"))
+    await asyncio.sleep(SLOW_S + 1)
+    await reader.read(1_000_000)
+    writer.close()
+    return not reader.at_eof()
 
 
 async def _revoke(client: httpx.AsyncClient, connection: Database) -> float:

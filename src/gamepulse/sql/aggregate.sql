@@ -24,7 +24,11 @@ SELECT game_id, slug, bad_rtt_ms, bad_jitter_ms, bad_loss FROM game
 
 -- name: dimensions
 SELECT dimension_id, studio_id, game_id, dimension_set, region, country, subdivision, network, connection, platform, build, server, seen
-FROM dimension WHERE studio_id = $1 AND game_id = $2 AND seen >= $3
+FROM dimension JOIN unnest($2::integer[], $3::integer[], $4::bigint[]) AS asked (studio_id, game_id, since) USING (studio_id, game_id)
+WHERE dimension_id > since AND seen >= $1
+
+-- name: add_alone
+SELECT pg_advisory_xact_lock($1, game_id) FROM unnest($2::integer[]) AS game_id
 
 -- name: add_dimensions
 -- Those that were there before, long ago or made by another leader a moment ago, are told too.
