@@ -22,10 +22,10 @@ from gamepulse.accept import Acceptor, Stored
 from gamepulse.geography import NOWHERE
 from gamepulse.keys import IngestKey, Keys
 from gamepulse.labels import Labels
+from gamepulse.origins import Combination
 from gamepulse.receive import Sent
 from gamepulse.rollup import OTHER, PLACE, SERVER, UNKNOWN, VALUES_MAX
 from gamepulse.spans import RequestFacts
-from gamepulse.tally import Combination
 from gamepulse.telemetry import Telemetry
 from tests.batches import batch, now_ms
 from tests.conftest import INGEST_KEY, SERVER_KEY, complete, free_port, serve, service_environ
