@@ -37,8 +37,8 @@ from gamepulse.telemetry import Telemetry, resource
 from gamepulse.totals import Seen, Total, TotalKey, count_totals, see
 
 STEP_EVERY_S = 0.4
-LANES = 2
-"""Connections that step shards side by side: one reads or writes while another counts."""
+STEP_LANES = 2
+"""Connections that step shards side by side: one reads or writes while the other counts. One more rolls up."""
 STEP_BATCHES_MAX = 2_500
 STEP_REPORTS_MAX = 50_000
 EVENT_BYTES = 48
@@ -167,9 +167,9 @@ class Aggregator:
         await self._valkey.aclose()
 
     async def _session(self) -> None:
-        """Aggregate over LANES connections. The first one holds the locks of the shards that are led."""
+        """Aggregate over a few connections. The first one holds the locks of the shards that are led."""
         async with AsyncExitStack() as stack:
-            lanes = [await self._connect(stack, FROZEN_AFTER_S if number == 0 else 0) for number in range(LANES)]
+            lanes = [await self._connect(stack, FROZEN_AFTER_S if number == 0 else 0) for number in range(STEP_LANES + 1)]
             connection = lanes[0]
             await connection.execute(_SQL["join"], LOCKS)
             await database.verify(connection)
@@ -179,8 +179,7 @@ class Aggregator:
                 await self._take_share(connection)
                 if started >= housekeeping_at:  # before the steps: a step that lacks a partition fails
                     housekeeping_at = started + await self._keep_house(connection)
-                is_behind = await self._step_all(lanes)
-                is_behind |= await self._roller.roll(connection)
+                is_behind = await self._side_by_side(lanes)
                 is_behind |= await self._forget_batch_keys(connection)
                 if not is_behind:
                     await self._pause(STEP_EVERY_S - (time.monotonic() - started))
@@ -236,12 +235,13 @@ class Aggregator:
 
     # -- a step --------------------------------------------------------------------------------------------------------------
 
-    async def _step_all(self, lanes: Sequence[database.Connection]) -> bool:
-        """One step of each shard. Whether there is more to do at once."""
+    async def _side_by_side(self, lanes: Sequence[database.Connection]) -> bool:
+        """One step of each shard, and rolling up. Whether there is more to do at once."""
         shards = list(self._led.values())
+        work = [self._step_some(lanes[n], shards[n::STEP_LANES]) for n in range(STEP_LANES)]
         try:
             async with asyncio.TaskGroup() as together:
-                tasks = [together.create_task(self._step_some(one, shards[n::LANES])) for n, one in enumerate(lanes)]
+                tasks = [together.create_task(one) for one in (*work, self._roller.roll(lanes[-1]))]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         return any(task.result() for task in tasks)
