@@ -38,6 +38,7 @@ from bench.servers import ROOT, free_ports
 from bench.tables import targets_table
 from bench.targets import SERVICE, Target, at_least, at_most, figure, judge
 from gamepulse import aggregate, gather, migrate, quality, receive, records, roll
+from gamepulse.database import open_pool
 from gamepulse.geography import Place
 from gamepulse.keys import IngestKey
 from gamepulse.labels import COMBINATIONS_MAX, Labels
@@ -334,16 +335,14 @@ async def ask(port: int, questions: int, now: datetime) -> Figures:
 
     No answer is kept anywhere: each question reads its rows and puts them together. Names of dimensions stay in the process.
     """
-    pool = await asyncpg.create_pool(
-        database.url(port), server_settings={"role": "gamepulse_query", "jit": "off"}, min_size=1, max_size=1
-    )
+    pool = await open_pool(database.url(port), "query", size=1)
     names, dice, took_ms = gather.Names(), random.Random(3), []
-    async with pool:
-        for _ in range(WARM_UP + questions):
-            end = now.replace(minute=0, second=0) - dice.randrange(-1, HOURS - 4) * HOUR
-            started = time.perf_counter()
-            answer = await quality.quality(pool, names, GAME, list(GROUP_BY), gather.Span(end - 24 * HOUR, end), 100, "count")
-            took_ms.append((time.perf_counter() - started) * 1e3)
+    for _ in range(WARM_UP + questions):
+        end = now.replace(minute=0, second=0) - dice.randrange(-1, HOURS - 4) * HOUR
+        started = time.perf_counter()
+        answer = await quality.quality(pool, names, GAME, list(GROUP_BY), gather.Span(end - 24 * HOUR, end), 100, "count")
+        took_ms.append((time.perf_counter() - started) * 1e3)
+    pool.terminate()
     assert len(answer.groups) == 100
     assert answer.remainder is not None
     centiles = statistics.quantiles(took_ms[WARM_UP:], n=100)

@@ -4,7 +4,7 @@ import asyncio
 import multiprocessing
 import sys
 import time
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -81,7 +81,7 @@ class App:
         configured = self._settings
         telemetry = self._telemetry = Telemetry(configured, "web")
         ingest_pool = await database.open_pool(configured.database_url, "ingest", size=INGEST_CONNECTIONS_MAX)
-        look_up_pool = await database.open_pool(configured.database_url, "ingest", size=LOOK_UP_CONNECTIONS_MAX)
+        look_up_pool = await database.open_pool(configured.database_url, "ingest", size=LOOK_UP_CONNECTIONS_MAX, name="look_up")
         query_pool = await database.open_pool(configured.database_url, "query", size=QUERY_CONNECTIONS_MAX)
         valkey = redis.Redis.from_url(configured.valkey_url, socket_timeout=1, socket_connect_timeout=1)
         acceptor = Acceptor(ingest_pool, look_up_pool, telemetry, configured.pending_reports_max)
@@ -92,9 +92,7 @@ class App:
             configured, query_pool, Names(), ingest_pool, valkey, live, asyncio.Semaphore(serve.QUESTIONS_MAX)
         )
         framework.state.telemetry = telemetry
-        telemetry.observe.append(
-            lambda: _observe(telemetry, acceptor, {"ingest": ingest_pool, "look_up": look_up_pool, "query": query_pool})
-        )
+        telemetry.observe.append(lambda: _observe(telemetry, acceptor, (ingest_pool, look_up_pool, query_pool)))
         asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self._drain, framework, live)
         telemetry.start()
         live.start()
@@ -137,12 +135,14 @@ def _in_time(receive: Receive) -> Receive:
     return in_time
 
 
-def _observe(telemetry: Telemetry, acceptor: Acceptor, pools: dict[str, database.Pool]) -> None:
+def _observe(telemetry: Telemetry, acceptor: Acceptor, pools: Sequence[database.Pool]) -> None:
     telemetry.metrics.set(metrics.INGEST_PENDING, acceptor.pending_reports)
-    for name, pool in pools.items():
-        idle = pool.get_idle_size()
-        telemetry.metrics.set(metrics.POOL_CONNECTIONS, idle, name, "idle")
-        telemetry.metrics.set(metrics.POOL_CONNECTIONS, pool.get_size() - idle, name, "used")
+    for pool in pools:
+        idle, used, most = pool.counts
+        telemetry.metrics.set(metrics.POOL_CONNECTIONS, idle, pool.name, "idle")
+        telemetry.metrics.set(metrics.POOL_CONNECTIONS, used, pool.name, "used")
+        telemetry.metrics.set(metrics.POOL_CONNECTIONS_MAX, most, pool.name)
+        telemetry.metrics.set(metrics.POOL_PENDING, pool.waiting, pool.name)
 
 
 def create() -> App:

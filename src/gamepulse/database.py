@@ -12,7 +12,37 @@ import asyncpg
 
 type PoolConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 type Connection = PoolConnection | asyncpg.Connection[asyncpg.Record]
-type Pool = asyncpg.Pool[asyncpg.Record]
+
+
+class Pool:
+    """A role's connections, and how many wait for one."""
+
+    def __init__(self, name: str, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self.name = name
+        self.waiting = 0
+        self._pool = pool
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Connections that are idle, used, and at most."""
+        idle = self._pool.get_idle_size()
+        return idle, self._pool.get_size() - idle, self._pool.get_max_size()
+
+    async def acquire(self) -> PoolConnection:
+        """A connection, as soon as one is free."""
+        self.waiting += 1
+        try:
+            return await self._pool.acquire()
+        finally:
+            self.waiting -= 1
+
+    async def release(self, connection: PoolConnection) -> None:
+        """Give it back."""
+        await self._pool.release(connection)
+
+    def terminate(self) -> None:
+        """End all, whatever they do."""
+        self._pool.terminate()
 
 
 class Unsafe(RuntimeError):
@@ -55,12 +85,12 @@ async def _keep(connection: Connection) -> None:
     """Replaces asyncpg's reset (a round trip a use): our roles change no session state."""
 
 
-async def open_pool(url: str, role: str, *, size: int) -> Pool:
-    """A pool whose connections act as gamepulse_<role>, each verified before its first use.
+async def open_pool(url: str, role: str, *, size: int, name: str = "") -> Pool:
+    """A pool whose connections act as gamepulse_<role>, each verified before its first use; named after the role, unless otherwise.
 
     Connects when first used, so it opens while PostgreSQL is away.
     """
-    pool: Pool = asyncpg.create_pool(
+    pool = asyncpg.create_pool(
         url,
         min_size=0,
         max_size=size,
@@ -76,7 +106,7 @@ async def open_pool(url: str, role: str, *, size: int) -> Pool:
             "jit": "off",
         },
     )
-    return await pool
+    return Pool(name or role, await pool)
 
 
 @asynccontextmanager

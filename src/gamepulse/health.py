@@ -33,12 +33,17 @@ async def check(pool: database.Pool, valkey: redis.Redis) -> Health:
     """Ask every dependency, at the same time, for at most CHECK_TIMEOUT_S."""
     started = time.monotonic()
     postgresql, cache = await asyncio.gather(
-        _check(lambda: pool.fetchval("SELECT 1"), "Unhealthy", "Reports are stored", "Reports are refused with 503"),
+        _check(lambda: _ask(pool), "Unhealthy", "Reports are stored", "Reports are refused with 503"),
         _check(valkey.ping, "Degraded", "Live pages are told of news", "Live pages look for news themselves"),
     )
     entries = {"postgresql": postgresql, "valkey": cache}
     worst = max((entry.status for entry in entries.values()), key=("Healthy", "Degraded", "Unhealthy").index)
     return Health(worst, _duration(time.monotonic() - started), entries)
+
+
+async def _ask(pool: database.Pool) -> None:
+    async with database.use(pool, CHECK_TIMEOUT_S) as connection:
+        await connection.fetchval("SELECT 1")
 
 
 async def _check(ask: Callable[[], Awaitable[object]], otherwise: str, good: str, bad: str) -> Entry:

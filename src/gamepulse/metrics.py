@@ -50,6 +50,15 @@ COMMIT_SIZE = Instrument("ingest.commit.size", "histogram", "{report}", "Reports
 COMMIT_DURATION = Instrument("ingest.commit.duration", "histogram", "s", "Time of one commit", ("outcome",))
 POOL_CONNECTIONS = Instrument("db.client.connection.count", "gauge", "{connection}", "Connections to PostgreSQL",
     ("db.client.connection.pool.name", "db.client.connection.state"))  # fmt: skip
+_POOL = ("db.client.connection.pool.name",)
+POOL_CONNECTIONS_MAX = Instrument("db.client.connection.max", "gauge", "{connection}", "Connections to PostgreSQL, at most", _POOL)
+POOL_PENDING = Instrument(
+    "db.client.connection.pending_requests", "gauge", "{request}", "Those who wait for a connection to PostgreSQL", _POOL
+)
+BREAKER_STATE = Instrument(
+    "circuit_breaker.state", "gauge", "1", "1 for the state that the circuit breaker is in",
+    ("circuit_breaker.name", "circuit_breaker.state"),
+)  # fmt: skip
 AGGREGATE_LAG = Instrument("aggregate.lag", "gauge", "s", "Age of the moment up to which the rollups are complete", ("shard",))
 AGGREGATE_DELTA_AGE = Instrument("aggregate.delta.age", "gauge", "s", "Age of the oldest delta that waits to be rolled up")
 AGGREGATE_DURATION = Instrument("aggregate.duration", "histogram", "s", "Time of one step of aggregation")
@@ -81,14 +90,24 @@ REGISTRY: Final = {declared.name: declared for declared in list(globals().values
 """All of the above, by name."""
 
 
-class HistogramState:
-    """A cumulative exponential histogram: scale-5 buckets and the sum of what fell in."""
+class Exemplar(NamedTuple):
+    """One recorded value and the trace that it came from."""
 
-    __slots__ = ("buckets", "sum")
+    value: float
+    time_ns: int
+    trace_id: int
+    span_id: int
+
+
+class HistogramState:
+    """A cumulative exponential histogram: scale-5 buckets, the sum of what fell in, and the newest exemplar of each octave."""
+
+    __slots__ = ("buckets", "exemplars", "sum")
 
     def __init__(self, buckets: histogram.Buckets | None = None, total: float = 0.0) -> None:
         self.buckets: histogram.Buckets = {} if buckets is None else buckets
         self.sum = total
+        self.exemplars: dict[int, Exemplar] = {}
 
     def record(self, value: float) -> None:
         index = math.ceil(math.log2(value) * histogram.BUCKETS_PER_OCTAVE) - 1 if value > 0 else histogram.ZERO_BUCKET
@@ -137,6 +156,13 @@ class Metrics:
         indexes, counts = np.unique(histogram.bucket_indexes(np.array(values)), return_counts=True)
         histogram.add(state.buckets, dict(zip(indexes.tolist(), counts.tolist(), strict=True)))
         state.sum += math.fsum(values)
+
+    def exemplify(self, instrument: Instrument, exemplar: Exemplar, *attributes: str | int) -> None:
+        """Keep a recorded value's trace until the next points are made."""
+        series = self._series(self._histograms, instrument, "histogram")
+        state = series.get(self._bounded(series, attributes))
+        if state is not None and exemplar.value > 0:
+            state.exemplars[math.floor(math.log2(exemplar.value))] = exemplar
 
     def put(self, instrument: Instrument, state: HistogramState, *attributes: str | int) -> None:
         """Set a histogram whose cumulated state is known."""
@@ -199,6 +225,14 @@ class Metrics:
                 scale=histogram.SCALE,
                 zero_count=state.buckets.get(histogram.ZERO_BUCKET, 0),
             )
+            for one in state.exemplars.values():
+                point.exemplars.add(
+                    as_double=one.value,
+                    time_unix_nano=one.time_ns,
+                    trace_id=one.trace_id.to_bytes(16),
+                    span_id=one.span_id.to_bytes(8),
+                )
+            state.exemplars.clear()
             indexes = state.buckets.keys() - {histogram.ZERO_BUCKET}
             if indexes:
                 first, last = min(indexes), max(indexes)

@@ -23,7 +23,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from gamepulse import __version__, histogram, metrics
 from gamepulse.export import Exporter
-from gamepulse.metrics import HistogramState, Metrics, key_values
+from gamepulse.metrics import Exemplar, HistogramState, Metrics, key_values
 from gamepulse.settings import Settings
 from gamepulse.spans import (
     LINKS_MAX,
@@ -219,6 +219,8 @@ class Telemetry:
         commits: dict[int, list[RequestFacts]] = {}
         for facts in kept:
             self._spans.extend(request_spans(facts))
+            exemplar = Exemplar((facts.ended_ns - facts.started_ns) / 1e9, facts.ended_ns, facts.trace_id, facts.span_id)
+            self.metrics.exemplify(metrics.REQUEST_DURATION, exemplar, facts.method, facts.route, facts.status)
             if facts.commit is not None and not facts.commit.is_told:
                 commits.setdefault(id(facts.commit), []).append(facts)
         for together in commits.values():

@@ -227,7 +227,7 @@ async def test_no_flood_holds_up_who_is_known(
     await known.find(INGEST_KEY)
 
     def used() -> int:
-        return ingest.get_size() - ingest.get_idle_size()
+        return ingest.counts[1]
 
     async with locked(connection, "ingest_key, batch_key"):
         flood = [asyncio.create_task(known.find(f"wrong-{n}")) for n in range(20)]

@@ -104,8 +104,9 @@ async def put_names(connection: Database, count: int) -> list[int]:
 
 @pytest.fixture
 async def asker(database_url: str) -> AsyncIterator[database.Pool]:
-    async with asyncpg.create_pool(database_url, server_settings={"role": "gamepulse_query"}, min_size=1, max_size=1) as pool:
-        yield pool
+    pool = await database.open_pool(database_url, "query", size=1)
+    yield pool
+    pool.terminate()
 
 
 async def asked(pool: database.Pool, group_by: Sequence[str] = ("region",), limit: int = 10, order: str = "count") -> Quality:
