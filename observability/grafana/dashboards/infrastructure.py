@@ -41,7 +41,7 @@ def at_a_glance() -> Row:
     panels = [
         glance(
             About("Programs down", "Programs of the stack that Prometheus cannot scrape.", "short", NOT_SCRAPED),
-            prom("count(up == 0) or vector(0)", "down"),
+            prom("sum(1 - up)", "down"),
             [(None, GREEN), (1, RED)],
         ),
         glance(
@@ -254,7 +254,7 @@ def stores() -> Row:
             width=6,
         ),
         graph(
-            About("CPU of the stores", "Cores.", "short", NOT_SCRAPED),
+            About("CPU of the stores", "Cores, by program.", "short", NOT_SCRAPED),
             [
                 prom(f"rate(process_cpu_seconds_total{{{STORES}}}{RATE})", "{{job}}"),
                 prom(f'rate(otelcol_process_cpu_seconds_total{{job="collector"}}{RATE})', "{{job}}"),

@@ -288,6 +288,7 @@ def heat(about: About, target: Builder[Dataquery], *, width: int = 8, links: Seq
     colours = heatmap.HeatmapColorOptions().mode(heatmap_model.HeatmapColorMode.SCHEME).scheme("Turbo")
     panel.color(colours.scale(heatmap_model.HeatmapColorScale.EXPONENTIAL).exponent(0.5).steps(64)).calculate(False)
     panel.y_axis(heatmap.YAxisConfig().unit(about.unit)).cell_values(heatmap.CellValues().unit("short"))
+    panel.scale_distribution(c.ScaleDistributionConfig().type(common.ScaleDistribution.LINEAR))
     return panel.mode(common.TooltipDisplayMode.SINGLE).show_y_histogram().exemplars_color("rgba(255,0,255,0.7)")
 
 
@@ -344,7 +345,7 @@ def states(about: About, target: Builder[Dataquery], named: Mapping[int, tuple[s
 
 
 def service_map(about: About, targets: Targets, *, width: int = 12, renamed: tuple[str, str] | None = None) -> AnyPanel:
-    """Who talks to whom; frames have the fields of Grafana's node graph. `renamed`: pattern and name of what a query cannot name."""
+    """Who talks to whom; frames have the fields of Grafana's node graph, after those that match a pattern are `renamed`."""
     panel = _begin(nodegraph.Panel(), about, targets, width, 12, [])
     if renamed:
         options = dict(zip(("regex", "renamePattern"), renamed, strict=True))

@@ -259,7 +259,8 @@ def groups(number: int, columns: str, limit: int = 50) -> str:
     return f"""
 WITH hour AS (
     SELECT {columns}, reports, rtt, loss_ppm_sum, loss_count, connect_failed, disconnected, poor,
-        estimating + poor + fair + good + excellent AS rated, {sessions_of("sessions")} AS sessions, {sessions_of("bad_sessions")} AS affected
+        estimating + poor + fair + good + excellent AS rated,
+        {sessions_of("sessions")} AS sessions, {sessions_of("bad_sessions")} AS affected
     FROM rollup_hour JOIN dimension USING (studio_id, game_id, dimension_set, dimension_id) JOIN game USING (studio_id, game_id)
     WHERE dimension_set = {number} AND {GAMES} AND {HOURS}{"" if number == 4 else " AND region IN (${region:sqlstring})"}
 ), most AS (
