@@ -142,8 +142,10 @@ def grafana(stack: Stack, stores: Stores) -> Grafana:
         with hung(stack):
             assert client.post("/v1/reports", json=players(9), headers=key).status_code == 503
         wait_for("the region", lambda: stores.prometheus(f'player_rtt_seconds{{region="{REGION}"}}'), ARRIVES_WITHIN_S)
+        scraped = 'loki_request_duration_seconds{route="otlp_v1_logs"}'
+        wait_for("Loki's own metrics", lambda: stores.prometheus(scraped), ARRIVES_WITHIN_S)
         for n in range(8):  # again, because a series must grow before it has a rate
-            assert client.post("/v1/reports", json=players(n), headers=key | place(n)).status_code == 202
+            assert client.post("/v1/reports", json=players(n), headers=key | place(n) | traced()).status_code == 202
     wait_for("lines of errors", lambda: stores.loki('{service_name="gamepulse",level="error"}'), ARRIVES_WITHIN_S)
     return Grafana(stores)
 
