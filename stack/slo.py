@@ -14,7 +14,7 @@ RULES = OBSERVABILITY / "prometheus" / "rules" / "slo.yml"
 
 def generate(rules: Path) -> None:
     """Write the rules. Raises Problem with what Sloth said when it cannot."""
-    sloth = ensure_program(read_settings(), "sloth") / "sloth"
+    sloth = str(ensure_program(read_settings(), "sloth") / "sloth")
     command = [sloth, "generate", "--no-color", "--default-slo-period=28d", f"--input={OBJECTIVES}", f"--out={rules}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
