@@ -14,7 +14,7 @@ from stack.down import stop_orphans, take_down
 from stack.grafana import MISSING, find_grafana
 from stack.keys import Keys, load_keys
 from stack.lock import only_one
-from stack.prepare import check_ports, make_folders, render_prometheus
+from stack.prepare import check_ports, make_folders, render_alertmanager, render_prometheus
 from stack.programs import BUILD_LIMIT_S, ensure_program
 from stack.record import say_urls, write_stack_file
 from stack.settings import CHECKOUT, Problem, Settings
@@ -82,6 +82,7 @@ def _launch(settings: Settings, supervisor: Supervisor, keys: Keys, components: 
     stop_orphans(settings)
     check_ports(settings, components)
     render_prometheus(settings)
+    render_alertmanager(settings)
     postgres.prepare_data(settings, keys)
     supervisor.launch(component.supervised for component in components)
     return set()

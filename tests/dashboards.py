@@ -24,7 +24,6 @@ SOURCES: dict[str, Json] = {
 AWAITED = {
     r"db_client_connection_(max|pending_requests)|circuit_breaker_state|aggregate_delta_age_seconds": "the service emits it next",
     r"(postgresql|redis)_\w+": "the Collector's receivers are configured next",
-    r"slo:.+": "Sloth's rules come next",
 }
 """Metrics that do not exist yet. An entry fails as soon as they do."""
 
