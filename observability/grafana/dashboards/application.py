@@ -164,13 +164,13 @@ def requests() -> Row:
             About(
                 "Latency of reports", "How many batches took how long; the native histogram, in steps of 2.2 %.", "s", NO_REQUESTS
             ),
-            prom_heatmap(rate(INGEST)),
+            prom_heatmap(rate(INGEST), exemplars=True),
             width=12,
             links=slow,
         ),
         heat(
             About("Latency of everything else", "How many of the other requests took how long.", "s", NO_REQUESTS),
-            prom_heatmap(rate(f'{SERVICE},http_route!="/v1/reports"')),
+            prom_heatmap(rate(f'{SERVICE},http_route!="/v1/reports"'), exemplars=True),
             width=12,
             links=slow,
         ),

@@ -76,10 +76,10 @@ def prom_table(expr: str, ref: str) -> Builder[Dataquery]:
     return made.format(PromQueryFormat.TABLE).ref_id(ref)
 
 
-def prom_heatmap(expr: str, legend: str = "__auto") -> Builder[Dataquery]:
+def prom_heatmap(expr: str, legend: str = "__auto", *, exemplars: bool = False) -> Builder[Dataquery]:
     """A native histogram's rate, or classic buckets by `le` (legend `{{le}}`)."""
     made = prometheus.Dataquery().datasource(PROMETHEUS).expr(expr).legend_format(legend).range()
-    return made.format(PromQueryFormat.HEATMAP).exemplar(True)
+    return made.format(PromQueryFormat.HEATMAP).exemplar(exemplars)
 
 
 def percentiles(rate: str, *, exemplars: bool = False) -> list[Builder[Dataquery]]:

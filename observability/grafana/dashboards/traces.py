@@ -101,7 +101,7 @@ def by_operation() -> Row:
         ),
         graph(
             About("Duration", "p95 by operation, before sampling.", "s", NO_CALLS),
-            prom(f"histogram_quantile(0.95, {rate(SERVICE, 'span_name, le', DURATION)})", name, exemplars=True),
+            prom(f"histogram_quantile(0.95, {rate(SERVICE, 'span_name, le', DURATION)})", name),
             links=of,
         ),
         heat(
@@ -113,7 +113,7 @@ def by_operation() -> Row:
         graph(
             About("Percentiles", "Of all calls, before sampling.", "s", NO_CALLS),
             [
-                prom(f"histogram_quantile({q}, {rate(SERVICE, 'le', DURATION)})", called, exemplars=True)
+                prom(f"histogram_quantile({q}, {rate(SERVICE, 'le', DURATION)})", called)
                 for called, q in (("p99", 0.99), ("p95", 0.95), ("p50", 0.5))
             ],
             colours=PERCENTILES,
