@@ -6,6 +6,7 @@ import math
 import re
 import secrets
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.stack.conftest import Stores
 REGION = "dashboards"
 ARRIVES_WITHIN_S = 90
 QUALITIES = ["estimating", "poor", "fair", "good", "excellent"]
+SESSIONS = [str(uuid.uuid4()) for _ in range(10)]  # the same in both waves: a session decides the shard, and so the series
 KINDS = ["connect_failed", "connected", "disconnected", "reconnected", "complaint"]
 
 NOTHING_HERE = {
@@ -160,7 +162,7 @@ def players(n: int) -> Json:
     if odd:
         reports = [one | {"at": one["at"] - 3_600_000} for one in reports]
         events = [one | {"at": one["at"] - 3_600_000} for one in events]
-    return batch(reports, events, platform="pc", build="1.0", connection="wifi") | odd
+    return batch(reports, events, platform="pc", build="1.0", connection="wifi", session=SESSIONS[n]) | odd
 
 
 def place(n: int) -> dict[str, str]:
