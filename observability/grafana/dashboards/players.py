@@ -229,10 +229,11 @@ def places() -> Row:
 
 def sessions_of(sketch: str) -> str:
     """How many sessions a sketch of docs/records.md holds: its coupons, or the estimate of its registers (Flajolet et al. 2007)."""
-    estimate = f"""(SELECT CASE WHEN raw <= 20480 AND empty > 0 THEN 8192 * ln(8192.0 / empty) ELSE raw END FROM (
-        SELECT 0.7213 / (1 + 1.079 / 8192) * 8192.0 ^ 2 / sum(2.0 ^ -get_byte({sketch}, register)) AS raw,
-            count(*) FILTER (WHERE get_byte({sketch}, register) = 0) AS empty
-        FROM generate_series(0, 8191) AS register) AS registers)"""
+    estimate = f"""(SELECT CASE WHEN raw <= 20480 AND empty > 0 THEN 8192 * ln(8192.0::float / empty) ELSE raw END FROM (
+        SELECT 0.7213 / (1 + 1.079 / 8192) * 8192::float ^ 2 / sum(2::float ^ -get_byte(bytes, register)) AS raw,
+            count(*) FILTER (WHERE get_byte(bytes, register) = 0) AS empty
+        FROM (SELECT {sketch} || ''::bytea AS bytes OFFSET 0) AS fetched_once, generate_series(0, 8191) AS register
+    ) AS registers)"""
     return f"CASE WHEN length({sketch}) < 8192 THEN length({sketch}) / 4 ELSE {estimate} END"
 
 
@@ -258,16 +259,21 @@ def groups(number: int, columns: str, limit: int = 50) -> str:
     """The groups of a dimension set with the most reports; p95 from the histograms' buckets, sessions of the busiest hour."""
     return f"""
 WITH hour AS (
-    SELECT {columns}, reports, rtt, loss_ppm_sum, loss_count, connect_failed, disconnected, poor,
+    SELECT {columns}, start, rtt, reports, loss_ppm_sum, loss_count, connect_failed, disconnected, poor,
         estimating + poor + fair + good + excellent AS rated,
         {sessions_of("sessions")} AS sessions, {sessions_of("bad_sessions")} AS affected
     FROM rollup_hour JOIN dimension USING (studio_id, game_id, dimension_set, dimension_id) JOIN game USING (studio_id, game_id)
     WHERE dimension_set = {number} AND {GAMES} AND {HOURS}{"" if number == 4 else " AND region IN (${region:sqlstring})"}
+), hourly AS (
+    SELECT {columns}, sum(reports) AS reports, sum(sessions) AS sessions, sum(affected) AS affected,
+        sum(loss_ppm_sum) AS loss_ppm_sum, sum(loss_count) AS loss_count, sum(poor) AS poor, sum(rated) AS rated,
+        sum(disconnected) AS dropped, sum(connect_failed) AS connect_failed
+    FROM hour GROUP BY {columns}, start
 ), most AS (
     SELECT {columns}, sum(reports) AS reports, max(sessions) AS sessions, max(affected) AS affected,
-        sum(loss_ppm_sum) / 1e6 / nullif(sum(loss_count), 0) AS loss,
-        sum(poor)::float / nullif(sum(rated), 0) AS poor, sum(disconnected) AS dropped, sum(connect_failed) AS connect_failed
-    FROM hour GROUP BY {columns} ORDER BY reports DESC LIMIT {limit}
+        sum(loss_ppm_sum) / 1e6 / nullif(sum(loss_count), 0) AS loss, sum(poor)::float / nullif(sum(rated), 0) AS poor,
+        sum(dropped) AS dropped, sum(connect_failed) AS connect_failed
+    FROM hourly GROUP BY {columns} ORDER BY reports DESC LIMIT {limit}
 ), bucket AS (
     SELECT {columns}, (get_byte(rtt, 8 * n) + (get_byte(rtt, 8 * n + 1) << 8) + 32768) % 65536 - 32768 AS index,
         sum((SELECT sum(get_byte(rtt, 8 * n + 2 + byte)::bigint << (8 * byte)) FROM generate_series(0, 5) AS byte)) AS count
