@@ -120,9 +120,9 @@ def test_target_is_scraped(stores: Stores, job: str) -> None:
 
 def test_alert_rules_are_loaded(stores: Stores) -> None:
     groups = httpx.get(f"{stores.stack.url('prometheus')}/api/v1/rules").json()["data"]["groups"]
-    rules = {rule["name"]: rule for group in groups for rule in group["rules"]}
-    assert {"HighErrorRate", "HighResponseTime"} <= set(rules)
-    assert all(rule["health"] != "err" for rule in rules.values())
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert {"HighErrorRate", "HighResponseTime", "IngestAvailabilityBurn"} <= {rule["name"] for rule in rules}
+    assert [rule for rule in rules if rule["health"] == "err"] == []
     managers = httpx.get(f"{stores.stack.url('prometheus')}/api/v1/alertmanagers").json()["data"]["activeAlertmanagers"]
     assert len(managers) == 1
 
