@@ -1,8 +1,9 @@
-"""The access log on the wire is what OTLP's own classes read."""
+"""What goes over the wire: the access log is what OTLP's own classes read; no metric is without points."""
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
+from gamepulse import metrics
 from gamepulse.settings import Settings
 from gamepulse.spans import RequestFacts
 from gamepulse.telemetry import _Access, log_record, logs_request, resource
@@ -34,3 +35,11 @@ def test_access_records_are_read_as_they_were_meant(status: int, code: str, leve
     expected = log_record(facts.ended_ns, level, "request", fields | ({"error.code": code} if code else {}) | {"duration": 1.5})
     expected.trace_id, expected.span_id = trace.to_bytes(16), span.to_bytes(8)
     assert all(record == expected for record in scope.log_records[:-1])
+
+
+def test_a_gauge_whose_series_have_all_ended_is_not_sent() -> None:
+    counted = metrics.Metrics()
+    counted.replace(metrics.AGGREGATE_LAG, {(0,): 0.5})
+    assert [metric.name for metric in counted.points(1)] == ["aggregate.lag"]
+    counted.replace(metrics.AGGREGATE_LAG, {})
+    assert counted.points(1) == []
