@@ -22,7 +22,7 @@ from observability.grafana.dashboards.__main__ import FOLDER, generate
 from observability.grafana.dashboards.players import sessions_of
 from stack.components import OBSERVABILITY
 from stack.programs import ensure_program
-from stack.settings import read_settings
+from stack.settings import CHECKOUT, read_settings
 from tests.dashboards import (
     AWAITED,
     DASHBOARDS,
@@ -285,3 +285,11 @@ async def test_sessions_are_counted_as_the_service_counts_them(connection: "asyn
         [told] = sketch.count(owner, entry, 1).tolist()
         shown = await connection.fetchval(f"SELECT {sessions_of('x')} FROM (SELECT $1::bytea AS x) AS one", sketch.encode(entry))
         assert shown == pytest.approx(told, rel=0.02), number
+
+
+def test_runbooks_lead_to_panels() -> None:
+    shown = {(dashboard["uid"], str(panel["id"])) for dashboard in DASHBOARDS.values() for panel in panels(dashboard)}
+    text = "".join(path.read_text() for path in (CHECKOUT / "docs" / "runbooks").glob("*.md"))
+    linked = set(re.findall(r"/d/([\w-]+)\?viewPanel=(\d+)", text))
+    assert len(linked) > 20
+    assert linked - shown == set()
