@@ -1,11 +1,11 @@
 # GamePulse. `make` lists what there is; CONTRIBUTING.md says more.
 .DEFAULT_GOAL := help
-.PHONY: help up down status test faults check bench web tools
+.PHONY: help up down status test faults check bench web dashboards tools
 BIN := .venv/bin
 PAGE := src/gamepulse/static/index.html
 
 help: ## List the targets (at once)
-	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Settings: DETACH=1 DEMO=0 GAMEPULSE_HOME=.gamepulse GAMEPULSE_PORT_OFFSET=0, as in: make up DETACH=1"
 
 up: .venv/installed $(PAGE) ## Start everything; Ctrl-C stops it (page after 1 min; first time 15 min more to build the rest)
@@ -25,9 +25,9 @@ faults: .venv/installed $(PAGE) ## Strike at random under load: FAULTS=1000, SEE
 	$(BIN)/python -m tests.faults.campaign --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
 
 check: .venv/installed ## Check format, lint and types (1 min; without Go on the PATH: 1 min more to install it, once)
-	$(BIN)/ruff format --check src stack bench tests
-	$(BIN)/ruff check src stack bench tests
-	$(BIN)/mypy --strict src stack bench tests
+	$(BIN)/ruff format --check src stack bench tests observability
+	$(BIN)/ruff check src stack bench tests observability
+	$(BIN)/mypy --strict src stack bench tests observability
 	$(BIN)/python -m stack.web check
 	$(BIN)/python -m bench.programs
 
@@ -36,6 +36,9 @@ bench: .venv/installed $(PAGE) tools ## Measure the service against its peers an
 
 web: .venv/installed ## Build the live page into the package (20 s)
 	$(BIN)/python -m stack.web build
+
+dashboards: .venv/installed ## Make Grafana's dashboards of observability/grafana/dashboards (1 s)
+	$(BIN)/python -m observability.grafana.dashboards
 
 $(PAGE): .venv/installed web/package-lock.json web/build.mjs $(shell find web/src -type f 2>/dev/null)
 	$(BIN)/python -m stack.web build

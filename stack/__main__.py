@@ -12,7 +12,7 @@ from stack.up import bring_up
 
 @click.group()
 def main() -> None:
-    """Run GamePulse and its observability stack. Settings: GAMEPULSE_HOME, GAMEPULSE_PORT_OFFSET, DETACH, DEMO."""
+    """Run GamePulse and its observability stack. Settings: GAMEPULSE_HOME, GAMEPULSE_PORT_OFFSET, DETACH, DEMO, ALERT_WEBHOOK."""
 
 
 @main.command()

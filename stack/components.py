@@ -161,7 +161,7 @@ def _prometheus(settings: Settings) -> Component:
 
 def _alertmanager(settings: Settings) -> Component:
     flags = {
-        "config.file": str(OBSERVABILITY / "alertmanager" / "alertmanager.yml"),
+        "config.file": str(settings.home / "config" / "alertmanager" / "alertmanager.yml"),
         "storage.path": str(settings.home / "alertmanager"),
         "web.listen-address": settings.address("alertmanager"),
         "cluster.listen-address": "",  # the only one: nobody to gossip with

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from stack.keys import Keys
 from stack.settings import CHECKOUT, LISTEN, Settings
 
 IMAGE = "grafana/grafana:12.3.0"
@@ -25,12 +26,13 @@ class Grafana:
     environment: Mapping[str, str]
 
 
-def find_grafana(settings: Settings) -> Grafana | None:
+def find_grafana(settings: Settings, keys: Keys) -> Grafana | None:
     """Return how to run Grafana here, pulling its image when that is the way; None when there is none."""
-    return _binary(settings) or _image(settings)
+    environment = _environment(settings, keys)
+    return _binary(settings, environment) or _image(settings, environment)
 
 
-def _binary(settings: Settings) -> Grafana | None:
+def _binary(settings: Settings, environment: dict[str, str]) -> Grafana | None:
     home = settings.grafana_home
     found = shutil.which("grafana", path=str(home / "bin")) if home else shutil.which("grafana")
     if found is None:
@@ -38,10 +40,10 @@ def _binary(settings: Settings) -> Grafana | None:
     beside = Path(found).resolve().parent.parent
     home = home or (beside if (beside / "conf" / "defaults.ini").exists() else Path("/usr/share/grafana"))
     data = settings.home / "grafana"
-    return Grafana([found, "server", f"--homepath={home}"], _environment(settings) | {"GF_PATHS_DATA": str(data)})
+    return Grafana([found, "server", f"--homepath={home}"], environment | {"GF_PATHS_DATA": str(data)})
 
 
-def _image(settings: Settings) -> Grafana | None:
+def _image(settings: Settings, environment: dict[str, str]) -> Grafana | None:
     engine = shutil.which("docker")
     if engine is None or not _succeeds([engine, "info"], 10):
         return None
@@ -55,11 +57,11 @@ def _image(settings: Settings) -> Grafana | None:
     command = [engine, "run", "--rm", "--name", name, "--network=host", f"--user={os.getuid()}:{os.getgid()}"]
     command += [f"--volume={settings.home / 'grafana'}:/var/lib/grafana"]
     command += [f"--volume={PROVISIONING}:{PROVISIONING}:ro"]
-    command += [f"--env={key}={value}" for key, value in _environment(settings).items()]
+    command += [f"--env={key}={value}" for key, value in environment.items()]
     return Grafana([*command, IMAGE], {})
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def _environment(settings: Settings, keys: Keys) -> dict[str, str]:
     return {
         "GF_SERVER_HTTP_ADDR": LISTEN,
         "GF_SERVER_HTTP_PORT": str(settings.port("grafana")),
@@ -72,6 +74,12 @@ def _environment(settings: Settings) -> dict[str, str]:
         "PROMETHEUS_URL": settings.url("prometheus"),
         "LOKI_URL": settings.url("loki"),
         "JAEGER_URL": settings.url("jaeger"),
+        "ALERTMANAGER_URL": settings.url("alertmanager"),
+        "POSTGRES_ADDRESS": settings.address("postgres"),
+        "POSTGRES_DATABASE": "gamepulse",
+        "POSTGRES_USER": "gamepulse_grafana",
+        "POSTGRES_PASSWORD": keys.grafana_password,
+        "POSTGRES_TLS": "disable",
     }
 
 

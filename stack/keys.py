@@ -16,22 +16,29 @@ class Keys:
     player_hash_key: str
     ingest_key: str
     server_key: str
+    grafana_password: str
+    """Of PostgreSQL's login for Grafana."""
 
 
 def load_keys(home: Path) -> Keys:
-    """Return the keys of the stack in `home`, generating them the first time."""
+    """Return the keys of the stack in `home`, generating those that are not there yet."""
     path = home / "keys.json"
-    if path.exists():
-        return Keys(**json.loads(path.read_text()))
-    keys = Keys(
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    keys = Keys(**(asdict(_new_keys()) | kept))
+    if asdict(keys) != kept:
+        write_private(path, json.dumps(asdict(keys), indent=2))
+    return keys
+
+
+def _new_keys() -> Keys:
+    return Keys(
         postgres_password=secrets.token_hex(24),
         database_password=secrets.token_hex(24),
         player_hash_key=secrets.token_hex(32),
         ingest_key=secrets.token_urlsafe(32),
         server_key=secrets.token_urlsafe(32),
+        grafana_password=secrets.token_hex(24),
     )
-    write_private(path, json.dumps(asdict(keys), indent=2))
-    return keys
 
 
 def write_private(path: Path, text: str) -> None:

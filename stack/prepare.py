@@ -1,9 +1,10 @@
-"""What has to be in place before the first program starts: folders, free ports, Prometheus's files."""
+"""What has to be in place before the first program starts: folders, free ports, Prometheus's and Alertmanager's files."""
 
 import json
 import shlex
 import socket
 from collections.abc import Iterable
+from string import Template
 
 import psutil
 
@@ -89,3 +90,20 @@ def render_prometheus(settings: Settings) -> None:
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(content, indent=2))
+
+
+def render_alertmanager(settings: Settings) -> None:
+    """Lay out Alertmanager's file: it notifies the webhook of the settings, else nobody."""
+    path = settings.home / "config" / "alertmanager" / "alertmanager.yml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = settings.alert_webhook
+    path.write_text(alertmanager_configuration("webhook", target) if target else _ALERTMANAGER.read_text())
+
+
+_ALERTMANAGER = OBSERVABILITY / "alertmanager" / "alertmanager.yml"
+
+
+def alertmanager_configuration(receiver: str, target: str) -> str:
+    """Alertmanager's file with a receiver (a file of observability/alertmanager/receivers) that notifies the target."""
+    piece = _ALERTMANAGER.parent / "receivers" / f"{receiver}.yml"
+    return _ALERTMANAGER.read_text() + Template(piece.read_text()).substitute(ALERT_TARGET=target)

@@ -55,6 +55,7 @@ PROGRAMS = {
         ),
         Program("loki", {"loki": "github.com/grafana/loki/v3/cmd/loki"}, 280),
         Program("jaeger", {"jaeger": "github.com/jaegertracing/jaeger/cmd/jaeger"}, 165),
+        Program("sloth", {"sloth": "github.com/slok/sloth/cmd/sloth"}, 100),
     )
 }
 

@@ -46,6 +46,7 @@ class Settings:
     demo: bool = True
     detach: bool = False
     grafana_home: Path | None = None
+    alert_webhook: str | None = None
 
     def port(self, name: str) -> int:
         return PORTS[name] + self.port_offset
@@ -76,7 +77,7 @@ class Settings:
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read GAMEPULSE_HOME, GAMEPULSE_PORT_OFFSET, DEMO, DETACH, GRAFANA_HOME. Raises Problem for nonsense."""
+    """Read GAMEPULSE_HOME, GAMEPULSE_PORT_OFFSET, DEMO, DETACH, GRAFANA_HOME, ALERT_WEBHOOK. Raises Problem for nonsense."""
     home = Path(environ.get("GAMEPULSE_HOME") or HOME)
     cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gamepulse"
     grafana_home = environ.get("GRAFANA_HOME")
@@ -87,6 +88,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         demo=_demo(environ.get("DEMO") or "1"),
         detach=environ.get("DETACH", "0") not in ("", "0"),
         grafana_home=Path(grafana_home) if grafana_home else None,
+        alert_webhook=environ.get("ALERT_WEBHOOK") or None,
     )
 
 

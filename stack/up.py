@@ -14,7 +14,7 @@ from stack.down import stop_orphans, take_down
 from stack.grafana import MISSING, find_grafana
 from stack.keys import Keys, load_keys
 from stack.lock import only_one
-from stack.prepare import check_ports, make_folders, render_prometheus
+from stack.prepare import check_ports, make_folders, render_alertmanager, render_prometheus
 from stack.programs import BUILD_LIMIT_S, ensure_program
 from stack.record import say_urls, write_stack_file
 from stack.settings import CHECKOUT, Problem, Settings
@@ -67,7 +67,7 @@ def _start(settings: Settings, supervisor: Supervisor, keys: Keys) -> str:
         _stop_demo(supervisor)
     _start_service(settings, supervisor, keys, wanted)
     _start_telemetry(settings, supervisor, wanted)
-    _start_grafana(settings, supervisor, every, wanted)
+    _start_grafana(settings, supervisor, keys, every, wanted)
     _wait(supervisor, list(wanted.values()))
     write_stack_file(settings)
     took = f"Everything is up after {time.monotonic() - began:.0f} s:"
@@ -82,6 +82,7 @@ def _launch(settings: Settings, supervisor: Supervisor, keys: Keys, components: 
     stop_orphans(settings)
     check_ports(settings, components)
     render_prometheus(settings)
+    render_alertmanager(settings)
     postgres.prepare_data(settings, keys)
     supervisor.launch(component.supervised for component in components)
     return set()
@@ -112,6 +113,7 @@ def _start_service(settings: Settings, supervisor: Supervisor, keys: Keys, wante
         environment = service_environment(settings, keys)
         _step("migrate", environment)
         _step("demo", environment, json.dumps({"ingest_key": keys.ingest_key, "server_key": keys.server_key}))
+        postgres.create_grafana_login(settings, keys)
         supervisor.start("gamepulse")
     _wait(supervisor, [wanted["gamepulse"]])
     write_stack_file(settings)
@@ -128,11 +130,13 @@ def _start_telemetry(settings: Settings, supervisor: Supervisor, wanted: dict[st
             supervisor.start(component.name)
 
 
-def _start_grafana(settings: Settings, supervisor: Supervisor, every: list[Component], wanted: dict[str, Component]) -> None:
+def _start_grafana(
+    settings: Settings, supervisor: Supervisor, keys: Keys, every: list[Component], wanted: dict[str, Component]
+) -> None:
     """Last, because its image may have to be pulled; supervisord learns of it only now."""
     if supervisor.runs("grafana"):
         return
-    found = find_grafana(settings)
+    found = find_grafana(settings, keys)
     if found is None:
         print(MISSING, flush=True)
         return

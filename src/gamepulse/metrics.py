@@ -174,9 +174,9 @@ class Metrics:
         return list(self._histograms.get(instrument, {}).items())
 
     def points(self, now_ns: int) -> list[pb.Metric]:
-        """All series as OTLP metrics, cumulative."""
+        """All series as OTLP metrics, cumulative. A metric without a point has no type: Prometheus would refuse the request."""
         return [
-            *(self._number_metric(instrument, series, now_ns) for instrument, series in self._numbers.items()),
+            *(self._number_metric(instrument, series, now_ns) for instrument, series in self._numbers.items() if series),
             *(
                 (self._bucketed_metric if instrument.kind == "bucketed" else self._histogram_metric)(instrument, series, now_ns)
                 for instrument, series in self._histograms.items()

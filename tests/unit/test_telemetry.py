@@ -1,4 +1,4 @@
-"""The access log on the wire is what OTLP's own classes read; what waits to be told is bounded, and what is dropped is counted."""
+"""What goes over the wire is what OTLP's own classes read; what waits to be told is bounded, and what is dropped is counted."""
 
 import json
 import socket
@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from gamepulse import export, telemetry
+from gamepulse import export, metrics, telemetry
 from gamepulse.export import Exporter
 from gamepulse.settings import Settings
 from gamepulse.spans import LINKS_MAX, CommitFacts, RequestFacts, commit_span
@@ -44,6 +44,14 @@ def test_access_records_are_read_as_they_were_meant(status: int, code: str, leve
     expected = log_record(facts.ended_ns, level, "request", fields | ({"error.code": code} if code else {}) | {"duration": 1.5})
     expected.trace_id, expected.span_id = trace.to_bytes(16), span.to_bytes(8)
     assert all(record == expected for record in scope.log_records[:-1])
+
+
+def test_a_gauge_whose_series_have_all_ended_is_not_sent() -> None:
+    counted = metrics.Metrics()
+    counted.replace(metrics.AGGREGATE_LAG, {(0,): 0.5})
+    assert [metric.name for metric in counted.points(1)] == ["aggregate.lag"]
+    counted.replace(metrics.AGGREGATE_LAG, {})
+    assert counted.points(1) == []
 
 
 @pytest.fixture

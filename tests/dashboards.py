@@ -1,0 +1,120 @@
+"""How the tests read Grafana's dashboards: panels, queries, and variables put in as Grafana does."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import yaml
+
+from stack.settings import CHECKOUT
+
+type Json = dict[str, Any]
+type Values = Mapping[str, str | Sequence[str]]
+"""What is chosen: one value, or several of a variable that takes several."""
+
+PROVISIONING = CHECKOUT / "observability" / "grafana" / "provisioning"
+DASHBOARDS: dict[str, Json] = {
+    path.stem: json.loads(path.read_text()) for path in sorted((PROVISIONING / "dashboards" / "json").glob("*.json"))
+}
+SOURCES: dict[str, Json] = {
+    source["uid"]: source for source in yaml.safe_load((PROVISIONING / "datasources" / "gamepulse.yaml").read_text())["datasources"]
+}
+
+AWAITED = {
+    r"db_client_connection_(max|pending_requests)|circuit_breaker_state|aggregate_delta_age_seconds": "the service emits it next",
+    r"(postgresql|redis)_\w+": "the Collector's receivers are configured next",
+}
+"""Metrics that do not exist yet. An entry fails as soon as they do."""
+
+ONLY_SOMETIMES = {
+    r"ecs_task_\w+": "only in AWS: the Collector's awsecscontainermetrics receiver",
+    r"otelcol_exporter_enqueue_failed_\w+": "only after a queue of the Collector was full",
+    r"ALERTS": "made by Prometheus while an alert is pending or fires",
+}
+
+
+class Query(NamedTuple):
+    """One query of a panel, or of an annotation."""
+
+    dashboard: str
+    panel: str
+    source: str
+    """The data source's uid."""
+    target: Json
+
+    @property
+    def name(self) -> str:
+        return f"{self.dashboard} · {self.panel} · {self.target.get('refId', '')}"
+
+    @property
+    def text(self) -> str:
+        """PromQL, LogQL or SQL; empty for others."""
+        text: str = self.target.get("expr") or self.target.get("rawSql") or ""
+        return text
+
+
+def panels(dashboard: Json) -> Iterator[Json]:
+    """All but the rows themselves."""
+    for panel in dashboard["panels"]:
+        if panel["type"] == "row":
+            yield from panel["panels"]
+        else:
+            yield panel
+
+
+def queries() -> list[Query]:
+    """Of all panels and annotations."""
+    found = []
+    for name, dashboard in DASHBOARDS.items():
+        for panel in panels(dashboard):
+            found += [Query(name, panel["title"], target["datasource"]["uid"], target) for target in panel["targets"]]
+        for annotation in dashboard["annotations"]["list"]:
+            found.append(Query(name, f"annotation {annotation['name']}", annotation["datasource"]["uid"], annotation))
+    return found
+
+
+_VARIABLE = re.compile(r"\$(\w+)|\$\{(\w+)(?::(\w+))?\}")
+
+
+def variables_in(text: str) -> set[str]:
+    """The dashboard's own variables that a text names; not Grafana's (`__…`)."""
+    names = {found[1] or found[2] for found in _VARIABLE.finditer(text)}
+    return {name for name in names if not name.startswith("__") and not name.isdigit()}
+
+
+def expand(text: str, values: Values, *, interval: str = "15s", rate_interval: str = "1m", window: str = "1h") -> str:
+    """Put variables in as Grafana does: several values as a regular expression, or as strings of SQL."""
+
+    def put(found: "re.Match[str]") -> str:
+        name = found[1] or found[2]
+        builtin = {"__interval": interval, "__auto": interval, "__rate_interval": rate_interval, "__range": window}
+        if name in builtin:
+            return builtin[name]
+        if name not in values:
+            return found[0]
+        value = values[name]
+        chosen = [value] if isinstance(value, str) else list(value)
+        if found[3] == "sqlstring":
+            return ",".join("'" + one.replace("'", "''") + "'" for one in chosen)
+        assert found[3] is None, f"a format that this does not know: {found[0]}"
+        return value if isinstance(value, str) else "(" + "|".join(re.escape(one) for one in chosen) + ")"
+
+    return _VARIABLE.sub(put, text)
+
+
+_NAMED = re.compile(r'__name__=~"([^"]+)"')
+_NOT_NAMES = re.compile(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]|\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)')
+_WORDS = {"by", "without", "on", "ignoring", "or", "and", "unless", "offset", "bool", "inf", "nan", "group_left", "group_right"}
+
+
+def metrics_in(expr: str, known: set[str]) -> set[str]:
+    """The metrics that a PromQL query asks for; a pattern of names stands for those that are `known`, or for itself."""
+    found = set()
+    for pattern in _NAMED.findall(expr):
+        found |= {name for name in known if re.fullmatch(pattern, name)} or {pattern}
+    bare = _NOT_NAMES.sub(" ", expr)
+    for word in re.finditer(r"(?<![\w:.])[a-zA-Z_:][\w:]*(?!\w|\s*\()", bare):
+        if word[0].lower() not in _WORDS and not re.fullmatch(r"\d+[smhdwy]", word[0]):
+            found.add(word[0])
+    return found

@@ -1,0 +1,209 @@
+"""Real faults make the real alerts arrive at a receiver, and clear. Only the durations of rules and routes are shorter."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from stack.components import OBSERVABILITY
+from stack.prepare import alertmanager_configuration
+from stack.settings import CHECKOUT
+from tests.batches import batch, report
+from tests.conftest import Stack, wait_for
+from tests.stack.conftest import Stores
+from tests.webhook import listening
+
+REGION = "alerts"
+ARRIVES_WITHIN_S = 60
+DURATION = re.compile(r"(\[|offset |\bfor: |interval: |timeout: |wait: )(\d+)([smhdw])")
+SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+SOURCES = [OBSERVABILITY / "prometheus" / "prometheus.yml", *(OBSERVABILITY / "prometheus" / "rules").glob("*.yml")]
+
+
+def shortened(text: str) -> str:
+    """A configuration with ranges a twelfth as long (at least 20 s: four points of the service), all else a sixtieth."""
+
+    def shorter(found: re.Match[str]) -> str:
+        kind, number, unit = found.groups()
+        seconds = int(number) * SECONDS[unit]
+        return f"{kind}{max(seconds // 12, 20) if kind in ('[', 'offset ') else max(seconds // 60, 1)}s"
+
+    return DURATION.sub(shorter, text)
+
+
+@pytest.mark.parametrize("path", [*SOURCES, OBSERVABILITY / "alertmanager" / "alertmanager.yml"], ids=lambda path: path.name)
+def test_only_durations_are_other(path: Path) -> None:
+    real, short = path.read_text(), shortened(path.read_text())
+    assert short != real
+    assert DURATION.sub("", short) == DURATION.sub("", real)
+    assert re.sub(r"\d+[smhdw]", "", short) == re.sub(r"\d+[smhdw]", "", real)
+
+
+class Inbox:
+    """What Alertmanager has posted."""
+
+    def __init__(self, bodies: list[bytes]) -> None:
+        self._bodies = bodies
+
+    @property
+    def told(self) -> list[tuple[str, dict[str, str]]]:
+        """Status and labels of each alert, in order."""
+        return [(alert["status"], alert["labels"]) for body in self._bodies for alert in json.loads(body)["alerts"]]
+
+    def wait(self, status: str, name: str, since: int = 0, **labels: str) -> None:
+        """Until an alert is told to be firing or resolved."""
+        wanted = {"alertname": name, **labels}
+
+        def is_there() -> bool:
+            return any(one == status and wanted.items() <= has.items() for one, has in self.told[since:])
+
+        wait_for(f"{name} {status}", is_there, ARRIVES_WITHIN_S)
+
+
+@pytest.fixture(scope="module")
+def inbox(stack: Stack) -> Iterator[Inbox]:
+    """A receiver of alerts, while the stack runs with shortened durations."""
+    with listening() as (url, bodies), _shortened_durations(stack, url):
+        inbox = Inbox(bodies)
+        inbox.wait("firing", "Watchdog")
+        yield inbox
+
+
+@contextmanager
+def _shortened_durations(stack: Stack, webhook: str) -> Iterator[None]:
+    """Prometheus and Alertmanager of the running stack with shortened files, and with their own again afterwards."""
+    config = stack.home / "config"
+    alertmanager = config / "alertmanager" / "alertmanager.yml"
+    before = alertmanager.read_text()
+    (config / "prometheus" / "rules").unlink()
+    (config / "prometheus" / "rules").mkdir()
+    (config / "prometheus" / "prometheus.yml").unlink()
+    for source in SOURCES:
+        (config / "prometheus" / source.relative_to(OBSERVABILITY / "prometheus")).write_text(shortened(source.read_text()))
+    alertmanager.write_text(shortened(alertmanager_configuration("webhook", webhook)))
+    _reload(stack)
+    yield
+    for source in SOURCES:
+        (config / "prometheus" / source.relative_to(OBSERVABILITY / "prometheus")).unlink()
+    (config / "prometheus" / "rules").rmdir()
+    for name in ("prometheus.yml", "rules"):
+        (config / "prometheus" / name).symlink_to(OBSERVABILITY / "prometheus" / name)
+    alertmanager.write_text(before)
+    _reload(stack)
+
+
+def _reload(stack: Stack) -> None:
+    for name in ("prometheus", "alertmanager"):
+        psutil.Process(stack.file["processes"][name]).send_signal(1)  # SIGHUP: read the files again
+
+
+@contextmanager
+def players(stack: Stack) -> Iterator[None]:
+    """Batches without end, two at a time, whatever is answered."""
+    is_over = threading.Event()
+    headers = {"authorization": f"Bearer {stack.file['demo']['ingest_key']}"}
+    url = f"{stack.url('gamepulse')}/v1/reports"
+
+    def send() -> None:
+        while not is_over.wait(0.1):
+            try:
+                httpx.post(url, json=batch([report(region=REGION)]), headers=headers, timeout=20)
+            except httpx.TransportError:
+                continue
+
+    threads = [threading.Thread(target=send) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+
+
+@contextmanager
+def without(stack: Stack, name: str) -> Iterator[None]:
+    """A program of the stack is stopped, and stays so."""
+    control = [sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{stack.home / 'supervisor.sock'}"]
+    subprocess.run([*control, "stop", name], cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        subprocess.run([*control, "start", name], cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.usefixtures("inbox")
+def test_objectives_are_measured_and_the_two_books_agree(stack: Stack, stores: Stores) -> None:
+    burning = "slo:current_burn_rate:ratio"
+    with players(stack):
+        wait_for("all four are measured", lambda: stores.number(f"count({burning})") == 4, ARRIVES_WITHIN_S)
+    assert stores.number(f'{burning}{{sloth_slo="ingest-availability"}}') == 0
+    assert stores.number(f'{burning}{{sloth_slo="durability"}}') == 0
+    answered, counted = "durability:answered:increase1h", "durability:counted:increase1h"
+    wait_for("all is counted", lambda: stores.number(answered) == stores.number(counted) > 50, ARRIVES_WITHIN_S)
+
+
+@pytest.mark.timeout(180)
+def test_postgresql_away(stack: Stack, inbox: Inbox) -> None:
+    since = len(inbox.told)
+    with players(stack):
+        with without(stack, "postgres"):
+            for name in ("IngestRefusing", "HighErrorRate", "HighErrorRatio"):
+                inbox.wait("firing", name, since, severity="critical", service_name="gamepulse", environment="local")
+        for name in ("IngestRefusing", "HighErrorRate", "HighErrorRatio"):
+            inbox.wait("resolved", name, since)
+
+
+@pytest.mark.timeout(180)
+def test_slow_answers(stack: Stack, inbox: Inbox) -> None:
+    since = len(inbox.told)
+    postgres = psutil.Process(stack.file["processes"]["postgres"])
+    with players(stack):
+        is_told = threading.Event()
+
+        def hang() -> None:
+            """PostgreSQL answers for a fifth of each two seconds: commits take long and succeed."""
+            while not is_told.is_set():
+                family = [postgres, *postgres.children()]
+                for one in family:
+                    one.suspend()
+                time.sleep(1.8)
+                for one in family:
+                    one.resume()
+                is_told.wait(0.2)
+
+        thread = threading.Thread(target=hang)
+        thread.start()
+        try:
+            inbox.wait("firing", "HighResponseTime", since, severity="warning", service_name="gamepulse")
+        finally:
+            is_told.set()
+            thread.join()
+        inbox.wait("resolved", "HighResponseTime", since)
+    assert not [labels for status, labels in inbox.told[since:] if labels["alertname"] == "HighErrorRate"]
+
+
+@pytest.mark.timeout(180)
+def test_service_gone(stack: Stack, inbox: Inbox) -> None:
+    since = len(inbox.told)
+    with without(stack, "gamepulse"):
+        inbox.wait("firing", "ServiceSilent", since, severity="critical")
+    inbox.wait("resolved", "ServiceSilent", since)
+
+
+@pytest.mark.timeout(180)
+def test_collector_gone(stack: Stack, inbox: Inbox) -> None:
+    since = len(inbox.told)
+    with without(stack, "collector"):
+        inbox.wait("firing", "TargetDown", since, severity="critical", job="collector")
+    inbox.wait("resolved", "TargetDown", since, job="collector")
