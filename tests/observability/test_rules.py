@@ -93,6 +93,20 @@ def test_runbook_is_complete(name: str) -> None:
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS
 
 
+def test_links_of_the_runbooks_lead_to_the_panels_that_they_name() -> None:
+    panels = {}
+    for path in (OBSERVABILITY / "grafana" / "provisioning" / "dashboards" / "json").glob("*.json"):
+        dashboard = json.loads(path.read_text())
+        rows = [panel for panel in dashboard["panels"] if panel["type"] == "row"]
+        for panel in [*dashboard["panels"], *(one for row in rows for one in row.get("panels") or [])]:
+            panels[f"{dashboard['uid']}?viewPanel={panel['id']}"] = panel.get("title")
+    linked = [
+        link for path in RUNBOOKS.glob("*.md") for link in re.findall(r"\[([^]]+)\]\(http://[^/]+/d/([^)]+)\)", path.read_text())
+    ]
+    assert len(linked) > len(ALERTS)
+    assert [title for title, link in linked if panels.get(link) != title] == []
+
+
 def test_every_query_in_a_runbook_is_promql(tmp_path: Path) -> None:
     queries = [query for path in RUNBOOKS.glob("*.md") for query in re.findall(r"```promql\n(.*?)```", path.read_text(), re.DOTALL)]
     assert len(queries) == len(ALERTS)
