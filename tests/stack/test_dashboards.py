@@ -35,6 +35,8 @@ NOTHING_HERE = {
 }
 """Queries that may find nothing here, and why. They are run all the same."""
 
+[EXEMPLARS] = SOURCES["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
+
 RUNNABLE = [query for query in queries() if query.source != "cloudwatch"]  # there is no AWS here: test_cloudwatch_is_asked_…
 
 
@@ -83,6 +85,13 @@ class Grafana:
         text = expand(query.text, self.values[query.dashboard]).replace(" or vector(0)", "")  # a 0 is not data
         kind: list[Any] = getattr(self, f"_{query.source}")(query.target, text)
         return kind
+
+    def exemplars(self, query: Query) -> set[str]:
+        """The trace ids beside a query's series."""
+        self.end = time.time()
+        text = expand(query.text, self.values[query.dashboard])
+        found = self._get("prometheus", "/api/v1/query_exemplars", query=text, start=self.end - 3600, end=self.end)
+        return {one["labels"][EXEMPLARS["name"]] for series in found for one in series["exemplars"]}
 
     def _prometheus(self, target: Json, text: str) -> list[Any]:
         if target.get("instant"):
@@ -265,3 +274,17 @@ def test_a_line_leads_to_its_trace_as_the_data_source_says(grafana: Grafana, sto
     streams = grafana.run(query)
     ids = [stream["stream"][field["matcherRegex"]] for stream in streams if field["matcherRegex"] in stream["stream"]]
     assert any(stores.trace(trace) for trace in ids)
+
+
+@pytest.mark.parametrize("query", [query for query in RUNNABLE if query.target.get("exemplar")], ids=lambda query: query.name)
+def test_exemplars_lead_to_traces_and_from_there_to_lines(query: Query, grafana: Grafana, stores: Stores, until: float) -> None:
+    assert EXEMPLARS["datasourceUid"] == "jaeger"
+    assert SOURCES["jaeger"]["jsonData"]["tracesToLogsV2"]["filterByTraceID"]
+
+    def followed() -> bool:
+        for trace in grafana.exemplars(query):
+            if stores.trace(trace) and stores.loki(f'{{service_name="gamepulse"}} | trace_id="{trace}"'):
+                return True
+        return False
+
+    wait_for(query.name, followed, max(until - time.monotonic(), 3))
