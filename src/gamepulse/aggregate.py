@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import asyncpg
 import redis.asyncio as redis
+from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
 from redis.exceptions import RedisError
 
 from gamepulse import database, metrics, records
@@ -58,6 +59,10 @@ TOTALS_MAX = 1_000
 """Pairs of region and country of a shard's players' metrics, over all its games."""
 FROZEN_AFTER_S = 15
 """PostgreSQL ends the session of an aggregator that is silent for so long; its shards are then free."""
+VALKEY_FAILURES_MAX = 3
+"""In a row; then Valkey is told nothing for VALKEY_AGAIN_S."""
+VALKEY_AGAIN_S = 5
+_VALKEY_AWAY = (RedisError, OSError)
 LOCKS = 0x6770  # the class of our advisory locks ("gp"); the object is the shard, or -1 for membership
 CHANNEL = "gamepulse:aggregated"
 """Told, in Valkey, after each step that counted something: live pages need not wait for their next look."""
@@ -135,6 +140,7 @@ class Aggregator:
         self._thresholds: dict[int, Thresholds] = {}
         self._slugs: dict[int, str] = {}
         self._valkey = redis.Redis.from_url(settings.valkey_url, socket_timeout=0.5, socket_connect_timeout=0.5)
+        self._breaker = CircuitBreaker(VALKEY_FAILURES_MAX, VALKEY_AGAIN_S, _VALKEY_AWAY, "valkey")
         self._roller = Roller(telemetry)
         self._counting = asyncio.Lock()
         self._counter = ThreadPoolExecutor(1, "count")
@@ -333,9 +339,12 @@ class Aggregator:
                 links,
                 **{"gamepulse.shard": shard.number, "gamepulse.reports": counted.reports},
             )
+        if self._breaker.opened:  # a Valkey that hangs would hold up each step; live pages look once a second anyway
+            return
         try:
-            await self._valkey.publish(CHANNEL, shard.number)
-        except (RedisError, OSError) as error:  # live pages look once a second anyway
+            with self._breaker:
+                await self._valkey.publish(CHANNEL, shard.number)
+        except _VALKEY_AWAY as error:
             self._telemetry.failed("live pages not told", error)
 
     # -- housekeeping --------------------------------------------------------------------------------------------------------
@@ -380,6 +389,8 @@ class Aggregator:
         now = datetime.now(UTC)
         lags: dict[metrics.Attributes, float] = {(one.number,): (now - one.as_of).total_seconds() for one in self._led.values()}
         self._telemetry.metrics.replace(metrics.AGGREGATE_LAG, lags)
+        for state in (STATE_CLOSED, STATE_OPEN, STATE_HALF_OPEN):
+            self._telemetry.metrics.set(metrics.BREAKER_STATE, self._breaker.state == state, self._breaker.name, state)
         for shard in self._led.values():
             of = resource(self._settings, f"shard-{shard.number}")
             for part in batched(shard.totals.items(), TOTALS_PER_REQUEST, strict=False):
