@@ -46,7 +46,7 @@ def stack_components(settings: Settings, keys: Keys) -> list[Component]:
         _valkey(settings),
         _gamepulse(settings, keys),
         _demo(settings),
-        _collector(settings),
+        _collector(settings, keys),
         _prometheus(settings),
         _alertmanager(settings),
         _loki(settings),
@@ -123,11 +123,11 @@ def _demo(settings: Settings) -> Component:
     return Component("demo", command, lambda: "")
 
 
-def _collector(settings: Settings) -> Component:
-    configuration = OBSERVABILITY / "collector" / "otel-collector-config.yaml"
+def _collector(settings: Settings, keys: Keys) -> Component:
+    files = (OBSERVABILITY / "collector" / name for name in ("otel-collector-config.yaml", "infrastructure.yaml"))
     return Component(
         "collector",
-        [str(program_folder(settings, "collector") / "otelcol"), "--config", str(configuration)],
+        [str(program_folder(settings, "collector") / "otelcol"), *(word for file in files for word in ("--config", str(file)))],
         partial(get, settings.url("collector-health")),
         ports=("collector-grpc", "collector-http", "collector-metrics", "collector-health"),
         environment={
@@ -141,6 +141,11 @@ def _collector(settings: Settings) -> Component:
             "PROMETHEUS_URL": settings.url("prometheus"),
             "LOKI_URL": settings.url("loki"),
             "JAEGER_OTLP": settings.address("jaeger-otlp"),
+            "POSTGRES_ADDRESS": settings.address("postgres"),
+            "POSTGRES_MONITOR_PASSWORD": keys.monitor_password,
+            "POSTGRES_PLAIN": "true",
+            "VALKEY_ADDRESS": settings.address("valkey"),
+            "VALKEY_PLAIN": "true",
         },
         builds="collector",
         stop_seconds=30,  # it empties its queues first

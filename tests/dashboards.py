@@ -21,12 +21,6 @@ SOURCES: dict[str, Json] = {
     source["uid"]: source for source in yaml.safe_load((PROVISIONING / "datasources" / "gamepulse.yaml").read_text())["datasources"]
 }
 
-AWAITED = {
-    r"db_client_connection_(max|pending_requests)|circuit_breaker_state|aggregate_delta_age_seconds": "the service emits it next",
-    r"(postgresql|redis)_\w+": "the Collector's receivers are configured next",
-}
-"""Metrics that do not exist yet. An entry fails as soon as they do."""
-
 ONLY_SOMETIMES = {
     r"ecs_task_\w+": "only in AWS: the Collector's awsecscontainermetrics receiver",
     r"otelcol_exporter_enqueue_failed_\w+": "only after a queue of the Collector was full",

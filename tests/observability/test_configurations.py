@@ -11,7 +11,7 @@ from stack.programs import ensure_program
 from stack.settings import read_settings
 
 CHECKS = {
-    "collector": ["otelcol", "validate", "--config=collector/otel-collector-config.yaml"],
+    "collector": ["otelcol", "validate", "--config=collector/otel-collector-config.yaml", "--config=collector/infrastructure.yaml"],
     "prometheus": ["promtool", "check", "config", "prometheus/prometheus.yml"],
     "alertmanager": ["amtool", "check-config", "alertmanager/alertmanager.yml"],
     "loki": ["loki", "-verify-config", "-config.expand-env=true", "-config.file=loki/loki.yaml"],
@@ -24,7 +24,11 @@ CHECKS = {
 def test_configuration_is_valid(name: str, tmp_path: Path) -> None:
     program, *arguments = CHECKS[name]
     folder = ensure_program(read_settings(), name)
-    environ = os.environ | {"COLLECTOR_QUEUE_DIRECTORY": str(tmp_path), "LOKI_DATA": str(tmp_path)}
+    environ = os.environ | {
+        "COLLECTOR_QUEUE_DIRECTORY": str(tmp_path),
+        "LOKI_DATA": str(tmp_path),
+        "POSTGRES_MONITOR_PASSWORD": "not a secret",
+    }
     done = subprocess.run(
         [folder / program, *arguments],
         cwd=OBSERVABILITY,

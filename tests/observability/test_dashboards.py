@@ -24,7 +24,6 @@ from stack.components import OBSERVABILITY
 from stack.programs import ensure_program
 from stack.settings import CHECKOUT, read_settings
 from tests.dashboards import (
-    AWAITED,
     DASHBOARDS,
     ONLY_SOMETIMES,
     PROVISIONING,
@@ -241,11 +240,7 @@ def test_every_metric_that_is_used_is_emitted() -> None:
     known = emitted()
     for query in promql():
         for name in metrics_in(query.text, known):
-            assert name in known or matching(name, AWAITED) or matching(name, ONLY_SOMETIMES), f"{query.name}: {name}"
-
-
-def test_what_is_awaited_does_not_exist_yet() -> None:
-    assert [name for name in emitted() if matching(name, AWAITED)] == []
+            assert name in known or matching(name, ONLY_SOMETIMES), f"{query.name}: {name}"
 
 
 def test_every_metric_of_the_service_is_used() -> None:

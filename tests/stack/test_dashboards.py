@@ -17,7 +17,7 @@ import pytest
 
 from tests.batches import batch, event, report
 from tests.conftest import Stack, wait_for
-from tests.dashboards import AWAITED, DASHBOARDS, ONLY_SOMETIMES, SOURCES, Json, Query, Values, expand, metrics_in, queries
+from tests.dashboards import DASHBOARDS, ONLY_SOMETIMES, SOURCES, Json, Query, Values, expand, metrics_in, queries
 from tests.stack.conftest import Stores
 
 REGION = "dashboards"
@@ -211,9 +211,7 @@ def listed(name: str, reasons: dict[str, str]) -> bool:
 @pytest.mark.parametrize("query", RUNNABLE, ids=lambda query: query.name)
 def test_query_finds_something(query: Query, grafana: Grafana, until: float) -> None:
     metrics = metrics_in(query.text, set()) if query.source == "prometheus" else set()
-    if any(listed(name, AWAITED) for name in metrics):
-        assert grafana.run(query) == [], "no longer awaited"
-    elif listed(query.name, NOTHING_HERE) or any(listed(name, ONLY_SOMETIMES) for name in metrics):
+    if listed(query.name, NOTHING_HERE) or any(listed(name, ONLY_SOMETIMES) for name in metrics):
         grafana.run(query)
     else:
         wait_for(query.name, lambda: grafana.run(query), max(until - time.monotonic(), 3))
