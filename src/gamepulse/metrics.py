@@ -56,7 +56,7 @@ POOL_PENDING = Instrument(
     "db.client.connection.pending_requests", "gauge", "{request}", "Those who wait for a connection to PostgreSQL", _POOL
 )
 BREAKER_STATE = Instrument(
-    "circuit_breaker.state", "gauge", "1", "1 for the state that the circuit breaker is in",
+    "circuit_breaker.state", "gauge", "{state}", "1 for the state that the circuit breaker is in",
     ("circuit_breaker.name", "circuit_breaker.state"),
 )  # fmt: skip
 AGGREGATE_LAG = Instrument("aggregate.lag", "gauge", "s", "Age of the moment up to which the rollups are complete", ("shard",))
