@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -125,6 +126,38 @@ async def test_a_step_is_bounded_and_ends_with_a_transaction(
     for dimension_set in range(len(SETS)):
         counted = await connection.fetchval(COUNTED, dimension_set)
         assert (dimension_set, counted) == (dimension_set, 50_000)
+
+
+async def test_a_valkey_that_hangs_holds_up_few_steps(
+    cluster: Cluster, client: httpx.AsyncClient, connection: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await take_all_locks(cluster, connection)
+    session = str(uuid.uuid4())
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
+        valkey_url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        configured = settings.load(service_environ(database_url) | {"GAMEPULSE_VALKEY_URL": valkey_url})
+        telemetry = Telemetry(configured, "test")
+        leader = aggregate.Aggregator(configured, telemetry)
+        async with (
+            asyncpg.create_pool(database_url, server_settings={"role": "gamepulse_aggregate"}, min_size=1) as pool,
+            pool.acquire() as own,
+        ):
+            await client.post("/v1/reports", json=batch(1, session=session))
+            led = await leader._load(own, await connection.fetchval("SELECT shard FROM raw_batch LIMIT 1"))
+            took_s = []
+            for _ in range(aggregate.VALKEY_FAILURES_MAX + 2):
+                started = time.monotonic()
+                await leader._step(own, led)
+                took_s.append(time.monotonic() - started)
+                await client.post("/v1/reports", json=batch(1, session=session))
+            assert min(took_s[: aggregate.VALKEY_FAILURES_MAX]) > 0.4  # each waited for Valkey
+            assert max(took_s[aggregate.VALKEY_FAILURES_MAX :]) < 0.4
+            monkeypatch.setattr(leader._breaker, "_opened", time.monotonic() - aggregate.VALKEY_AGAIN_S - 1)
+            started = time.monotonic()
+            await leader._step(own, led)
+            assert time.monotonic() - started > 0.4  # it is tried again
+    await leader.close()
+    await telemetry.close()
 
 
 async def test_one_games_flood_of_labels_is_not_anothers(client: httpx.AsyncClient, connection: Database) -> None:
