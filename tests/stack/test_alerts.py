@@ -143,14 +143,15 @@ def without(stack: Stack, name: str) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("inbox")
-def test_objectives_are_measured_and_the_two_books_agree(stack: Stack, stores: Stores) -> None:
+def test_objectives_are_measured_and_what_was_answered_is_counted(stack: Stack, stores: Stores) -> None:
     burning = "slo:current_burn_rate:ratio"
     with players(stack):
         wait_for("all four are measured", lambda: stores.number(f"count({burning})") == 4, ARRIVES_WITHIN_S)
     assert stores.number(f'{burning}{{sloth_slo="ingest-availability"}}') == 0
     assert stores.number(f'{burning}{{sloth_slo="durability"}}') == 0
     answered, counted = "durability:answered:increase1h", "durability:counted:increase1h"
-    wait_for("all is counted", lambda: stores.number(answered) == stores.number(counted) > 50, ARRIVES_WITHIN_S)
+    # More may be counted than was answered: where a test before this one has cut off PostgreSQL amid a commit.
+    wait_for("all that was answered is counted", lambda: 50 < stores.number(answered) <= stores.number(counted), ARRIVES_WITHIN_S)
 
 
 @pytest.mark.timeout(180)
