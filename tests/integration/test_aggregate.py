@@ -128,6 +128,36 @@ async def test_a_step_is_bounded_and_ends_with_a_transaction(
         assert (dimension_set, counted) == (dimension_set, 50_000)
 
 
+async def test_shards_are_kept_however_long_the_work_takes(
+    cluster: Cluster, connection: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What holds the locks is not silent while steps or rolling up take longer than a frozen process is given."""
+    monkeypatch.setattr(aggregate, "FROZEN_AFTER_S", 1)
+    monkeypatch.setattr(aggregate, "ALIVE_EVERY_S", 0.3)
+    telemetry = Telemetry(settings.load(service_environ(database_url)), "test")
+    leader = aggregate.Aggregator(settings.load(service_environ(database_url)), telemetry)
+    is_rolling = asyncio.Event()
+
+    async def roll(_: Database) -> bool:
+        is_rolling.set()
+        await asyncio.sleep(3)
+        return False
+
+    monkeypatch.setattr(leader._roller, "roll", roll)
+    running = asyncio.create_task(leader.run())
+    await is_rolling.wait()
+    led = dict(leader._led)
+    assert led
+    await asyncio.sleep(2.5)
+    assert leader._led == led
+    holders = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::bigint::oid AND objid < 4"
+    assert await connection.fetchval(holders, aggregate.LOCKS) >= len(led)
+    leader.stop()
+    await running
+    await leader.close()
+    await telemetry.close()
+
+
 async def test_a_valkey_that_hangs_holds_up_few_steps(
     cluster: Cluster, client: httpx.AsyncClient, connection: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
