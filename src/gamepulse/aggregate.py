@@ -148,6 +148,8 @@ class Aggregator:
         self._is_closing = asyncio.Event()
         self._has_old_batch_keys = False
         self._running: asyncio.Task[None] | None = None
+        self._alive_at = 0.0
+        """When (monotonic) PostgreSQL last heard of us."""
         telemetry.observe.append(self._export)
 
     def stop(self) -> None:
@@ -184,6 +186,7 @@ class Aggregator:
             while not self._is_closing.is_set():
                 started = time.monotonic()
                 await self._take_share(connection)
+                self._alive_at = time.monotonic()
                 if started >= housekeeping_at:  # before the steps: a step that lacks a partition fails
                     housekeeping_at = started + await self._keep_house(connection)
                 is_behind = await self._side_by_side(connection, lanes)
@@ -254,6 +257,7 @@ class Aggregator:
                 tasks = [together.create_task(one) for one in (*work, self._roller.roll(lanes[-1]))]
                 while (await asyncio.wait(tasks, timeout=ALIVE_EVERY_S))[1]:
                     await keeper.execute("SELECT 1")
+                    self._alive_at = time.monotonic()
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         return any(task.result() for task in tasks)
@@ -392,12 +396,14 @@ class Aggregator:
 
     def _export(self) -> None:
         """The lag, and the totals of the shards led here, as if each shard were an instance: a take-over continues its series."""
+        is_frozen = time.monotonic() - self._alive_at > FROZEN_AFTER_S  # others may lead by now: older totals would be a reset
+        led = [] if is_frozen else list(self._led.values())
         now = datetime.now(UTC)
-        lags: dict[metrics.Attributes, float] = {(one.number,): (now - one.as_of).total_seconds() for one in self._led.values()}
+        lags: dict[metrics.Attributes, float] = {(one.number,): (now - one.as_of).total_seconds() for one in led}
         self._telemetry.metrics.replace(metrics.AGGREGATE_LAG, lags)
         for state in (STATE_CLOSED, STATE_OPEN, STATE_HALF_OPEN):
             self._telemetry.metrics.set(metrics.BREAKER_STATE, self._breaker.state == state, self._breaker.name, state)
-        for shard in self._led.values():
+        for shard in led:
             of = resource(self._settings, f"shard-{shard.number}")
             for part in batched(shard.totals.items(), TOTALS_PER_REQUEST, strict=False):
                 counted = Metrics(shard.since_ns, series_max=len(part) * len(QUALITIES))
