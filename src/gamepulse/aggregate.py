@@ -42,9 +42,9 @@ STEP_LANES = 2
 """Connections that step shards side by side: one reads or writes while the other counts. One more rolls up."""
 STEP_BATCHES_MAX = 2_500
 STEP_REPORTS_MAX = 50_000
+"""So that a step takes seconds even when each of its reports is a group of its own."""
 EVENT_BYTES = 48
 """Of the shortest event as it is stored: so many count as one report against a step's limit."""
-"""So that a step ends well within FROZEN_AFTER_S even when each of its reports is a group of its own."""
 HOUSEKEEPING_EVERY_S = 600.0
 HOUSEKEEPING_AGAIN_S = 30.0
 FORGET_SLICE = 5_000
@@ -57,6 +57,7 @@ TOTALS_PER_REQUEST = 100
 """Pairs whose points are sent together: far less than the 4 MiB that a gRPC server takes by default."""
 TOTALS_MAX = 1_000
 """Pairs of region and country of a shard's players' metrics, over all its games."""
+ALIVE_EVERY_S = 3.0
 FROZEN_AFTER_S = 15
 """PostgreSQL ends the session of an aggregator that is silent for so long; its shards are then free."""
 VALKEY_FAILURES_MAX = 3
@@ -147,6 +148,8 @@ class Aggregator:
         self._is_closing = asyncio.Event()
         self._has_old_batch_keys = False
         self._running: asyncio.Task[None] | None = None
+        self._alive_at = 0.0
+        """When (monotonic) PostgreSQL last heard of us."""
         telemetry.observe.append(self._export)
 
     def stop(self) -> None:
@@ -173,19 +176,20 @@ class Aggregator:
         await self._valkey.aclose()
 
     async def _session(self) -> None:
-        """Aggregate over a few connections. The first one holds the locks of the shards that are led."""
+        """Aggregate over a few connections. The first one holds the locks of the shards that are led, the others do the work."""
         async with AsyncExitStack() as stack:
-            lanes = [await self._connect(stack, FROZEN_AFTER_S if number == 0 else 0) for number in range(STEP_LANES + 1)]
-            connection = lanes[0]
+            connection = await self._connect(stack, FROZEN_AFTER_S)
+            lanes = [await self._connect(stack, 0) for _ in range(STEP_LANES + 1)]
             await connection.execute(_SQL["join"], LOCKS)
             await database.verify(connection)
             housekeeping_at = 0.0
             while not self._is_closing.is_set():
                 started = time.monotonic()
                 await self._take_share(connection)
+                self._alive_at = time.monotonic()
                 if started >= housekeeping_at:  # before the steps: a step that lacks a partition fails
                     housekeeping_at = started + await self._keep_house(connection)
-                is_behind = await self._side_by_side(lanes)
+                is_behind = await self._side_by_side(connection, lanes)
                 is_behind |= await self._forget_batch_keys(connection)
                 if not is_behind:
                     await self._pause(STEP_EVERY_S - (time.monotonic() - started))
@@ -241,13 +245,19 @@ class Aggregator:
 
     # -- a step --------------------------------------------------------------------------------------------------------------
 
-    async def _side_by_side(self, lanes: Sequence[database.Connection]) -> bool:
-        """One step of each shard, and rolling up. Whether there is more to do at once."""
+    async def _side_by_side(self, keeper: database.Connection, lanes: Sequence[database.Connection]) -> bool:
+        """One step of each shard, and rolling up. Whether there is more to do at once.
+
+        However long that takes, `keeper` is not silent: PostgreSQL would take this process to be frozen, and free its shards.
+        """
         shards = list(self._led.values())
         work = [self._step_some(lanes[n], shards[n::STEP_LANES]) for n in range(STEP_LANES)]
         try:
             async with asyncio.TaskGroup() as together:
                 tasks = [together.create_task(one) for one in (*work, self._roller.roll(lanes[-1]))]
+                while (await asyncio.wait(tasks, timeout=ALIVE_EVERY_S))[1]:
+                    await keeper.execute("SELECT 1")
+                    self._alive_at = time.monotonic()
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         return any(task.result() for task in tasks)
@@ -386,12 +396,14 @@ class Aggregator:
 
     def _export(self) -> None:
         """The lag, and the totals of the shards led here, as if each shard were an instance: a take-over continues its series."""
+        is_frozen = time.monotonic() - self._alive_at > FROZEN_AFTER_S  # others may lead by now: older totals would be a reset
+        led = [] if is_frozen else list(self._led.values())
         now = datetime.now(UTC)
-        lags: dict[metrics.Attributes, float] = {(one.number,): (now - one.as_of).total_seconds() for one in self._led.values()}
+        lags: dict[metrics.Attributes, float] = {(one.number,): (now - one.as_of).total_seconds() for one in led}
         self._telemetry.metrics.replace(metrics.AGGREGATE_LAG, lags)
         for state in (STATE_CLOSED, STATE_OPEN, STATE_HALF_OPEN):
             self._telemetry.metrics.set(metrics.BREAKER_STATE, self._breaker.state == state, self._breaker.name, state)
-        for shard in self._led.values():
+        for shard in led:
             of = resource(self._settings, f"shard-{shard.number}")
             for part in batched(shard.totals.items(), TOTALS_PER_REQUEST, strict=False):
                 counted = Metrics(shard.since_ns, series_max=len(part) * len(QUALITIES))

@@ -13,6 +13,8 @@ FRESH_S = 4.0
 KNOWN_MAX = 10_000
 """Right ones, and wrong ones beside them: a flood of wrong keys drives no right one out."""
 KEY_LENGTH_MAX = 128
+STRANGERS_MAX = 64
+"""Keys that were never right and wait to be looked up."""
 _SQL = database.queries("accept")
 
 
@@ -38,7 +40,7 @@ class Keys:
     async def find(self, secret: str) -> IngestKey:
         """The key with this secret.
 
-        Raises Problem: UNKNOWN_KEY, or DATABASE_UNAVAILABLE when PostgreSQL cannot say.
+        Raises Problem: UNKNOWN_KEY; DATABASE_UNAVAILABLE when PostgreSQL cannot say; OVERLOADED amid a flood of wrong keys.
         """
         if len(secret) > KEY_LENGTH_MAX:
             raise _unknown()
@@ -53,6 +55,8 @@ class Keys:
         """One question at a time for each key, however many requests wait for it."""
         task = self._asked.get(secret)
         if task is None:
+            if secret not in self._right and len(self._asked) >= STRANGERS_MAX:
+                raise errors.Problem(errors.OVERLOADED)
             task = self._asked[secret] = asyncio.create_task(self._look_up(secret))
             task.add_done_callback(lambda _: self._asked.pop(secret, None))
         return task

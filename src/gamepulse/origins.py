@@ -12,6 +12,8 @@ from gamepulse.rollup import CARRIER, SERVER, SETS, UNKNOWN, Ints
 
 KNOWN_BYTES = 1_000
 """What one text's labels or places take in memory besides the text, about."""
+ID_BYTES = 150
+"""What one dimension_id by its key takes."""
 _REGION_BITS = 32
 
 type Bounded = Callable[[int, str, str], str]
@@ -142,6 +144,7 @@ class Origins:
         """The dimension_ids of what was unnamed()."""
         for (dimension_set, key), dimension_id in zip(keys, ids.tolist(), strict=True):
             self._ids[dimension_set][key] = dimension_id
+            self.size_bytes += ID_BYTES
 
     def ids(self, dimension_set: int, keys: Ints) -> Ints:
         """The dimension_id of each key."""

@@ -12,7 +12,7 @@ from gamepulse import errors, metrics, receive
 from gamepulse.accept import Acceptor, Stored
 from gamepulse.batch import BODY_BYTES_MAX, Answer
 from gamepulse.geography import Geography
-from gamepulse.keys import Keys
+from gamepulse.keys import IngestKey, Keys
 from gamepulse.settings import Settings
 from gamepulse.spans import RequestFacts
 from gamepulse.telemetry import Telemetry
@@ -25,6 +25,8 @@ PATH = "/v1/reports"
 BODY_TIMEOUT_S = 10.0
 BODIES_BYTES_MAX = 64 * 1024 * 1024
 """Of all bodies that a process is receiving; beyond it the oldest of them, which is the slowest, is given up."""
+HELD_BYTES_MAX = 64 * 1024 * 1024
+"""Of all bodies, expanded ones too, that wait for their key to be looked up."""
 TELL_EVERY_S = 1.0
 """How often it is told that requests were turned away."""
 _CORS = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"retry-after")]
@@ -55,6 +57,7 @@ class Ingest:
         self._player_hash_key = bytes.fromhex(settings.player_hash_key)
         self._next_report_s = settings.next_report_s
         self._bodies = Bodies()
+        self._held_bytes = 0
         self.turned_away = TurnedAway(telemetry)
         self.is_draining = False
 
@@ -82,12 +85,24 @@ class Ingest:
         finally:
             self._telemetry.end(facts)
 
+    async def _find(self, secret: str, body: bytes) -> IngestKey:
+        """The key of a body, which is held as long as that takes. Raises Problem as Keys.find() does."""
+        if self._held_bytes + len(body) > HELD_BYTES_MAX:
+            raise errors.Problem(errors.OVERLOADED)
+        self._held_bytes += len(body)
+        try:
+            return await self._keys.find(secret)
+        finally:
+            self._held_bytes -= len(body)
+
     async def _ingest(self, scope: Scope, headers: dict[bytes, bytes], receive_: Receive, facts: RequestFacts) -> Answer:
         body = await self._bodies.read(headers, receive_)
         if self._acceptor.is_full:  # by now; decoding would be for nothing
             raise errors.Problem(errors.OVERLOADED)
+        secret = _secret(headers)
+        key = None if secret is None else await self._find(secret, body)  # before it is expanded and decoded: that costs most
         body = receive.expand(body, headers.get(b"content-encoding", b"").strip().lower())
-        key = await self._keys.find(_secret(headers, body))  # before it is decoded: that costs most
+        key = key or await self._find(_secret_within(body), body)
         content = receive.decode(body)
         receive.check_key(content, key)
         place = self._geography.locate(scope["client"][0] if scope["client"] else "", headers)
@@ -247,14 +262,16 @@ class _KeyOnly(msgspec.Struct):
 _key_decoder = msgspec.json.Decoder(_KeyOnly)
 
 
-def _secret(headers: dict[bytes, bytes], body: bytes) -> str:
-    """The ingest key: from the header, else from the body (sendBeacon cannot set headers).
+def _secret(headers: dict[bytes, bytes]) -> str | None:
+    authorization = headers.get(b"authorization", b"")
+    return authorization[7:].strip().decode("latin-1") if authorization[:7].lower() == b"bearer " else None
+
+
+def _secret_within(body: bytes) -> str:
+    """The ingest key in a body (sendBeacon cannot set headers).
 
     Raises Problem: MISSING_KEY, or what is wrong with a body that cannot be read.
     """
-    authorization = headers.get(b"authorization", b"")
-    if authorization[:7].lower() == b"bearer ":
-        return authorization[7:].strip().decode("latin-1")
     try:
         key = _key_decoder.decode(body).key
     except receive.UNREADABLE:

@@ -7,6 +7,7 @@ or died in between; readers see a delta or what it was added to, never both.
 """
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
@@ -133,22 +134,38 @@ class Roller:
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._left_out: dict[Piece, _LeftOut] = {}
+        self._due: deque[Piece] = deque()
+        self._did_some = False
         self._oldest_at: float | None = None
         """Since when (monotonic) the oldest delta waits."""
         telemetry.observe.append(self._export)
 
     async def roll(self, connection: database.Connection) -> bool:
-        """Whether there is more to do at once."""
-        started, did_some = time.monotonic(), False
-        self._left_out = {piece: one for piece, one in self._left_out.items() if started < one.until + LEFT_OUT_S}
-        age_s = await connection.fetchval(_SQL["oldest_delta_s"])
-        self._oldest_at = None if age_s is None else started - age_s
-        for piece in await _due(connection):
+        """Whether there is more to do at once. What was due is asked for anew when all of it is done, for that may take long."""
+        try:
+            if not self._due:
+                await self._look(connection)
+        except Exception as error:
+            if connection.is_closed():
+                raise
+            self._telemetry.failed("roll failed", error)
+            return False
+        started = time.monotonic()
+        while self._due:
             if time.monotonic() - started > ROLL_FOR_S:
                 return True
+            piece = self._due.popleft()
             if piece not in self._left_out or self._left_out[piece].until <= started:
-                did_some |= await self._try(connection, piece)
-        return did_some
+                self._did_some |= await self._try(connection, piece)
+        return self._did_some
+
+    async def _look(self, connection: database.Connection) -> None:
+        now = time.monotonic()
+        self._left_out = {piece: one for piece, one in self._left_out.items() if now < one.until + LEFT_OUT_S}
+        age_s = await connection.fetchval(_SQL["oldest_delta_s"])
+        self._oldest_at = None if age_s is None else now - age_s
+        self._due.extend(await _due(connection))
+        self._did_some = False
 
     async def _try(self, connection: database.Connection, piece: Piece) -> bool:
         try:
@@ -197,7 +214,7 @@ async def _add(connection: database.Connection, where: Where, hour: datetime) ->
         added = merge(list(minutes.values()))
         hours = await _with_stored(connection, where, hour, added)
         writes = [
-            await _minutes(connection, where, minutes),
+            await _minutes(connection, where, hour, minutes),
             _groups(where, "hour", hour, added.ids, hours),
             await _hours_total(connection, where, hour, added, hours),
             _stale(where, "quarter", hour),
@@ -227,12 +244,12 @@ async def _with_stored(connection: database.Connection, where: Where, hour: date
     return joined([Read.of(added), read(stored, 1)]).together(owner, len(added))
 
 
-async def _minutes(connection: database.Connection, where: Where, added: Mapping[datetime, Block]) -> _Write:
+async def _minutes(connection: database.Connection, where: Where, hour: datetime, added: Mapping[datetime, Block]) -> _Write:
     late_before = datetime.now(UTC) - LATE_AFTER
     minutes = dict(added)
     keys = [(start, start + _MINUTE < late_before) for start in minutes]
     starts, is_late = [start for start, _ in keys], [late for _, late in keys]
-    for row in await connection.fetch(_SQL["minutes"], *where, starts, is_late):
+    for row in await connection.fetch(_SQL["minutes"], *where, hour, starts, is_late):
         minutes[row["start"]] = merge([decode(row["block"]), minutes[row["start"]]])
     blocks = list(minutes.values())
     groups, reports = [len(one) for one in blocks], [int(one.counts[:, REPORTS].sum()) for one in blocks]

@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from gamepulse import aggregate, database, settings
+from gamepulse import aggregate, database, metrics, settings
 from gamepulse.keys import hash_key
 from gamepulse.rollup import SETS
 from gamepulse.telemetry import Telemetry
@@ -126,6 +126,61 @@ async def test_a_step_is_bounded_and_ends_with_a_transaction(
     for dimension_set in range(len(SETS)):
         counted = await connection.fetchval(COUNTED, dimension_set)
         assert (dimension_set, counted) == (dimension_set, 50_000)
+
+
+def rolling_for(seconds: float, leader: aggregate.Aggregator, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Make rolling up take so long. Set when it begins: shards are led by then."""
+    is_rolling = asyncio.Event()
+
+    async def roll(_: Database) -> bool:
+        is_rolling.set()
+        await asyncio.sleep(seconds)
+        return False
+
+    monkeypatch.setattr(leader._roller, "roll", roll)
+    return is_rolling
+
+
+async def test_shards_are_kept_however_long_the_work_takes(
+    cluster: Cluster, connection: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What holds the locks is not silent while steps or rolling up take longer than a frozen process is given."""
+    monkeypatch.setattr(aggregate, "FROZEN_AFTER_S", 1)
+    monkeypatch.setattr(aggregate, "ALIVE_EVERY_S", 0.3)
+    telemetry = Telemetry(settings.load(service_environ(database_url)), "test")
+    leader = aggregate.Aggregator(settings.load(service_environ(database_url)), telemetry)
+    is_rolling = rolling_for(3, leader, monkeypatch)
+    running = asyncio.create_task(leader.run())
+    await is_rolling.wait()
+    led = dict(leader._led)
+    assert led
+    await asyncio.sleep(2.5)
+    assert leader._led == led
+    holders = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::bigint::oid AND objid < 4"
+    assert await connection.fetchval(holders, aggregate.LOCKS) >= len(led)
+    leader.stop()
+    await running
+    await leader.close()
+    await telemetry.close()
+
+
+async def test_a_leader_that_was_frozen_exports_no_old_totals(
+    cluster: Cluster, connection: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telemetry = Telemetry(settings.load(service_environ(database_url)), "test")
+    leader = aggregate.Aggregator(settings.load(service_environ(database_url)), telemetry)
+    is_rolling = rolling_for(0.1, leader, monkeypatch)
+    running = asyncio.create_task(leader.run())
+    await is_rolling.wait()
+    leader._export()
+    assert len(telemetry.metrics._numbers[metrics.AGGREGATE_LAG]) == len(leader._led) > 0
+    monkeypatch.setattr(leader, "_alive_at", time.monotonic() - aggregate.FROZEN_AFTER_S - 1)
+    leader._export()  # before the loop has run again
+    assert telemetry.metrics._numbers[metrics.AGGREGATE_LAG] == {}
+    leader.stop()
+    await running
+    await leader.close()
+    await telemetry.close()
 
 
 async def test_a_valkey_that_hangs_holds_up_few_steps(

@@ -1,6 +1,7 @@
 """Limits that need the real programs, at their edges. Where a limit is large or long, the test makes it small."""
 
 import asyncio
+import gzip
 import hashlib
 import json
 import os
@@ -245,6 +246,22 @@ async def test_no_flood_holds_up_who_is_known(
     assert await asyncio.gather(*looks) == [None] * 20
 
 
+async def test_so_many_wrong_keys_wait(ingest: database.Pool, connection: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "FRESH_S", 0)
+    monkeypatch.setattr(keys, "STRANGERS_MAX", 3)
+    known = Keys(ingest)
+    await known.find(INGEST_KEY)
+    async with locked(connection, "ingest_key"):
+        waiting = [asyncio.create_task(known.find(f"wrong-{n % 3}")) for n in range(9)]
+        await asyncio.sleep(0.05)
+        assert (await refused(known.find("wrong-3")))[0] == "overloaded"
+        right = asyncio.create_task(known.find(INGEST_KEY))
+        await asyncio.sleep(0.05)
+    assert [str(one) for one in await asyncio.gather(*waiting, return_exceptions=True)] == ["unknown_key"] * 9
+    assert (await right).game == "demo"
+    assert (await refused(known.find("wrong-3")))[0] == "unknown_key"
+
+
 # -- labels -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -480,6 +497,23 @@ async def test_bodies_that_are_being_received_are_bounded(database_url: str, val
             assert b" 400 " in await asyncio.wait_for(reader.readline(), 2)  # whole at last, and no JSON
         for _, writer in slow:
             writer.close()
+
+
+async def test_bodies_that_wait_for_their_key_are_bounded(
+    database_url: str, valkey_url: str, connection: Database, tmp_path: Path
+) -> None:
+    """As large as they are when expanded, where the key is within."""
+    limits = smaller(tmp_path, "reports.HELD_BYTES_MAX = 30_000", "keys.FRESH_S = 0")
+    packed = gzip.compress(json.dumps(batch() | {"key": INGEST_KEY}).encode().ljust(10_000))
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    with serve(database_url, valkey_url, tmp_path / "log", **limits) as service:
+        async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=10) as client:
+            async with locked(connection, "ingest_key"):
+                waiting = [asyncio.create_task(client.post("/v1/reports", content=packed)) for _ in range(3)]
+                await asyncio.sleep(0.5)
+                assert (await client.post("/v1/reports", content=packed)).json()["code"] == "overloaded"
+            assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [202] * 3
+            assert (await client.post("/v1/reports", content=packed)).status_code == 202
 
 
 async def test_a_worker_may_open_a_file_for_each_connection(database_url: str, valkey_url: str, tmp_path: Path) -> None:

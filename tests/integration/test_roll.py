@@ -227,7 +227,7 @@ async def test_deltas_that_somebody_else_adds_meanwhile_are_added_once(
 
     async def overtake(statement: str) -> None:
         nonlocal overtaken
-        if statement.startswith("DELETE FROM rollup_delta") and not overtaken:
+        if "DELETE FROM rollup_delta" in statement and not overtaken:
             overtaken += 1
             await put_delta(connection, HOUR, block([2, 3]), 9)
             assert await roll.Piece(WHERE, "hour", HOUR).do(other)
@@ -348,6 +348,39 @@ async def test_a_piece_that_fails_again_is_left_out_for_longer(
     assert waits[0] < 0.2
     await asyncio.sleep(0.2)
     assert await roller.roll(aggregator) is True
+
+
+async def test_what_takes_long_to_find_is_done_all_the_same(
+    connection: Database, aggregator: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With many deltas it takes longer to find what is due than rolling up may take; and finding it may fail."""
+    due = roll._due
+    monkeypatch.setattr(roll, "ROLL_FOR_S", 0.1)
+    for n in range(2):
+        await put_delta(connection, HOUR - n * timedelta(hours=1), block([1]), 1)
+
+    async def slow(own: Database) -> list[roll.Piece]:
+        await asyncio.sleep(0.2)
+        return await due(own)
+
+    async def fail(_: Database) -> list[roll.Piece]:
+        raise asyncpg.QueryCanceledError
+
+    roller = roll.Roller(Telemetry(settings.load(service_environ(database_url)), "test"))
+    monkeypatch.setattr(roll, "_due", fail)
+    assert await roller.roll(aggregator) is False
+    monkeypatch.setattr(roll, "_due", slow)
+    assert await roller.roll(aggregator) is True
+    assert await connection.fetchval("SELECT count(*) FROM rollup_delta") == 0
+
+
+async def test_deltas_are_deleted_each_by_its_key(connection: Database) -> None:
+    """Whatever PostgreSQL takes their number to be: all columns of the key are looked up in the index."""
+    statement = database.queries("aggregate")["delete_deltas"]
+    plan = "\n".join([row[0] for row in await connection.fetch(f"EXPLAIN (GENERIC_PLAN) {statement}", 1, 1, 1, [], [], [])])
+    condition = plan[plan.index("Index Cond") :].splitlines()[0]
+    for column in ("studio_id", "game_id", "dimension_set", "start", "shard", "upto"):
+        assert column in condition, plan
 
 
 async def test_how_long_the_oldest_delta_waits_is_told(connection: Database, aggregator: Database, database_url: str) -> None:

@@ -117,13 +117,19 @@ FROM (
 WHERE before < $5 AND number <= $6
 
 -- name: delete_deltas
-DELETE FROM rollup_delta
-WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3
-    AND (start, shard, upto) IN (SELECT * FROM unnest($4::timestamptz[], $5::smallint[], $6::bigint[]))
+-- Each key is looked up by itself (OFFSET 0 keeps it so): a plan for "about ten keys" would read all deltas of the game for each.
+DELETE FROM rollup_delta WHERE ctid = ANY (ARRAY(
+    SELECT waiting.ctid
+    FROM unnest($4::timestamptz[], $5::smallint[], $6::bigint[]) AS merged (start, shard, upto), LATERAL (
+        SELECT ctid FROM rollup_delta AS delta
+        WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND delta.start = merged.start
+            AND delta.shard = merged.shard AND delta.upto = merged.upto
+        OFFSET 0) AS waiting))
 
 -- name: minutes
 SELECT start, block FROM rollup_minute
-WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND (start, is_late) IN (SELECT * FROM unnest($4::timestamptz[], $5::boolean[]))
+WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $4 + interval '1 hour'
+    AND (start, is_late) IN (SELECT * FROM unnest($5::timestamptz[], $6::boolean[]))
 
 -- name: put_minutes
 INSERT INTO rollup_minute (studio_id, game_id, dimension_set, start, is_late, groups, reports, block)
