@@ -37,6 +37,11 @@ class Keys:
         self._one_stranger = asyncio.Lock()
         self._asked: dict[str, asyncio.Task[IngestKey | None]] = {}
 
+    def remembered(self, secret: str) -> IngestKey | None:
+        """The key with this secret, if it was right a moment ago."""
+        fresh_until, key = self._right.get(secret, (0.0, None))
+        return key if fresh_until >= time.monotonic() else None
+
     async def find(self, secret: str) -> IngestKey:
         """The key with this secret.
 

@@ -99,8 +99,9 @@ class Ingest:
         body = await self._bodies.read(headers, receive_)
         if self._acceptor.is_full:  # by now; decoding would be for nothing
             raise errors.Problem(errors.OVERLOADED)
-        secret = _secret(headers)
-        key = None if secret is None else await self._find(secret, body)  # before it is expanded and decoded: that costs most
+        secret, key = _secret(headers), None
+        if secret is not None:  # before the body is expanded and decoded: that costs most
+            key = self._keys.remembered(secret) or await self._find(secret, body)
         body = receive.expand(body, headers.get(b"content-encoding", b"").strip().lower())
         key = key or await self._find(_secret_within(body), body)
         content = receive.decode(body)
