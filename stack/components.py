@@ -145,6 +145,8 @@ def _collector(settings: Settings, keys: Keys) -> Component:
             "POSTGRES_MONITOR_PASSWORD": keys.monitor_password,
             "POSTGRES_PLAIN": "true",
             "VALKEY_ADDRESS": settings.address("valkey"),
+            "VALKEY_USER": "",
+            "VALKEY_PASSWORD": "",
             "VALKEY_PLAIN": "true",
         },
         builds="collector",

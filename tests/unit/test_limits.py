@@ -113,6 +113,7 @@ def test_a_request_holds_so_many_totals(monkeypatch: pytest.MonkeyPatch) -> None
     settings = Settings(database_url="postgresql://x", player_hash_key="00" * 32)
     telemetry = Telemetry(settings, "test")
     aggregator = Aggregator(settings, telemetry)
+    aggregator._alive_at = time.monotonic()
     aggregator._led[0] = Shard(0, totals(0, 2 * TOTALS_PER_REQUEST + 1), 0, datetime.now(UTC), datetime.now(UTC))
     sent: list[int] = []
     monkeypatch.setattr(telemetry, "send_points", lambda counted, _: sent.append(_reports(counted.points(1))))
