@@ -14,7 +14,7 @@ from tests.stack.conftest import Json, Stores
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 PERCENTILES = {"p5": 0.05, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
-OF_THE_FILES = 'game="demo",region!~"signals|faults|alerts|page"'  # the other tests of the stack send from these regions
+OF_THE_FILES = 'game="demo",region!~"signals|faults|alerts|dashboards|page"'  # the other tests of the stack send from these regions
 
 
 def column(file: str, name: str) -> list[float]:
