@@ -80,7 +80,7 @@ UNKNOWN_ROUTE = _declare("unknown_route", 404, "There is nothing here.")
 METHOD_NOT_ALLOWED = _declare("method_not_allowed", 405, "This path does not take that method.")
 
 # Not now.
-OVERLOADED = _declare("overloaded", 503, "Too many reports wait for their commit. Send again.", 1)
+OVERLOADED = _declare("overloaded", 503, "Too much waits to be stored or looked up. Send again.", 1)
 DATABASE_UNAVAILABLE = _declare("database_unavailable", 503, "PostgreSQL is away or slow. Send again.", 2)
 COMMIT_FAILED = _declare("commit_failed", 503, "The batch was not stored. Send again.", 5)
 BUSY = _declare("busy", 503, "Other questions are being answered. Ask again.", 2)
