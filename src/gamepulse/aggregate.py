@@ -30,7 +30,7 @@ from gamepulse.origins import Origins
 from gamepulse.receive import SHARDS
 from gamepulse.roll import Roller
 from gamepulse.rollup import OTHER, REPORTS, SETS, encode
-from gamepulse.rows import total_columns, total_of, turned
+from gamepulse.rows import total_columns, total_of, transposed
 from gamepulse.run import end_with
 from gamepulse.settings import Settings
 from gamepulse.tally import EPOCH, Columns, Thresholds
@@ -125,7 +125,7 @@ def tally(columns: Columns, shard: Shard) -> Tally:
         for *where, start_min, block in columns.deltas(number)
     )
     totals = shard.added(count_totals(columns))
-    return Tally(columns.reports, turned(deltas, 7), see(columns), totals, total_columns(totals))
+    return Tally(columns.reports, transposed(deltas, 7), see(columns), totals, total_columns(totals))
 
 
 class Aggregator:

@@ -14,8 +14,8 @@ from gamepulse.totals import Total, TotalKey
 _BUCKET = np.dtype([("index", "<i2"), ("low", "<u4"), ("high", "<u2")])  # a count of 48 bits: eight bytes in all
 
 
-def turned(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
-    """Rows turned into columns, as unnest() takes them."""
+def transposed(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
+    """Rows as columns, as unnest() takes them."""
     columns: list[list[object]] = [[] for _ in range(width)]
     for row in rows:
         for column, value in zip(columns, row, strict=True):
@@ -131,4 +131,4 @@ def total_columns(totals: Mapping[TotalKey, Total]) -> list[list[object]]:
         )
         for key, t in sorted(totals.items())
     )  # fmt: skip
-    return turned(rows, 13)
+    return transposed(rows, 13)
