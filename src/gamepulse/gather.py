@@ -293,10 +293,6 @@ class Groups(NamedTuple):
     ids: Ints
     codes: Ints
 
-    def of(self, ids: Ints) -> Ints:
-        """The group of each id."""
-        return self.codes[np.searchsorted(self.ids, ids)]
-
 
 async def groups(connection: database.Connection, names: Names, of: Of, found: Sources) -> Groups:
     """The groups of what was read."""
