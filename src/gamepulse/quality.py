@@ -210,7 +210,7 @@ async def quality(
             shown = rows
 
         await gather.merge_rows(connection, of, found, gather.choose(known, chosen), SPAN_MAX, take)
-        best = sorted(range(len(groups)), key=lambda n: -getattr(groups[n], order))[:limit]  # ties stay as the sizes had them
+        best = sorted(range(len(groups)), key=lambda n: (-getattr(groups[n], order), known.values[chosen[n]]))[:limit]
         is_all = len(known.values) <= limit
         if not is_ranked and not is_all:
             those = gather.choose(known, [chosen[n] for n in best], 1)

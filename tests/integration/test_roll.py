@@ -172,25 +172,27 @@ async def test_many_that_roll_at_once_add_once(
     client: httpx.AsyncClient, connection: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(roll, "ROLL_EVERY_S", 0.0)
-    rollers = [await asyncpg.connect(database_url, server_settings={"role": "gamepulse_aggregate"}) for _ in range(3)]
     sent, is_over = 0, False
 
-    async def go_on(roller: Database) -> int:
-        done = 0
-        while not is_over:
-            done += await roll.roll(roller)
-        return done
+    async def go_on() -> int:
+        roller = await asyncpg.connect(database_url, server_settings={"role": "gamepulse_aggregate"})
+        try:
+            done = 0
+            while not is_over:
+                done += await roll.roll(roller)
+            return done
+        finally:
+            await roller.close()
 
-    rolling = [asyncio.create_task(go_on(roller)) for roller in rollers]
-    for n in range(6):
-        sent += len(await send(client, random.Random(n), 10))
-    await complete(client)
-    await rolled(connection)
-    is_over = True
-    assert all(done > 3 for done in await asyncio.gather(*rolling))
+    async with asyncio.TaskGroup() as rollers:
+        rolling = [rollers.create_task(go_on()) for _ in range(3)]
+        for n in range(6):
+            sent += len(await send(client, random.Random(n), 10))
+        await complete(client)
+        await rolled(connection, is_due=True)
+        is_over = True
+    assert all(one.result() > 3 for one in rolling)
     assert await counted(connection) == [(sent, sent, sent)] * len(SETS)
-    for roller in rollers:
-        await roller.close()
 
 
 async def test_a_roll_has_no_transaction_id_before_its_first_write(
