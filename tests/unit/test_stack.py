@@ -102,7 +102,10 @@ def test_log_lines_that_repeat_are_told_once(settings: Settings) -> None:
 def test_every_variable_of_a_configuration_is_set_natively(settings: Settings, name: str) -> None:
     component = next(c for c in stack_components(settings, load_keys(settings.home)) if c.name == name)
     text = "".join(path.read_text() for path in (OBSERVABILITY / name).glob("*.yaml"))
-    assert set(re.findall(r"\$\{(?:env:)?(\w+)(?::-|\})", text)) - {"COLLECTOR_MEMORY_MIB"} == set(component.environment)
+    defaults = {"COLLECTOR_MEMORY_MIB", "COLLECTOR_COMPRESSION"} | {
+        f"COLLECTOR_QUEUE_{of}" for of in ("POINTS", "LOG_RECORDS", "SPANS")
+    }
+    assert set(re.findall(r"\$\{(?:env:)?(\w+)(?::-|\})", text)) - defaults == set(component.environment)
 
 
 def test_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
