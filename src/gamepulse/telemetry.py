@@ -213,9 +213,9 @@ class Telemetry:
 
     def _trace(self, requests: Sequence[RequestFacts]) -> None:
         kept = [facts for facts in requests if is_kept(facts)]
-        if len(kept) > self._traces_left:
-            self._dropped("traces", len(kept) - self._traces_left)
-        kept = kept[: self._traces_left]
+        kept, beyond = kept[: self._traces_left], kept[self._traces_left :]
+        if beyond:
+            self._dropped("traces", sum(facts.spans for facts in beyond))
         self._traces_left -= len(kept)
         commits: dict[int, list[RequestFacts]] = {}
         for facts in kept:

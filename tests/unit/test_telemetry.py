@@ -110,7 +110,6 @@ def test_a_signal_that_is_refused_holds_up_no_other(monkeypatch: pytest.MonkeyPa
     with collector(refuses="logs") as (port, taken):
         exporter = Exporter(f"http://127.0.0.1:{port}", "none", lambda *what: dropped.append(what))
         exporter.send("logs", bytes(60), 1)
-        _until(lambda: not exporter._queues["logs"]._waiting)
         for n in range(2, 4):
             exporter.send("logs", bytes(60), n)
             exporter.send("metrics", bytes([n]), 1)
@@ -176,18 +175,18 @@ def test_what_waits_for_stdout_is_bounded_and_the_newest_goes(monkeypatch: pytes
     assert [lines[:1] for lines in written] == [b"0", b"1", b"2"]
 
 
-@pytest.mark.parametrize(("limit", "signal"), [("REQUESTS_NOTED_MAX", "logs"), ("TRACES_PER_SEND_MAX", "traces")])
-def test_requests_beyond_a_limit_are_counted(limit: str, signal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "signal", "items"), [("REQUESTS_NOTED_MAX", "logs", 1), ("TRACES_PER_SEND_MAX", "traces", 3)])
+def test_requests_beyond_a_limit_are_counted(limit: str, signal: str, items: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, limit, 3)
     of, sent = Telemetry(SETTINGS, "test"), dict[str, int]()
     monkeypatch.setattr(of._exporter, "send", lambda signal, _, items: sent.update({signal: items}))
     for _ in range(5):
-        of.end(RequestFacts(STARTED_NS, "GET", 1, 0, True, 1, 1))
+        of.end(RequestFacts(STARTED_NS, "POST", 1, 0, True, 1, 1, received_ns=STARTED_NS))
     of._points_at = 0
     of.flush()
-    assert sent[signal] == 3
+    assert sent[signal] == 3 * items
     [dropped] = [metric for metric in of.metrics.points(1) if metric.name == "telemetry.dropped"]
-    assert [(one.attributes[0].value.string_value, one.as_double) for one in dropped.sum.data_points] == [(signal, 2)]
+    assert [(one.attributes[0].value.string_value, one.as_double) for one in dropped.sum.data_points] == [(signal, 2 * items)]
 
 
 @pytest.mark.parametrize(
