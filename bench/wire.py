@@ -28,7 +28,7 @@ from stack.programs import ensure_program
 from stack.settings import Settings, read_settings
 
 RATE_PER_S = 500.0
-LEAST_S = 10.0  # so that points, which come every 5 s, are in it as often as they come
+LEAST_S = 6.0  # so that points, which come every 5 s, are in it
 DELIVERED_S = 2.0
 """What waits at the end of the load has been sent on by then: batches are made in a second."""
 READY_LIMIT_S = 30.0
