@@ -29,6 +29,7 @@ MANY_PER_S = 2_000
 """In the other; of those that are traced not more than the service traces (telemetry.TRACES_PER_SEND_MAX)."""
 SPANS = {"POST /v1/reports", "receive", "accept"}
 """Of a batch that is traced; and one of each commit."""
+WAITING = 'sum(otelcol_exporter_queue_size{exporter=~"otlp_http/loki|otlp_grpc/jaeger"})'
 POINTS_GAP_S = 6.5
 """The service tells its points every 5 s."""
 FULL_WITHIN_S = 240
@@ -87,6 +88,7 @@ class Campaign:
                 self.inbox.wait("firing", "TelemetryDropped", since, FULL_WITHIN_S, signal=told)
             self.say("the queues are full, and more is dropped")
         self.totals_are_right()
+        wait_for("the queues are empty", lambda: self.stores.number(WAITING) == 0, DELIVERED_WITHIN_S)
         deadline = time.monotonic() + DELIVERED_WITHIN_S
         while True:
             lost = self.dropped() - before
@@ -108,8 +110,9 @@ class Campaign:
             for job in ("loki", "jaeger"):
                 self.inbox.wait("firing", "TargetDown", since, job=job)
             self.outlast()
-            waited = self.stores.number('sum(otelcol_exporter_queue_size{exporter=~"otlp_http/loki|otlp_grpc/jaeger"})')
+            waited = self.stores.number(WAITING)
         self.totals_are_right()
+        wait_for("the queues are empty", lambda: self.stores.number(WAITING) == 0, DELIVERED_WITHIN_S)
         deadline = time.monotonic() + DELIVERED_WITHIN_S
         while (outcome := self.delivered()).lines_missing or outcome.spans_missing:
             assert time.monotonic() < deadline, outcome
