@@ -1,6 +1,6 @@
 # GamePulse. `make` lists what there is; CONTRIBUTING.md says more.
 .DEFAULT_GOAL := help
-.PHONY: help up down status test faults check bench web dashboards tools
+.PHONY: help up down status test faults outage check bench web dashboards tools
 BIN := .venv/bin
 PAGE := src/gamepulse/static/index.html
 
@@ -23,6 +23,10 @@ test: .venv/installed $(PAGE) tools ## Run all tests, on the real programs (15 m
 FAULTS ?= 1000
 faults: .venv/installed $(PAGE) ## Strike at random under load: FAULTS=1000, SEED=… for the same faults again (25 min)
 	$(BIN)/python -m tests.faults.campaign --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
+
+MINUTES ?= 10
+outage: .venv/installed $(PAGE) ## Stop each store for MINUTES=10 of load, and kill the Collector meanwhile (25 min)
+	$(BIN)/python -m tests.outage --minutes $(MINUTES)
 
 check: .venv/installed ## Check format, lint and types (1 min; without Go on the PATH: 1 min more to install it, once)
 	$(BIN)/ruff format --check src stack bench tests observability

@@ -10,11 +10,11 @@ import click
 import psutil
 from rich.console import Console
 
-from bench import closed_loop, freshness, limit, rollups, schedule
+from bench import closed_loop, freshness, limit, rollups, schedule, wire
 from bench.figures import FULL, QUICK, Figures, Plan, Round, summarise
 from bench.machine import surroundings
 from bench.servers import ROOT, SERVERS
-from bench.tables import figures_table, targets_table
+from bench.tables import figures_table, targets_table, wire_table
 from bench.targets import SERVICE, judge
 from gamepulse.rollup import CARRIER, CLIENT, NETWORK, PLACE, SERVER, SETS
 
@@ -70,6 +70,12 @@ ROWS = {
         "the whole stack at half of its peak: from the answer until it is seen",
         lambda plan, *_: freshness.measure(plan), is_once=True,
     ),
+    "wire": Row(
+        "telemetry on the wire, compressed", lambda plan, *_: wire.measure(plan, "gzip"), is_once=True,
+    ),
+    "wire-plain": Row(
+        "the same without compression", lambda plan, *_: wire.measure(plan, "none"), is_once=True,
+    ),
     "rollup-place": rollup_row(PLACE),
     "rollup-client": rollup_row(CLIENT),
     "rollup-network": rollup_row(NETWORK),
@@ -120,6 +126,8 @@ def main(chosen: tuple[str, ...], quick: bool, results: Path) -> None:
     rounds = measure(names, plan, console)
     path = write(results, names, rounds, outcome)
     console.print(figures_table(rounds, names))
+    if {"wire", "wire-plain"} <= set(names):
+        console.print(wire_table(rounds[-1]))
     console.print(targets_table(judge(rounds)))
     console.print(f"written to {path}")
 

@@ -224,7 +224,7 @@ def running(server: Server, commit_delay_ms: int = 0) -> Iterator[Running]:
 @contextmanager
 def _process(server: Server, around: Surroundings, log: Path) -> Iterator[psutil.Process]:
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    environment = inherited | {"PYTHONPATH": str(ROOT)} | server.environment(around)
+    environment = inherited | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"} | server.environment(around)
     server.prepare(around, environment)
     with log.open("wb") as output:
         process = psutil.Popen(server.command(around), env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from bench import wire
 from bench.figures import Round, summarise
 from bench.load import REPORTS
 from bench.targets import Verdict
@@ -40,6 +41,20 @@ def figures_table(rounds: Sequence[Round], names: Sequence[str]) -> Table:
         summary = summarise([one[name] for one in rounds if name in one])
         raw = next((summary[figure] for figure in RAW if figure in summary), None)
         shown.add_row(name, *(_cell(raw if column == "raw" else summary.get(column)) for column in COLUMNS.values()))
+    return shown
+
+
+def wire_table(one: Round) -> Table:
+    """What each hop of telemetry takes a request, with compression and without."""
+    shown = Table(
+        title="telemetry on the wire", caption=f"bytes a request at {wire.RATE_PER_S:.0f} requests/s; CPU in µs a request"
+    )
+    for column in ("", "gzip", "none", "gzip ÷ none"):
+        shown.add_column(column, justify="right" if column else "left", no_wrap=True)
+    hops = {f"{hop} →" if hop == "service" else f"Collector → {hop}": f"{hop}_bytes_per_request" for hop in wire.HOPS}
+    for what, figure in (hops | {"CPU of the web worker": "web_cpu_us", "CPU of the Collector": "collector_cpu_us"}).items():
+        packed, plain = one["wire"][figure], one["wire-plain"][figure]
+        shown.add_row(what, _short(packed), _short(plain), f"{packed / plain:.2f}")
     return shown
 
 

@@ -220,6 +220,8 @@ def _jaeger(settings: Settings) -> Component:
             "JAEGER_HEALTH": settings.address("jaeger-health"),
             "JAEGER_DATA": str(settings.home / "jaeger"),
             "PROMETHEUS_URL": settings.url("prometheus"),
+            # Of what it is asked it would send traces to port 4317, whoever is there, and wait for that at its end.
+            "OTEL_TRACES_SAMPLER": "always_off",
         },
         builds="jaeger",
         stop_seconds=30,

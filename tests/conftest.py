@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -251,25 +251,34 @@ class Stack:
             env=self.environ, cwd=CHECKOUT, capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
 
+    def supervise(self, *command: str) -> None:
+        """Have supervisord do something with programs; it goes on starting again what ends by itself."""
+        control = [sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{self.home / 'supervisor.sock'}"]
+        subprocess.run([*control, *command], cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
+
+
+@contextmanager
+def running_stack(home: Path, **environ: str) -> Iterator[Stack]:
+    """Everything, on free ports and in a folder of its own, without the demo's players. Builds the programs the first time."""
+    of_stack = {"GAMEPULSE_HOME": str(home), "GAMEPULSE_PORT_OFFSET": str(free_offset()), "DETACH": "1", "DEMO": "0"}
+    running = Stack(home, os.environ | of_stack | environ)
+    subprocess.run([sys.executable, "-m", "stack", "up"], env=running.environ, cwd=CHECKOUT, timeout=3000, check=True)
+    try:
+        yield running
+    finally:
+        down = running.run("down")
+    assert down.returncode == 0, down.stdout + down.stderr
+
 
 @pytest.fixture(scope="session")
 def stack(own_folder: Path, request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """Everything, on free ports and in a folder of its own, without the demo's players. Builds the programs the first time."""
+    """Stays for all tests."""
     home = own_folder / "stack"
-    environ = os.environ | {
-        "GAMEPULSE_HOME": str(home),
-        "GAMEPULSE_PORT_OFFSET": str(free_offset()),
-        "GAMEPULSE_TRACE_SAMPLE_RATIO": "0.05",
-        "DETACH": "1",
-        "DEMO": "0",
-    }
-    running = Stack(home, environ)
     capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():  # the first build takes a quarter of an hour: its progress must be seen
-        subprocess.run([sys.executable, "-m", "stack", "up"], env=environ, cwd=CHECKOUT, timeout=3000, check=True)
-    yield running
-    logs = os.environ.get("STACK_TEST_LOGS")
-    if logs:
-        shutil.copytree(home / "logs", logs, dirs_exist_ok=True)
-    down = running.run("down")
-    assert down.returncode == 0, down.stdout + down.stderr
+    with ExitStack() as entered:
+        with capture.global_and_fixture_disabled():  # the first build takes a quarter of an hour: its progress must be seen
+            running = entered.enter_context(running_stack(home, GAMEPULSE_TRACE_SAMPLE_RATIO="0.05"))
+        yield running
+        logs = os.environ.get("STACK_TEST_LOGS")
+        if logs:
+            shutil.copytree(home / "logs", logs, dirs_exist_ok=True)

@@ -1,8 +1,9 @@
-"""Sends telemetry to the Collector (OTLP over gRPC) and log lines to stdout, from one thread that nobody waits for."""
+"""Sends telemetry to the Collector (OTLP over gRPC) and log lines to stdout, from threads that nobody waits for."""
 
 import logging
 import os
 import threading
+import time
 from collections import deque
 from typing import Any, Final, Protocol
 
@@ -10,8 +11,8 @@ import grpc
 
 SEND_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 1.0
-QUEUE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""What waits for a Collector that is away; beyond it the oldest is dropped and counted."""
+QUEUE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""What waits of a signal for a Collector that is away or refuses it; beyond it the oldest is dropped and counted."""
 
 _METHODS: Final = {
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
@@ -27,43 +28,20 @@ class Dropped(Protocol):
     def __call__(self, signal: str, items: int) -> None: ...
 
 
-class _Waiting:
-    __slots__ = ("items", "payload", "signal")
-
-    def __init__(self, signal: str, payload: bytes, items: int) -> None:
-        self.signal = signal
-        self.payload = payload
-        self.items = items
-
-
 class Exporter:
-    """A bounded queue and the thread that empties it. `endpoint`: http://host:port, or '' to send nothing but stdout."""
+    """A queue for each signal, and one for stdout. `endpoint`: http://host:port, or '' to send nothing but stdout."""
 
-    def __init__(self, endpoint: str, dropped: Dropped) -> None:
-        self._channel = _channel(endpoint) if endpoint else None
-        self._methods: dict[str, Any] = {}
+    def __init__(self, endpoint: str, compression: str, dropped: Dropped) -> None:
+        self._channel = _channel(endpoint, compression) if endpoint else None
+        self._queues: dict[str, _Queue] = {}
         if self._channel:  # without serializers: what is sent is bytes already
-            self._methods = {signal: self._channel.unary_unary(method) for signal, method in _METHODS.items()}
-        self._dropped = dropped
-        self._waiting: deque[_Waiting] = deque()
-        self._waiting_bytes = 0
-        self._changed = threading.Condition()
-        self._is_closing = False
+            self._queues = {name: _Queue(name, self._channel.unary_unary(method), dropped) for name, method in _METHODS.items()}
         self._lines = _Lines(dropped)
-        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
-        self._thread.start()
 
     def send(self, signal: str, request: bytes, items: int) -> None:
         """Queue an OTLP export request ('logs', 'metrics' or 'traces'), encoded, that holds so many items. Never waits."""
-        if not self._methods:
-            return
-        one = _Waiting(signal, request, items)
-        with self._changed:
-            self._waiting.append(one)
-            self._waiting_bytes += len(one.payload)
-            while self._waiting_bytes > QUEUE_BYTES_MAX:
-                self._drop_oldest()
-            self._changed.notify()
+        if self._queues:
+            self._queues[signal].add(request, items)
 
     def write(self, lines: bytes, items: int) -> None:
         """Queue log lines for stdout. Never waits."""
@@ -71,18 +49,51 @@ class Exporter:
 
     def close(self, timeout_s: float) -> None:
         """Send what is queued, for at most so long."""
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify()
-        self._thread.join(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        for queue in self._queues.values():
+            queue.end()
+        for queue in self._queues.values():
+            queue.join(deadline - time.monotonic())
         self._lines.close(timeout_s=1.0)
         if self._channel:
             self._channel.close()
 
-    def _drop_oldest(self) -> None:
-        oldest = self._waiting.popleft()
-        self._waiting_bytes -= len(oldest.payload)
-        self._dropped(oldest.signal, oldest.items)
+
+class _Queue:
+    """A bounded queue of one signal and the thread that empties it.
+
+    One signal does not wait for another: the Collector refuses what it has no room for, by signal.
+    """
+
+    def __init__(self, signal: str, export: Any, dropped: Dropped) -> None:
+        self._signal = signal
+        self._export = export
+        self._dropped = dropped
+        self._waiting: deque[tuple[bytes, int]] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._run, name=f"telemetry {signal}", daemon=True)
+        self._thread.start()
+
+    def add(self, request: bytes, items: int) -> None:
+        with self._changed:
+            self._waiting.append((request, items))
+            self._bytes += len(request)
+            while self._bytes > QUEUE_BYTES_MAX:
+                oldest, lost = self._waiting.popleft()
+                self._bytes -= len(oldest)
+                self._dropped(self._signal, lost)
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Send what is queued, and no more than once what is refused."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(max(timeout_s, 0))
 
     def _run(self) -> None:
         while True:
@@ -91,27 +102,27 @@ class Exporter:
                     if self._is_closing:
                         return
                     self._changed.wait()
-                one = self._waiting.popleft()
-                self._waiting_bytes -= len(one.payload)
-            if not self._deliver(one):
+                request, items = self._waiting.popleft()
+                self._bytes -= len(request)
+            if not self._deliver(request, items):
                 with self._changed:
                     if self._is_closing:
                         return
-                    self._waiting.appendleft(one)
-                    self._waiting_bytes += len(one.payload)
-                    self._changed.wait(RETRY_AFTER_S)
+                    self._waiting.appendleft((request, items))
+                    self._bytes += len(request)
+                    self._changed.wait_for(lambda: self._is_closing, RETRY_AFTER_S)  # not for what is added meanwhile
 
-    def _deliver(self, one: _Waiting) -> bool:
+    def _deliver(self, request: bytes, items: int) -> bool:
         """Whether this is done with: delivered, or refused for good."""
         try:
-            self._methods[one.signal](one.payload, timeout=SEND_TIMEOUT_S)
+            self._export(request, timeout=SEND_TIMEOUT_S)
         except grpc.RpcError as error:
             # Retryable codes: OTLP specification, "Failures". The others would be refused again.
             code = error.code()
             if code in _RETRYABLE:
                 return False
-            _log.warning("the Collector refused %s: %s", one.signal, code)
-            self._dropped(one.signal, one.items)
+            _log.warning("the Collector refused %s: %s", self._signal, code)
+            self._dropped(self._signal, items)
         return True
 
 
@@ -121,12 +132,13 @@ _RETRYABLE = {
 }  # fmt: skip
 
 
-def _channel(endpoint: str) -> grpc.Channel:
+def _channel(endpoint: str, compression: str) -> grpc.Channel:
     target = endpoint.removeprefix("http://").removeprefix("https://").rstrip("/")
     options = [("grpc.max_reconnect_backoff_ms", 2_000), ("grpc.initial_reconnect_backoff_ms", 200)]
+    how = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
     if endpoint.startswith("https://"):
-        return grpc.secure_channel(target, grpc.ssl_channel_credentials(), options, grpc.Compression.Gzip)
-    return grpc.insecure_channel(target, options)  # a Collector beside us: compressing would cost more than it saves
+        return grpc.secure_channel(target, grpc.ssl_channel_credentials(), options, how)
+    return grpc.insecure_channel(target, options, how)
 
 
 class _Lines:

@@ -97,7 +97,7 @@ class OwnLines(logging.Handler):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self._resource = resource(settings, f"parent-{uuid4()}")
-        self._exporter = Exporter(settings.otel_exporter_otlp_endpoint, lambda *_: None)
+        self._exporter = Exporter(settings.otel_exporter_otlp_endpoint, settings.otel_exporter_otlp_compression, lambda *_: None)
 
     def emit(self, record: logging.LogRecord) -> None:
         """One line."""

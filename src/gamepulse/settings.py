@@ -3,12 +3,19 @@
 import os
 from collections.abc import Mapping
 from ipaddress import ip_network
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 PREFIX = "GAMEPULSE_"
+OTEL = {
+    "OTEL_EXPORTER_OTLP_COMPRESSION",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SDK_DISABLED",
+    "OTEL_SERVICE_NAME",
+}
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When the answer asks a client to report next."""
     otel_exporter_otlp_endpoint: str = ""
     """The Collector's OTLP gRPC address, as http://127.0.0.1:4317; empty: no telemetry leaves but stdout."""
+    otel_exporter_otlp_compression: Literal["gzip", "none"] = "gzip"
     otel_service_name: str = "gamepulse"
     otel_resource_attributes: str = ""
     otel_sdk_disabled: bool = False
@@ -53,7 +61,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     for name, value in environment.items():
         if name.startswith(PREFIX):
             values[name.removeprefix(PREFIX).lower()] = value
-        elif name in {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_SDK_DISABLED"}:
+        elif name in OTEL:
             values[name.lower()] = value
     for name in ("home", "port_offset"):  # read by stack/, not by the service
         values.pop(name, None)

@@ -69,6 +69,11 @@ class RequestFacts(msgspec.Struct, eq=False):
     commit: CommitFacts | None = None
 
     @property
+    def spans(self) -> int:
+        """How many spans are made of it, but for its commit's."""
+        return 3 if self.received_ns else 1
+
+    @property
     def trace(self) -> str:
         """The trace id in hexadecimal digits."""
         return f"{self.trace_id:032x}"

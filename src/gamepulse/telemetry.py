@@ -64,7 +64,8 @@ class Telemetry:
         self._is_on = not settings.otel_sdk_disabled
         self._sample_ratio = settings.trace_sample_ratio
         self._resource = resource(settings, f"{component}-{uuid4()}")
-        self._exporter = Exporter(settings.otel_exporter_otlp_endpoint if self._is_on else "", self._dropped)
+        endpoint = settings.otel_exporter_otlp_endpoint if self._is_on else ""
+        self._exporter = Exporter(endpoint, settings.otel_exporter_otlp_compression, self._dropped)
         self._requests: list[RequestFacts] = []
         self._spans: list[trace_pb2.Span] = []
         self._records: list[bytes] = []
@@ -212,9 +213,9 @@ class Telemetry:
 
     def _trace(self, requests: Sequence[RequestFacts]) -> None:
         kept = [facts for facts in requests if is_kept(facts)]
-        if len(kept) > self._traces_left:
-            self._dropped("traces", len(kept) - self._traces_left)
-        kept = kept[: self._traces_left]
+        kept, beyond = kept[: self._traces_left], kept[self._traces_left :]
+        if beyond:
+            self._dropped("traces", sum(facts.spans for facts in beyond))
         self._traces_left -= len(kept)
         commits: dict[int, list[RequestFacts]] = {}
         for facts in kept:

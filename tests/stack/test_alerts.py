@@ -1,11 +1,9 @@
 """Real faults make the real alerts arrive at a receiver, and clear. Only the durations of rules and routes are shorter."""
 
-import json
 import os
 import re
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,30 +16,15 @@ import psutil
 import pytest
 
 from stack.components import OBSERVABILITY
-from stack.prepare import alertmanager_configuration
 from stack.programs import ensure_program
-from stack.settings import CHECKOUT, read_settings
+from stack.settings import read_settings
+from tests.alerts import ARRIVES_WITHIN_S, DURATION, SOURCES, Inbox, shortened, shortened_durations
 from tests.batches import batch, report
 from tests.conftest import Stack, free_port, wait_for
 from tests.stack.conftest import Stores
 from tests.webhook import listening
 
 REGION = "alerts"
-ARRIVES_WITHIN_S = 60
-DURATION = re.compile(r"(\[|offset |\bfor: |interval: |timeout: |wait: )(\d+)([smhdw])")
-SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-SOURCES = [OBSERVABILITY / "prometheus" / "prometheus.yml", *(OBSERVABILITY / "prometheus" / "rules").glob("*.yml")]
-
-
-def shortened(text: str) -> str:
-    """A configuration with ranges a twelfth as long (at least 20 s: four points of the service), all else a sixtieth."""
-
-    def shorter(found: re.Match[str]) -> str:
-        kind, number, unit = found.groups()
-        seconds = int(number) * SECONDS[unit]
-        return f"{kind}{max(seconds // 12, 20) if kind in ('[', 'offset ') else max(seconds // 60, 1)}s"
-
-    return DURATION.sub(shorter, text)
 
 
 @pytest.mark.parametrize("path", [*SOURCES, OBSERVABILITY / "alertmanager" / "alertmanager.yml"], ids=lambda path: path.name)
@@ -52,63 +35,14 @@ def test_only_durations_are_other(path: Path) -> None:
     assert re.sub(r"\d+[smhdw]", "", short) == re.sub(r"\d+[smhdw]", "", real)
 
 
-class Inbox:
-    """What Alertmanager has posted."""
-
-    def __init__(self, bodies: list[bytes]) -> None:
-        self._bodies = bodies
-
-    @property
-    def told(self) -> list[tuple[str, dict[str, str]]]:
-        """Status and labels of each alert, in order."""
-        return [(alert["status"], alert["labels"]) for body in self._bodies for alert in json.loads(body)["alerts"]]
-
-    def wait(self, status: str, name: str, since: int = 0, within_s: float = ARRIVES_WITHIN_S, **labels: str) -> None:
-        """Until an alert is told to be firing or resolved."""
-        wanted = {"alertname": name, **labels}
-
-        def is_there() -> bool:
-            return any(one == status and wanted.items() <= has.items() for one, has in self.told[since:])
-
-        wait_for(f"{name} {status}", is_there, within_s)
-
-
 @pytest.fixture(scope="module")
 def inbox(stack: Stack) -> Iterator[Inbox]:
     """A receiver of alerts, while the stack runs with shortened durations."""
-    with listening() as (url, bodies), _shortened_durations(stack, url):
+    with listening() as (url, bodies), shortened_durations(stack, url):
         inbox = Inbox(bodies)
         # An Alertmanager that has just started may know of no alert: Prometheus tells it again after a minute (its resend delay).
         inbox.wait("firing", "Watchdog", within_s=60 + ARRIVES_WITHIN_S)
         yield inbox
-
-
-@contextmanager
-def _shortened_durations(stack: Stack, webhook: str) -> Iterator[None]:
-    """Prometheus and Alertmanager of the running stack with shortened files, and with their own again afterwards."""
-    config = stack.home / "config"
-    alertmanager = config / "alertmanager" / "alertmanager.yml"
-    before = alertmanager.read_text()
-    (config / "prometheus" / "rules").unlink()
-    (config / "prometheus" / "rules").mkdir()
-    (config / "prometheus" / "prometheus.yml").unlink()
-    for source in SOURCES:
-        (config / "prometheus" / source.relative_to(OBSERVABILITY / "prometheus")).write_text(shortened(source.read_text()))
-    alertmanager.write_text(shortened(alertmanager_configuration("webhook", webhook)))
-    _reload(stack)
-    yield
-    for source in SOURCES:
-        (config / "prometheus" / source.relative_to(OBSERVABILITY / "prometheus")).unlink()
-    (config / "prometheus" / "rules").rmdir()
-    for name in ("prometheus.yml", "rules"):
-        (config / "prometheus" / name).symlink_to(OBSERVABILITY / "prometheus" / name)
-    alertmanager.write_text(before)
-    _reload(stack)
-
-
-def _reload(stack: Stack) -> None:
-    for name in ("prometheus", "alertmanager"):
-        psutil.Process(stack.file["processes"][name]).send_signal(1)  # SIGHUP: read the files again
 
 
 @contextmanager
@@ -139,12 +73,11 @@ def players(stack: Stack) -> Iterator[None]:
 @contextmanager
 def without(stack: Stack, name: str) -> Iterator[None]:
     """A program of the stack is stopped, and stays so."""
-    control = [sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{stack.home / 'supervisor.sock'}"]
-    subprocess.run([*control, "stop", name], cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
+    stack.supervise("stop", name)
     try:
         yield
     finally:
-        subprocess.run([*control, "start", name], cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
+        stack.supervise("start", name)
 
 
 @pytest.mark.usefixtures("inbox")

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import uvloop
 
-from bench import shapes, steps, width
+from bench import shapes, steps, width, wire
 from bench.load import REPORTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +25,8 @@ ROWS = (
     "limit",
     "half",
     "overload",
+    "wire",
+    "wire-plain",
     "rollup-network",
 )
 CORES = psutil.cpu_count() or 1
@@ -59,6 +61,11 @@ def test_everything_is_measured_and_nothing_answered_is_lost(tmp_path: Path) -> 
     assert rows["commit+10"]["lone_commit_ms"] >= 10
     assert rows["overload"]["goodput_per_s"] > 0
     assert all(0.1 < rows[name]["server_cores"] <= CORES for name in ("half", "overload"))
+    for hop in wire.HOPS:
+        assert rows["wire"][f"{hop}_bytes_per_request"] < 0.7 * rows["wire-plain"][f"{hop}_bytes_per_request"], hop
+    # A line of the access log alone is more than 100 bytes, on both its hops.
+    assert all(rows["wire-plain"][f"{hop}_bytes_per_request"] > 100 for hop in ("service", "loki"))
+    assert all(rows["wire-plain"][f"{hop}_bytes_per_request"] > 1 for hop in wire.HOPS)
     assert rows["rollup-network"]["minute_bytes_per_row"] > rows["rollup-network"]["rollup_bytes_per_row"] > 100
     assert rows["limit"]["decode_and_copy_cpu_us"] < rows["gamepulse"]["server_cpu_us"]
 

@@ -1,20 +1,25 @@
 """What goes over the wire is what OTLP's own classes read; what waits to be told is bounded, and what is dropped is counted."""
 
 import json
+import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
 
+import grpc
 import msgspec
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
+from bench.relay import relaying
 from gamepulse import export, metrics, telemetry
 from gamepulse.export import Exporter
 from gamepulse.settings import Settings
-from gamepulse.spans import LINKS_MAX, CommitFacts, RequestFacts, commit_span
+from gamepulse.spans import LINKS_MAX, SLOW_S, CommitFacts, RequestFacts, commit_span
 from gamepulse.telemetry import Telemetry, _Access, log_record, logs_request, resource
 
 SETTINGS = Settings(database_url="postgresql://x", player_hash_key="00" * 32)
@@ -64,9 +69,9 @@ def silent() -> Iterator[str]:
 def test_what_waits_for_the_collector_is_bounded_and_the_oldest_goes(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "QUEUE_BYTES_MAX", 100)
     dropped: list[int] = []
-    exporter = Exporter(silent, lambda _, items: dropped.append(items))
+    exporter = Exporter(silent, "none", lambda _, items: dropped.append(items))
     exporter.send("logs", bytes(40), 0)
-    _until(lambda: not exporter._waiting)  # this one is being sent
+    _until(lambda: not exporter._queues["logs"]._waiting)  # this one is being sent
     for n in range(1, 3):
         exporter.send("logs", bytes(50), n)
     assert dropped == []
@@ -76,14 +81,66 @@ def test_what_waits_for_the_collector_is_bounded_and_the_oldest_goes(silent: str
     exporter.close(0)
 
 
+@contextmanager
+def collector(refuses: str = "") -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
+    """The port of a Collector that has no room for one signal; what it has taken of the others."""
+    taken: list[tuple[str, bytes]] = []
+
+    def handler(signal: str) -> grpc.GenericRpcHandler:
+        def take(body: bytes, context: grpc.ServicerContext) -> bytes:
+            if signal == refuses:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "sending queue is full")
+            taken.append((signal, body))
+            return b""
+
+        service = export._METHODS[signal].split("/")[1]
+        return grpc.method_handlers_generic_handler(service, {"Export": grpc.unary_unary_rpc_method_handler(take)})
+
+    server = grpc.server(ThreadPoolExecutor(3))
+    server.add_generic_rpc_handlers([handler(signal) for signal in export._METHODS])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield port, taken
+    server.stop(None).wait()
+
+
+def test_a_signal_that_is_refused_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "QUEUE_BYTES_MAX", 100)
+    dropped: list[tuple[str, int]] = []
+    with collector(refuses="logs") as (port, taken):
+        exporter = Exporter(f"http://127.0.0.1:{port}", "none", lambda *what: dropped.append(what))
+        exporter.send("logs", bytes(60), 1)
+        for n in range(2, 4):
+            exporter.send("logs", bytes(60), n)
+            exporter.send("metrics", bytes([n]), 1)
+            exporter.send("traces", bytes([n]), 1)
+        _until(lambda: len(taken) == 4)
+        _until(lambda: dropped)
+        exporter.close(5)
+    assert {signal for signal, _ in dropped} == {"logs"}
+
+
+@pytest.mark.parametrize(("compression", "share"), [("gzip", (0.0, 0.3)), ("none", (1.0, 1.2))])
+def test_what_goes_to_the_collector_is_compressed_unless_it_shall_not_be(compression: str, share: tuple[float, float]) -> None:
+    facts = RequestFacts(STARTED_NS, "POST", 7, 1, False, 3, 5, route="/v1/reports", status=202, ended_ns=STARTED_NS + 1)
+    request = logs_request(resource(SETTINGS, "web-1"), [_Access("POST", "/v1/reports", 202, "").record(facts)] * 200)
+    with collector() as (port, taken), relaying(port) as relay:
+        exporter = Exporter(f"http://127.0.0.1:{relay.port}", compression, lambda *_: None)
+        exporter.send("logs", request, 200)
+        exporter.close(5)
+    assert taken == [("logs", request)]
+    assert share[0] < relay.sent_bytes / len(request) < share[1]
+
+
 def test_a_send_and_the_last_flush_take_so_long(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "SEND_TIMEOUT_S", 0.3)
-    exporter = Exporter(silent, lambda *_: None)
+    exporter = Exporter(silent, "none", lambda *_: None)
+    queue = exporter._queues["logs"]
     exporter.send("logs", b"", 1)
-    _until(lambda: not exporter._waiting)
-    _until(lambda: exporter._waiting)  # put back, to be tried again
+    _until(lambda: not queue._waiting)
+    _until(lambda: queue._waiting)  # put back, to be tried again
     monkeypatch.setattr(export, "SEND_TIMEOUT_S", 60)
-    _until(lambda: not exporter._waiting)
+    _until(lambda: not queue._waiting)
     started = time.monotonic()
     exporter.close(0.3)
     assert 0.2 < time.monotonic() - started < 3
@@ -107,7 +164,7 @@ def test_what_waits_for_stdout_is_bounded_and_the_newest_goes(monkeypatch: pytes
 
     monkeypatch.setattr(export, "os", SimpleNamespace(write=write))  # a pipe that nobody reads yet
     monkeypatch.setattr(export._Lines, "BYTES_MAX", 100)
-    exporter = Exporter("", lambda _, items: dropped.append(items))
+    exporter = Exporter("", "none", lambda _, items: dropped.append(items))
     exporter.write(b"0", 0)
     _until(lambda: not exporter._lines._waiting)
     for n in range(1, 5):
@@ -118,18 +175,42 @@ def test_what_waits_for_stdout_is_bounded_and_the_newest_goes(monkeypatch: pytes
     assert [lines[:1] for lines in written] == [b"0", b"1", b"2"]
 
 
-@pytest.mark.parametrize(("limit", "signal"), [("REQUESTS_NOTED_MAX", "logs"), ("TRACES_PER_SEND_MAX", "traces")])
-def test_requests_beyond_a_limit_are_counted(limit: str, signal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "signal", "items"), [("REQUESTS_NOTED_MAX", "logs", 1), ("TRACES_PER_SEND_MAX", "traces", 3)])
+def test_requests_beyond_a_limit_are_counted(limit: str, signal: str, items: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, limit, 3)
     of, sent = Telemetry(SETTINGS, "test"), dict[str, int]()
     monkeypatch.setattr(of._exporter, "send", lambda signal, _, items: sent.update({signal: items}))
     for _ in range(5):
-        of.end(RequestFacts(STARTED_NS, "GET", 1, 0, True, 1, 1))
+        of.end(RequestFacts(STARTED_NS, "POST", 1, 0, True, 1, 1, received_ns=STARTED_NS))
     of._points_at = 0
     of.flush()
-    assert sent[signal] == 3
+    assert sent[signal] == 3 * items
     [dropped] = [metric for metric in of.metrics.points(1) if metric.name == "telemetry.dropped"]
-    assert [(one.attributes[0].value.string_value, one.as_double) for one in dropped.sum.data_points] == [(signal, 2)]
+    assert [(one.attributes[0].value.string_value, one.as_double) for one in dropped.sum.data_points] == [(signal, 2 * items)]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "parent", "status", "took_s", "expected"),
+    [
+        (0.0, None, 202, 0.0, 0), (0.0, "01", 202, 0.0, 200), (0.0, "00", 202, 0.0, 0), (1.0, None, 202, 0.0, 200),
+        (0.25, None, 202, 0.0, 50), (0.0, None, 503, 0.0, 200), (0.0, None, 499, SLOW_S, 0), (0.0, "00", 202, SLOW_S + 0.001, 200),
+    ],
+)  # fmt: skip
+def test_traced_is_what_is_sampled_at_its_head_and_what_failed_or_was_slow(
+    ratio: float, parent: str | None, status: int, took_s: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random.seed(4)
+    of, sent = Telemetry(msgspec.structs.replace(SETTINGS, trace_sample_ratio=ratio), "test"), dict[str, int]()
+    monkeypatch.setattr(of._exporter, "send", lambda signal, _, items: sent.update({signal: items}))
+    monkeypatch.setattr(of._exporter, "write", lambda *_: None)
+    for n in range(1, 201):
+        facts = of.begin("GET", f"00-{n:032x}-{n:016x}-{parent}" if parent else None)
+        facts.route, facts.status = "/v1/quality", status
+        facts.ended_ns = facts.started_ns + int(took_s * 1e9)
+        of.end(facts)
+    of.flush()
+    assert sent["logs"] == 200
+    assert sent.get("traces", 0) == pytest.approx(expected, abs=25 if 0 < ratio < 1 else 0)
 
 
 def test_a_span_has_so_many_links() -> None:
