@@ -50,7 +50,11 @@ def loki(folder: Path, s3: str) -> Iterator[str]:
         "AWS_ENDPOINT_URL_S3": s3.removesuffix(f"/{BUCKET}"),
     }
     folder.mkdir()
-    command = [ensure_program(read_settings(), "loki") / "loki", "-config.expand-env=true", "-config.file=loki/loki.yaml"]
+    command: list[str | Path] = [
+        ensure_program(read_settings(), "loki") / "loki",
+        "-config.expand-env=true",
+        "-config.file=loki/loki.yaml",
+    ]
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(command, cwd=OBSERVABILITY, env=os.environ | environ, stdout=log, stderr=log) as process,
