@@ -21,7 +21,7 @@ test: .venv/installed $(PAGE) tools ## Run all tests, on the real programs (15 m
 	$(BIN)/pytest
 
 FAULTS ?= 1000
-faults: .venv/installed $(PAGE) ## Strike at random under load: FAULTS=1000, SEED=… for the same faults again (45 min)
+faults: .venv/installed $(PAGE) ## Strike at random under load: FAULTS=1000, SEED=… for the same faults again (25 min)
 	$(BIN)/python -m tests.faults.campaign --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
 
 check: .venv/installed ## Check format, lint and types (1 min; without Go on the PATH: 1 min more to install it, once)

@@ -7,6 +7,9 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+
+import psutil
 
 from stack import postgres
 from stack.grafana import Grafana
@@ -148,10 +151,16 @@ def _collector(settings: Settings, keys: Keys) -> Component:
             "VALKEY_USER": "",
             "VALKEY_PASSWORD": "",
             "VALKEY_PLAIN": "true",
+            "DATA_MOUNT_POINT": mount_point(settings.home),
         },
         builds="collector",
         stop_seconds=30,  # it empties its queues first
     )
+
+
+def mount_point(path: Path) -> str:
+    """Where the file system that holds `path` is mounted."""
+    return max((one.mountpoint for one in psutil.disk_partitions(all=True) if path.is_relative_to(one.mountpoint)), key=len)
 
 
 def _prometheus(settings: Settings) -> Component:

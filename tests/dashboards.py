@@ -23,6 +23,7 @@ SOURCES: dict[str, Json] = {
 
 ONLY_SOMETIMES = {
     r"ecs_task_\w+": "only in AWS: the Collector's awsecscontainermetrics receiver",
+    r"httpcheck_tls_cert_remaining_seconds": "only where the Collector looks at an https address",
     r"otelcol_exporter_enqueue_failed_\w+": "only after a queue of the Collector was full",
     r"ALERTS": "made by Prometheus while an alert is pending or fires",
 }

@@ -11,7 +11,13 @@ from stack.programs import ensure_program
 from stack.settings import read_settings
 
 CHECKS = {
-    "collector": ["otelcol", "validate", "--config=collector/otel-collector-config.yaml", "--config=collector/infrastructure.yaml"],
+    "collector": [
+        "otelcol",
+        "validate",
+        "--config=collector/otel-collector-config.yaml",
+        "--config=collector/infrastructure.yaml",
+        "--config=collector/certificates.yaml",
+    ],
     "prometheus": ["promtool", "check", "config", "prometheus/prometheus.yml"],
     "alertmanager": ["amtool", "check-config", "alertmanager/alertmanager.yml"],
     "loki": ["loki", "-verify-config", "-config.expand-env=true", "-config.file=loki/loki.yaml"],
@@ -28,6 +34,7 @@ def test_configuration_is_valid(name: str, tmp_path: Path) -> None:
         "COLLECTOR_QUEUE_DIRECTORY": str(tmp_path),
         "LOKI_DATA": str(tmp_path),
         "POSTGRES_MONITOR_PASSWORD": "not a secret",
+        "PUBLIC_URLS": "https://play.example/health/live,https://grafana.example",
     }
     done = subprocess.run(
         [folder / program, *arguments],

@@ -1,13 +1,16 @@
 """Real faults make the real alerts arrive at a receiver, and clear. Only the durations of rules and routes are shorter."""
 
 import json
+import os
 import re
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -16,9 +19,10 @@ import pytest
 
 from stack.components import OBSERVABILITY
 from stack.prepare import alertmanager_configuration
-from stack.settings import CHECKOUT
+from stack.programs import ensure_program
+from stack.settings import CHECKOUT, read_settings
 from tests.batches import batch, report
-from tests.conftest import Stack, wait_for
+from tests.conftest import Stack, free_port, wait_for
 from tests.stack.conftest import Stores
 from tests.webhook import listening
 
@@ -210,3 +214,65 @@ def test_collector_gone(stack: Stack, inbox: Inbox) -> None:
     with without(stack, "collector"):
         inbox.wait("firing", "TargetDown", since, severity="critical", job="collector")
     inbox.wait("resolved", "TargetDown", since, job="collector")
+
+
+class Kept(BaseHTTPRequestHandler):
+    """Answers nothing, and keeps the connection."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, _format: str, *_: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def secure(context: ssl.SSLContext) -> Iterator[str]:
+    """The URL of a server that speaks TLS."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Kept) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def certify(context: ssl.SSLContext, folder: Path, days: int) -> ssl.SSLContext:
+    """From now on new connections are shown a certificate that is valid for so long, and that nobody has signed."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -days {days} -keyout {key} -out {certificate}"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+@contextmanager
+def looking_at(stack: Stack, folder: Path, *urls: str) -> Iterator[None]:
+    """A Collector that looks at the certificates of these addresses every two seconds instead of once a minute."""
+    files = [OBSERVABILITY / "collector" / name for name in ("otel-collector-config.yaml", "certificates.yaml")]
+    configs = [*map(str, files), "yaml:receivers::httpcheck::collection_interval: 2s"]
+    environ = {name: f"127.0.0.1:{free_port()}" for name in ("COLLECTOR_OTLP_GRPC", "COLLECTOR_OTLP_HTTP", "COLLECTOR_HEALTH")}
+    environ |= {"COLLECTOR_METRICS_HOST": "127.0.0.1", "COLLECTOR_METRICS_PORT": str(free_port())}
+    environ |= {"COLLECTOR_QUEUE_DIRECTORY": str(folder), "PROMETHEUS_URL": stack.url("prometheus"), "PUBLIC_URLS": ",".join(urls)}
+    command = [str(ensure_program(read_settings(), "collector") / "otelcol"), *(f"--config={one}" for one in configs)]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, env=os.environ | environ, stderr=log) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+@pytest.mark.timeout(180)
+def test_certificate_expires(stack: Stack, stores: Stores, inbox: Inbox, tmp_path: Path) -> None:
+    since = len(inbox.told)
+    short, long = (certify(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tmp_path, days) for days in (13, 90))
+    with secure(short) as soon, secure(long) as late, looking_at(stack, tmp_path, soon, late):
+        inbox.wait("firing", "CertificateExpiring", since, severity="warning", http_url=soon)
+        remaining = f'httpcheck_tls_cert_remaining_seconds{{http_url="{late}",service_name="infrastructure",environment="local"}}'
+        assert stores.number(remaining) == pytest.approx(90 * 86_400, abs=600)
+        certify(short, tmp_path, days=90)
+        inbox.wait("resolved", "CertificateExpiring", since, http_url=soon)
+    assert not [labels for _, labels in inbox.told[since:] if labels.get("http_url") == late]

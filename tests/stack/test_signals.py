@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import shutil
 import time
 from functools import partial
 from typing import Any
@@ -59,7 +60,7 @@ MAY_BE_THERE = {"telemetry_dropped_total", "target_info"}
 
 # Metrics of rules that there need not be here, and why.
 NOT_HERE = {
-    "httpcheck_tls_cert_remaining_seconds": "nothing here speaks TLS",
+    "httpcheck_tls_cert_remaining_seconds": "nothing here speaks TLS: test_alerts.py looks at what does",
     "telemetry_dropped_total": "begins with the first drop",
     "otelcol_exporter_enqueue_failed_spans_total": "begins with the first failure",
     "otelcol_exporter_enqueue_failed_log_records_total": "begins with the first failure",
@@ -131,6 +132,13 @@ def test_the_requirements_names_are_alive(stores: Stores, trace_id: str, metric:
 @pytest.mark.parametrize("job", TARGETS)
 def test_target_is_scraped(stores: Stores, job: str) -> None:
     wait_for(job, lambda: stores.number(f'min(up{{job="{job}"}})') == 1, 60)
+
+
+def test_the_disk_is_as_full_as_the_system_says(stack: Stack, stores: Stores) -> None:
+    [told] = wait_for("the disk", lambda: stores.prometheus("system_filesystem_utilization_ratio"), 60)
+    assert told["metric"]["service_name"] == "infrastructure"
+    disk = shutil.disk_usage(stack.home)
+    assert float(told["value"][1]) == pytest.approx(disk.used / (disk.used + disk.free), abs=0.02)
 
 
 def test_alert_rules_are_loaded(stores: Stores) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stack.components import OBSERVABILITY, stack_components
+from stack.components import OBSERVABILITY, mount_point, stack_components
 from stack.keys import load_keys
 from stack.lock import only_one
 from stack.prepare import check_ports, free_offset, make_folders
@@ -98,10 +98,18 @@ def test_log_lines_that_repeat_are_told_once(settings: Settings) -> None:
     assert Supervisor(settings).tail("x").splitlines() == ["12:02 begins", "12:03 port 2 is taken"]
 
 
+def test_the_collector_is_told_where_the_file_system_of_the_data_is_mounted(tmp_path: Path) -> None:
+    assert mount_point(Path("/proc/self/fd")) == "/proc"
+    mounted = Path(mount_point(tmp_path))
+    assert mounted.is_mount()
+    assert (mounted in tmp_path.parents, mounted.stat().st_dev) == (True, tmp_path.stat().st_dev)
+
+
 @pytest.mark.parametrize("name", ["collector", "loki", "jaeger"])
 def test_every_variable_of_a_configuration_is_set_natively(settings: Settings, name: str) -> None:
     component = next(c for c in stack_components(settings, load_keys(settings.home)) if c.name == name)
-    text = "".join(path.read_text() for path in (OBSERVABILITY / name).glob("*.yaml"))
+    command = " ".join(component.command)
+    text = "".join(path.read_text() for path in (OBSERVABILITY / name).glob("*.yaml") if str(path) in command)
     assert set(re.findall(r"\$\{(?:env:)?(\w+)(?::-|\})", text)) - {"COLLECTOR_MEMORY_MIB"} == set(component.environment)
 
 

@@ -329,16 +329,8 @@ def loki_and_jaeger() -> Row:
             width=6,
         ),
         graph(
-            About(
-                "Loki: streams and disk",
-                "Streams in memory (few is right); share of the disk that is taken where the WAL is.",
-                "short",
-                NOT_SCRAPED,
-            ),
-            [
-                prom("sum(loki_ingester_memory_streams)", "streams"),
-                prom("100 * max(loki_ingester_wal_disk_usage_percent)", "disk, %"),
-            ],
+            About("Loki: streams", "In memory: few is right.", "short", NOT_SCRAPED),
+            prom("sum(loki_ingester_memory_streams)", "streams"),
             width=6,
         ),
         graph(
@@ -381,6 +373,28 @@ def alertmanager() -> Row:
         ),
     ]
     return Row("Alertmanager", panels)
+
+
+def disks() -> Row:
+    panels = [
+        graph(
+            About("Disks", "Share that is taken: where the data lies, and where Loki writes.", "percentunit", NO_RECEIVER),
+            [
+                prom("max by (mountpoint) (system_filesystem_utilization_ratio)", "{{mountpoint}}"),
+                prom("max(loki_ingester_wal_disk_usage_percent)", "Loki"),
+            ],
+            most=1,
+            limit=0.8,
+            width=12,
+        ),
+        bars(
+            About("Certificates", "Time until they expire, by address.", "dtdurations", "The Collector looks at no https address"),
+            prom("min by (http_url) (httpcheck_tls_cert_remaining_seconds)", "{{http_url}}"),
+            [(None, RED), (14 * 86_400, GREEN)],
+            width=12,
+        ),
+    ]
+    return Row("Disks and certificates", panels)
 
 
 # -- AWS: closed, because outside it every query is an error ---------------------------------------------------------------------
@@ -545,6 +559,7 @@ def build() -> d.Dashboard:
         prometheus(),
         loki_and_jaeger(),
         alertmanager(),
+        disks(),
         ecs(),
         load_balancer(),
         managed_databases(),
