@@ -1,4 +1,4 @@
-"""How the tests read Grafana's dashboards: panels, queries, and variables put in as Grafana does."""
+"""How the tests read Grafana's dashboards and data sources: panels, queries, links, and variables put in as Grafana does."""
 
 import json
 import re
@@ -113,3 +113,65 @@ def metrics_in(expr: str, known: set[str]) -> set[str]:
         if word[0].lower() not in _WORDS and not re.fullmatch(r"\d+[smhdwy]", word[0]):
             found.add(word[0])
     return found
+
+
+# -- links from one signal to another, as the data sources' settings give them -----------------------------------------------------
+
+
+class Link(NamedTuple):
+    """What is asked of which data source (its uid), and from when to when (s)."""
+
+    source: str
+    query: str
+    start: float = 0
+    end: float = 0
+
+
+def links_of_exemplar(labels: Mapping[str, str]) -> list[Link]:
+    found = SOURCES["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
+    return [Link(one["datasourceUid"], labels[one["name"]]) for one in found if one["name"] in labels]
+
+
+def links_of_line(labels: Mapping[str, str]) -> list[Link]:
+    """`labels`: the stream's, and the line's structured metadata."""
+    found = []
+    for field in SOURCES["loki"]["jsonData"]["derivedFields"]:
+        assert field["matcherType"] == "label", "the others are of a line's text"
+        values = [value for name, value in labels.items() if re.search(field["matcherRegex"], name)]
+        found += [Link(field["datasourceUid"], _put_in(field["url"], {"__value.raw": value})) for value in values[:1]]
+    return found
+
+
+def links_of_span(span: Json) -> dict[str, list[Link]]:
+    """By setting; `span` is Jaeger's, with its `process`."""
+    settings = SOURCES["jaeger"]["jsonData"]
+    logs, metrics = settings["tracesToLogsV2"], settings["tracesToMetrics"]
+    assert logs["customQuery"], "Grafana's own query is another in each version"
+    return {
+        "tracesToLogsV2": [_link_of_span(span, logs, logs["query"])],
+        "tracesToMetrics": [_link_of_span(span, metrics, one["query"]) for one in metrics["queries"]],
+    }
+
+
+def _link_of_span(span: Json, setting: Json, query: str) -> Link:
+    names = {tag["key"]: tag.get("value", tag["key"]) for tag in setting["tags"]}
+    tags = [f'{names[tag["key"]]}="{tag["value"]}"' for tag in span["process"]["tags"] + span["tags"] if tag["key"] in names]
+    values = {"__tags": ", ".join(tags), "__span.traceId": span["traceID"], "__span.name": span["operationName"]}
+    start, end = span["startTime"] / 1e6, (span["startTime"] + span["duration"]) / 1e6
+    return Link(
+        setting["datasourceUid"],
+        _put_in(query, values),
+        start + _shift_s(setting["spanStartTimeShift"]),
+        end + _shift_s(setting["spanEndTimeShift"]),
+    )
+
+
+def _put_in(text: str, values: Mapping[str, str]) -> str:
+    """Provisioning makes one dollar of two. A variable without a value is a KeyError: Grafana shows no link then."""
+    return re.sub(r"\$\{([\w.]+)\}", lambda found: values[found[1]], text.replace("$$", "$"))
+
+
+def _shift_s(text: str) -> int:
+    found = re.fullmatch(r"(-?\d+)m", text)
+    assert found, text
+    return int(found[1]) * 60

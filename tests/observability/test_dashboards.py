@@ -205,6 +205,20 @@ def test_latencies_lead_to_traces() -> None:
     assert found >= 5
 
 
+def test_traces_lead_to_lines_and_metrics() -> None:
+    tables = [
+        panel
+        for dashboard in DASHBOARDS.values()
+        for panel in panels(dashboard)
+        if any(target.get("queryType") == "search" for target in panel["targets"])
+    ]
+    assert len(tables) >= 2
+    for panel in tables:
+        urls = [link["url"] for link in panel["fieldConfig"]["defaults"]["links"]]
+        assert any("/explore" in url and "loki" in url for url in urls), panel["title"]
+        assert any(url.startswith("/d/gamepulse-application?") for url in urls), panel["title"]
+
+
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_series_have_names(name: str) -> None:
     for panel in panels(DASHBOARDS[name]):

@@ -42,12 +42,12 @@ class Stores:
         return result
 
     def trace(self, trace_id: str) -> list[Json]:
-        """The spans of a trace; empty when Jaeger does not have it."""
+        """The spans of a trace, each with its process; empty when Jaeger does not have it."""
         answer = httpx.get(f"{self.stack.url('jaeger')}/api/traces/{trace_id}")
         if answer.status_code == 404:
             return []
-        spans: list[Json] = answer.json()["data"][0]["spans"]
-        return spans
+        [trace] = answer.json()["data"]
+        return [span | {"process": trace["processes"][span["processID"]]} for span in trace["spans"]]
 
     def traces(self, operation: str) -> list[Json]:
         """Spans of recent traces of an operation."""

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import uvloop
 
-from bench import shapes, steps, width, wire
+from bench import push, shapes, steps, width, wire
 from bench.load import REPORTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,3 +120,12 @@ def test_steps_cost_less_than_what_they_are_part_of() -> None:
     assert 0.5 < costs[steps.DECODED] < costs[steps.RECEIVED] < costs[steps.ALL] < 5_000
     assert costs[steps.RECEIVED] + costs[steps.PREPARED] < costs[steps.ALL]
     assert all(0.1 < cost < 5_000 for cost in costs.values())
+
+
+def test_every_way_into_prometheus_takes_the_same(tmp_path: Path) -> None:
+    ways = {way: push.measure(push.QUICK_PUSHES, message, tmp_path / way) for way, message in push.WAYS.items()}
+    assert {figures["histograms"] for figures in ways.values()} == {push.QUICK_PUSHES * (push.GROUPS + push.ROUTES)}
+    assert ways["OTLP"]["exemplars"] == push.QUICK_PUSHES * push.ROUTES
+    for figures in ways.values():
+        assert figures["bytes_per_push"] > 1_000
+        assert figures["cpu_ms_per_push"] > 0

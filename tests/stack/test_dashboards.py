@@ -8,6 +8,7 @@ import secrets
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -17,7 +18,7 @@ import pytest
 
 from tests.batches import batch, event, report
 from tests.conftest import Stack, wait_for
-from tests.dashboards import DASHBOARDS, ONLY_SOMETIMES, SOURCES, Json, Query, Values, expand, metrics_in, queries
+from tests.dashboards import DASHBOARDS, ONLY_SOMETIMES, Json, Query, Values, expand, links_of_exemplar, metrics_in, queries
 from tests.stack.conftest import Stores
 
 REGION = "dashboards"
@@ -34,8 +35,6 @@ NOTHING_HERE = {
     r"infrastructure · Alertmanager: messages · A": "no receiver here sends messages",
 }
 """Queries that may find nothing here, and why. They are run all the same."""
-
-[EXEMPLARS] = SOURCES["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
 
 RUNNABLE = [query for query in queries() if query.source != "cloudwatch"]  # there is no AWS here: test_cloudwatch_is_asked_…
 
@@ -86,12 +85,12 @@ class Grafana:
         kind: list[Any] = getattr(self, f"_{query.source}")(query.target, text)
         return kind
 
-    def exemplars(self, query: Query) -> set[str]:
-        """The trace ids beside a query's series."""
+    def exemplars(self, query: Query) -> list[dict[str, str]]:
+        """The labels of what is marked beside a query's series."""
         self.end = time.time()
         text = expand(query.text, self.values[query.dashboard])
         found = self._get("prometheus", "/api/v1/query_exemplars", query=text, start=self.end - 3600, end=self.end)
-        return {one["labels"][EXEMPLARS["name"]] for series in found for one in series["exemplars"]}
+        return [one["labels"] for series in found for one in series["exemplars"]]
 
     def _prometheus(self, target: Json, text: str) -> list[Any]:
         if target.get("instant"):
@@ -265,24 +264,31 @@ async def test_grafanas_login_reads_the_rollups_of_one_studio(grafana: Grafana, 
         await owner.close()
 
 
-def test_a_line_leads_to_its_trace_as_the_data_source_says(grafana: Grafana, stores: Stores) -> None:
-    [field] = SOURCES["loki"]["jsonData"]["derivedFields"]
-    assert (field["matcherType"], field["datasourceUid"]) == ("label", "jaeger")
-    [query] = [query for query in queries() if query.panel == "Live stream"]
-    streams = grafana.run(query)
-    ids = [stream["stream"][field["matcherRegex"]] for stream in streams if field["matcherRegex"] in stream["stream"]]
-    assert any(stores.trace(trace) for trace in ids)
-
-
 @pytest.mark.parametrize("query", [query for query in RUNNABLE if query.target.get("exemplar")], ids=lambda query: query.name)
-def test_exemplars_lead_to_traces_and_from_there_to_lines(query: Query, grafana: Grafana, stores: Stores, until: float) -> None:
-    assert EXEMPLARS["datasourceUid"] == "jaeger"
-    assert SOURCES["jaeger"]["jsonData"]["tracesToLogsV2"]["filterByTraceID"]
-
+def test_exemplars_lead_to_traces(query: Query, grafana: Grafana, stores: Stores, until: float) -> None:
     def followed() -> bool:
-        for trace in grafana.exemplars(query):
-            if stores.trace(trace) and stores.loki(f'{{service_name="gamepulse"}} | trace_id="{trace}"'):
-                return True
-        return False
+        return any(stores.trace(link.query) for labels in grafana.exemplars(query) for link in links_of_exemplar(labels))
 
     wait_for(query.name, followed, max(until - time.monotonic(), 3))
+
+
+def test_jaegers_monitor_has_rate_errors_and_duration(grafana: Grafana, stack: Stack) -> None:
+    key = {"authorization": f"Bearer {stack.file['demo']['ingest_key']}"}
+    with hung(stack):  # once more: a counter must grow before it has a rate
+        assert httpx.post(f"{stack.url('gamepulse')}/v1/reports", json=players(9), headers=key, timeout=30).status_code == 503
+    params: dict[str, str | int] = {"service": "gamepulse", "quantile": "0.95", "lookback": 600_000, "step": 5_000}
+    params |= {"ratePer": 60_000, "groupByOperation": "true", "spanKind": "server"}
+
+    def monitored(what: str) -> bool:
+        """Is any point of the operation above 0?"""
+        answer = httpx.get(f"{stack.url('jaeger')}/api/metrics/{what}", params=params | {"endTs": int(time.time() * 1000)})
+        points = [
+            float(point["gaugeValue"]["doubleValue"])
+            for metric in answer.json().get("metrics") or []
+            if {"name": "operation", "value": "POST /v1/reports"} in metric["labels"]
+            for point in metric["metricPoints"]
+        ]
+        return any(point > 0 for point in points)
+
+    for what in ("calls", "errors", "latencies"):
+        wait_for(what, partial(monitored, what), ARRIVES_WITHIN_S)

@@ -4,6 +4,7 @@ import json
 import secrets
 import shutil
 import time
+from functools import partial
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 
 from tests.batches import batch, event, report
 from tests.conftest import Stack, wait_for
+from tests.dashboards import SOURCES, Link, links_of_exemplar, links_of_line, links_of_span
 from tests.stack.conftest import Json, Stores
 
 REGION = "signals"
@@ -213,21 +215,62 @@ def _links(span: Json) -> set[tuple[Any, Any]]:
     return {(one["traceID"], one["spanID"]) for one in span["references"]}
 
 
+def test_every_link_of_a_data_source_is_followed() -> None:
+    leading = {(uid, name) for uid, source in SOURCES.items() for name, value in source["jsonData"].items() if _leads(value)}
+    assert leading == {
+        ("prometheus", "exemplarTraceIdDestinations"),
+        ("loki", "derivedFields"),
+        ("jaeger", "tracesToLogsV2"),
+        ("jaeger", "tracesToMetrics"),
+    }
+
+
+def _leads(setting: Any) -> bool:
+    return any("datasourceUid" in one for one in (setting if isinstance(setting, list) else [setting]) if isinstance(one, dict))
+
+
+def test_an_exemplar_leads_to_its_trace(stores: Stores, trace_id: str) -> None:
+    query = 'http_server_request_duration_seconds{http_route="/v1/reports",http_response_status_code="202"}'
+
+    def followed() -> list[Json]:
+        params: dict[str, str | float] = {"query": query, "start": time.time() - 300, "end": time.time()}
+        answer = httpx.get(f"{stores.stack.url('prometheus')}/api/v1/query_exemplars", params=params).json()["data"]
+        links = [link for series in answer for one in series["exemplars"] for link in links_of_exemplar(one["labels"])]
+        assert {link.source for link in links} <= {"jaeger"}
+        return next((stores.trace(link.query) for link in links if link.query == trace_id), [])
+
+    spans = wait_for("an exemplar's trace", followed, ARRIVES_WITHIN_S)
+    assert "POST /v1/reports" in {span["operationName"] for span in spans}
+
+
 def test_a_line_leads_to_its_trace(stores: Stores, trace_id: str) -> None:
-    query = f'{{service_name="gamepulse"}} | trace_id="{trace_id}"'
+    query = f'{{service_name="gamepulse"}} |= `request` | http_route="/v1/reports" | trace_id="{trace_id}"'
     [stream] = wait_for(query, lambda: stores.loki(query), ARRIVES_WITHIN_S)
-    assert stream["stream"]["http_route"] == "/v1/reports"
-    assert any(span["spanID"] == stream["stream"]["span_id"] for span in stores.trace(trace_id))
+    [link] = links_of_line(stream["stream"])
+    assert link.source == "jaeger"
+    spans = wait_for("the line's trace", lambda: stores.trace(link.query), ARRIVES_WITHIN_S)
+    assert stream["stream"]["span_id"] in {span["spanID"] for span in spans}
 
 
-def test_jaegers_monitor_has_rate_and_duration(stores: Stores, trace_id: str) -> None:
-    params: dict[str, str | int] = {"service": "gamepulse", "quantile": "0.95", "lookback": 600_000, "step": 5_000}
-    params |= {"ratePer": 60_000, "groupByOperation": "true", "spanKind": "server"}
+def test_a_span_leads_to_its_lines_and_metrics(stores: Stores, trace_id: str) -> None:
+    spans = wait_for("the trace", lambda: stores.trace(trace_id), ARRIVES_WITHIN_S)
+    [span] = [one for one in spans if one["operationName"] == "POST /v1/reports"]
+    links = links_of_span(span)
+    [to_lines] = links["tracesToLogsV2"]
+    assert to_lines.source == "loki"
+    found = wait_for(to_lines.query, lambda: _asked(stores, to_lines), ARRIVES_WITHIN_S)
+    assert {stream["stream"]["trace_id"] for stream in found} == {trace_id}
+    assert len(links["tracesToMetrics"]) == 2
+    for link in links["tracesToMetrics"]:
+        assert link.source == "prometheus"
+        wait_for(link.query, partial(_asked, stores, link), ARRIVES_WITHIN_S)
 
-    def monitored(what: str) -> list[Json]:
-        answer = httpx.get(f"{stores.stack.url('jaeger')}/api/metrics/{what}", params=params | {"endTs": int(time.time() * 1000)})
-        found: list[Json] = answer.json().get("metrics") or []
-        return found
 
-    wait_for("calls", lambda: monitored("calls"), 60)
-    wait_for("latencies", lambda: monitored("latencies"), 60)
+def _asked(stores: Stores, link: Link) -> list[Json]:
+    """What a link's query finds within its time."""
+    path = {"loki": "/loki/api/v1/query_range", "prometheus": "/api/v1/query_range"}[link.source]
+    params: dict[str, str | float] = {"query": link.query, "start": link.start, "end": link.end, "step": 15}
+    answer = httpx.get(f"{stores.stack.url(link.source)}{path}", params=params)
+    assert answer.status_code == 200, answer.text
+    found: list[Json] = answer.json()["data"]["result"]
+    return found

@@ -180,7 +180,6 @@ def requests() -> Row:
 
 def ingest() -> Row:
     by_outcome = rate(SERVICE, "outcome", "ingest_batches_total")
-    commit = rate(SERVICE, metric="ingest_commit_duration_seconds")
     panels = [
         graph(
             About("Batches by answer", "accepted, duplicate, or the code of the problem that was answered.", "cps", "No batches"),
@@ -217,6 +216,21 @@ def ingest() -> Row:
             prom(f"ingest_pending_reports{{{SERVICE}}}", "{{instance}}"),
         ),
         graph(
+            About("Odd batches", "Batches whose client's clock was wrong, or that had fields which are not known.", "cps", "None"),
+            [
+                prom(rate(SERVICE, metric="ingest_clocks_corrected_total"), "clock corrected"),
+                prom(rate(SERVICE, metric="ingest_fields_unknown_total"), "unknown fields"),
+            ],
+            width=24,
+        ),
+    ]
+    return Row("Reports", panels)
+
+
+def commits() -> Row:
+    commit = rate(SERVICE, metric="ingest_commit_duration_seconds")
+    panels = [
+        graph(
             About("Commit latency", "Time of one commit; batches that arrive meanwhile share the next.", "s", "No commits"),
             percentiles(commit),
             colours=PERCENTILES,
@@ -237,18 +251,10 @@ def ingest() -> Row:
         heat(
             About("Commit latency, all", "How many commits took how long.", "s", "No commits"),
             prom_heatmap(commit),
-            width=12,
-        ),
-        graph(
-            About("Odd batches", "Batches whose client's clock was wrong, or that had fields which are not known.", "cps", "None"),
-            [
-                prom(rate(SERVICE, metric="ingest_clocks_corrected_total"), "clock corrected"),
-                prom(rate(SERVICE, metric="ingest_fields_unknown_total"), "unknown fields"),
-            ],
-            width=12,
+            width=24,
         ),
     ]
-    return Row("Reports", panels)
+    return Row("Commits", panels)
 
 
 def database() -> Row:
@@ -393,6 +399,7 @@ def build() -> d.Dashboard:
         at_a_glance(),
         requests(),
         ingest(),
+        commits(),
         database(),
         aggregation(),
         processes(),

@@ -237,7 +237,6 @@ def collector() -> Row:
 
 
 def stores() -> Row:
-    quantile = "histogram_quantile(0.95, sum by (job) (rate({0}{1})))"
     panels = [
         bars(
             About("Scraped", "1: Prometheus reaches it.", "short", NOT_SCRAPED),
@@ -274,20 +273,26 @@ def stores() -> Row:
             colours={"Prometheus limit": RED},
             width=6,
         ),
+    ]
+    return Row("Programs that watch", panels)
+
+
+def prometheus() -> Row:
+    panels = [
         graph(
             About("Prometheus: series", "In memory. A jump is a label with too many values.", "short", NOT_SCRAPED),
             prom("prometheus_tsdb_head_series", "series"),
-            width=6,
+            width=8,
         ),
         graph(
             About("Prometheus: samples", "Appended a second: floats, and native histograms.", "cps", NOT_SCRAPED),
             prom(f"sum by (type) (rate(prometheus_tsdb_head_samples_appended_total{RATE}))", "{{type}}"),
-            width=6,
+            width=8,
         ),
         graph(
             About("Prometheus: rules", "Time of the slowest group, and evaluations that failed or were missed.", "s", NOT_SCRAPED),
             prom("max by (rule_group) (prometheus_rule_group_last_duration_seconds)", "{{rule_group}}"),
-            width=6,
+            width=8,
         ),
         graph(
             About("Prometheus: refused samples", "Too old, out of bounds, or with another value for the same time.", "cps", "None"),
@@ -296,8 +301,20 @@ def stores() -> Row:
                 prom(f"sum(rate(prometheus_tsdb_out_of_bound_samples_total{RATE}))", "out of bounds"),
             ],
             colours={".+": ORANGE},
-            width=6,
+            width=12,
         ),
+        graph(
+            About("Queries", "p95 of what Prometheus was asked.", "s", NOT_SCRAPED),
+            prom(f"histogram_quantile(0.95, sum by (job) (rate(prometheus_http_request_duration_seconds{RATE})))", "{{job}}"),
+            width=12,
+            links=[go_to("Application", "application")],
+        ),
+    ]
+    return Row("Prometheus", panels)
+
+
+def loki_and_jaeger() -> Row:
+    panels = [
         graph(
             About("Loki: lines", "Taken in a second.", "cps", NOT_SCRAPED),
             prom(f"sum(rate(loki_distributor_lines_received_total{RATE}))", "lines"),
@@ -326,6 +343,12 @@ def stores() -> Row:
             colours={"taken": BLUE, "stored": GREEN, "failed": RED},
             width=6,
         ),
+    ]
+    return Row("Loki and Jaeger", panels)
+
+
+def alertmanager() -> Row:
+    panels = [
         graph(
             About(
                 "Alertmanager: alerts",
@@ -335,7 +358,7 @@ def stores() -> Row:
             ),
             prom("sum by (state) (alertmanager_alerts)", "{{state}}"),
             colours={"active": RED, "suppressed": YELLOW},
-            width=8,
+            width=12,
             links=[d.DashboardLink("Silences").url("/alerting/silences?alertmanager=Alertmanager")],
         ),
         graph(
@@ -346,16 +369,10 @@ def stores() -> Row:
             ],
             bars=True,
             colours={"failed": RED},
-            width=8,
-        ),
-        graph(
-            About("Queries", "p95 of what Prometheus was asked.", "s", NOT_SCRAPED),
-            prom(quantile.format("prometheus_http_request_duration_seconds", RATE), "{{job}}"),
-            width=8,
-            links=[go_to("Application", "application")],
+            width=12,
         ),
     ]
-    return Row("Prometheus, Loki, Jaeger, Alertmanager", panels)
+    return Row("Alertmanager", panels)
 
 
 def disks() -> Row:
@@ -539,6 +556,9 @@ def build() -> d.Dashboard:
         valkey(),
         collector(),
         stores(),
+        prometheus(),
+        loki_and_jaeger(),
+        alertmanager(),
         disks(),
         ecs(),
         load_balancer(),

@@ -174,27 +174,28 @@ def traces() -> Row:
         expr=f'{{{SERVICE}}} | trace_id="${{__data.fields.traceID}}"',
         queryType="range",
     )
+    further = [lines, go_to("Metrics of then", "application")]
     panels = [
         rows(
             About("Slowest traces", "Requests of more than 250 ms are always kept.", "short", NO_TRACES),
             jaeger("search", service="gamepulse", minDuration="250ms", limit=20),
-            links=[lines],
+            links=further,
             sort="Duration",
         ),
         rows(
             About("Failed traces", "Requests answered with 5xx are always kept.", "short", NO_TRACES),
             jaeger("search", service="gamepulse", tags="error=true", limit=20),
-            links=[lines],
+            links=further,
         ),
         rows(
             About("Traced batches", "The newest sampled batches: from the request to the commit.", "short", NO_TRACES),
             jaeger("search", service="gamepulse", operation="POST /v1/reports", limit=20),
-            links=[lines],
+            links=further,
         ),
         rows(
             About("Traced steps", "The newest steps of aggregation; each links to the commits that it read.", "short", NO_TRACES),
             jaeger("search", service="gamepulse", operation="aggregate", limit=20),
-            links=[lines],
+            links=further,
         ),
     ]
     return Row("Traces", panels)
