@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 import httpx
 import pytest
+import yaml
 
 from stack.prepare import alertmanager_configuration
 from stack.programs import ensure_program
@@ -35,7 +36,12 @@ INHIBITED: list[tuple[dict[str, str], dict[str, str], dict[str, str]]] = [
     (
         {"alertname": "HighErrorRate", "severity": "critical", **OF_THE_SERVICE},
         {"alertname": "HighResponseTime", "severity": "warning", **OF_THE_SERVICE},
-        {"alertname": "PlayersDropping", "severity": "warning", "game": "demo", "region": "eu"},
+        {"alertname": "CommitErrors", "severity": "warning", "outcome": "database_unavailable", **OF_THE_SERVICE},
+    ),
+    (
+        {"alertname": "ShardWithoutLeader", "severity": "critical", "service_name": "gamepulse"},
+        {"alertname": "AggregatorLag", "severity": "warning", **OF_THE_SERVICE},
+        {"alertname": "DeltasWaiting", "severity": "warning", **OF_THE_SERVICE},
     ),
     (
         {"alertname": "TargetDown", "severity": "critical", "job": "collector"},
@@ -96,6 +102,17 @@ def test_every_severity_reaches_people(file: Path) -> None:
         amtool("config", "routes", "test", f"--config.file={file}", f"--verify.receivers={receiver}", *labels.split())
 
 
+def test_the_watchdog_is_repeated_within_five_minutes() -> None:
+    """A group is looked at once in `group_interval`; what is not to be repeated yet waits for the next time."""
+    [route] = [
+        one
+        for one in yaml.safe_load(alertmanager_configuration("webhook", "http://127.0.0.1:9"))["route"]["routes"]
+        if "Watchdog" in str(one["matchers"])
+    ]
+    most_m = sum(int(route[name].removesuffix("m")) for name in ("group_interval", "repeat_interval"))
+    assert most_m <= 5
+
+
 PUBLISHED = b"<PublishResponse><PublishResult><MessageId>1</MessageId></PublishResult></PublishResponse>"
 
 
@@ -143,11 +160,12 @@ def test_what_follows_from_another_alert_is_held_back(
 def test_sns_is_told_who_what_and_how_bad(tmp_path: Path) -> None:
     with listening(PUBLISHED) as (url, bodies):
         with running(tmp_path, alertmanager_configuration("sns", TOPIC), **AWS, AWS_ENDPOINT_URL_SNS=url) as send:
-            send({"alertname": "Watchdog", "severity": "none"})
+            send({"alertname": "Watchdog", "severity": "none", "environment": "staging"})
             wait_for("a message", lambda: bodies)
     sent = {name: value for name, [value] in parse_qs(bodies[0].decode()).items()}
     assert sent["Action"] == "Publish"
     assert sent["TopicArn"] == TOPIC
-    assert sent["Subject"] == "[FIRING] none Watchdog"
+    assert sent["Subject"] == "[FIRING] none Watchdog in staging"
     assert sent["MessageAttributes.entry.1.Value.StringValue"] == "none"
     assert sent["Message"].startswith("s: ")
+    assert "alertname=Watchdog environment=staging severity=none" in sent["Message"]

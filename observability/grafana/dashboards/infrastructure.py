@@ -362,7 +362,7 @@ def alertmanager() -> Row:
             links=[d.DashboardLink("Silences").url("/alerting/silences?alertmanager=Alertmanager")],
         ),
         graph(
-            About("Alertmanager: messages", "Sent by integration, and those that failed.", "short", NOT_SCRAPED),
+            About("Alertmanager: messages", "Sent by integration, and those that failed.", "short", "Nothing sent"),
             [
                 prom(f"sum by (integration) (increase(alertmanager_notifications_total{RATE})) > 0", "{{integration}}"),
                 prom(f"sum(increase(alertmanager_notifications_failed_total{RATE}))", "failed"),
