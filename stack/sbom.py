@@ -16,6 +16,8 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 _licenses = LicenseFactory()
+CARRIED = ("uplot", "swagger-ui-dist")
+"""By the page: what web/build.mjs puts into it."""
 
 
 def python_packages(folders: Iterable[Path]) -> Iterator[Component]:
@@ -28,9 +30,10 @@ def python_packages(folders: Iterable[Path]) -> Iterator[Component]:
 
 def page_packages(lock: Path) -> Iterator[Component]:
     """Those that the page carries; the others only build it."""
-    for path, found in json.loads(lock.read_text())["packages"].items():
-        if path and not found.get("dev"):
-            yield component("npm", path.removeprefix("node_modules/"), found["version"], found.get("license", ""))
+    packages = json.loads(lock.read_text())["packages"]
+    for name in CARRIED:
+        found = packages[f"node_modules/{name}"]
+        yield component("npm", name, found["version"], found.get("license", ""))
 
 
 def base_packages(files: Iterable[Path]) -> Iterator[Component]:

@@ -118,8 +118,10 @@ def _health(stack: ComposeStack, service: str) -> str:
 
 @pytest.mark.timeout(600)
 def test_data_outlives_down_and_up(stack: ComposeStack, stores: Stores) -> None:
+    before = count(stack)
     assert send(stack) == 202
-    told = wait_for("the report is told", lambda: count(stack))
+    told = before + 1
+    wait_for("the report is told", lambda: count(stack) == told)
     series = wait_for("a series", lambda: stores.number(f'sum(player_reports_total{{region="{REGION}"}})') == told, 90)
     lines = wait_for("lines", lambda: stores.loki('{service_name="gamepulse",level="info"} |= `request`'), 60)
     began = time.time()
