@@ -60,7 +60,7 @@ def shortened_durations(stack: Stack, webhook: str) -> Iterator[None]:
     (config / "prometheus" / "prometheus.yml").unlink()
     for source in SOURCES:
         (config / "prometheus" / source.relative_to(OBSERVABILITY / "prometheus")).write_text(shortened(source.read_text()))
-    alertmanager.write_text(shortened(alertmanager_configuration("webhook", webhook)))
+    alertmanager.write_text(shortened(alertmanager_configuration("webhook", ALERT_TARGET=webhook)))
     _reload(stack)
     yield
     for source in SOURCES:

@@ -93,7 +93,7 @@ def test_every_alert_has_a_severity_a_summary_and_its_runbook() -> None:
         assert alert["labels"]["severity"] in ("critical", "warning", "none"), name
         assert {"summary", "description"} < set(alert["annotations"]), name
         assert alert["annotations"]["runbook_url"] == f"docs/runbooks/{name}.md"
-    assert {path.stem for path in RUNBOOKS.glob("*.md")} == set(ALERTS)
+    assert {path.stem for path in RUNBOOKS.glob("*.md")} == {*ALERTS, "README"}
 
 
 @pytest.mark.parametrize("name", ALERTS)
@@ -101,6 +101,10 @@ def test_runbook_is_complete(name: str) -> None:
     text = (RUNBOOKS / f"{name}.md").read_text()
     assert text.startswith(f"# {name}\n")
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS
+    [first] = re.findall(
+        r"^In Grafana \(\[where\]\(README\.md\)\): \[[^]]+\]\(http://127\.0\.0\.1:3000/([^)]+)\)", text, re.MULTILINE
+    )
+    assert ALERTS[name]["annotations"]["dashboard_url"] == first
 
 
 def test_links_of_the_runbooks_lead_to_the_panels_that_they_name() -> None:

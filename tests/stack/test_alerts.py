@@ -160,7 +160,7 @@ def test_service_gone(stack: Stack, inbox: Inbox) -> None:
 def test_collector_gone(stack: Stack, inbox: Inbox) -> None:
     since = len(inbox.told)
     with without(stack, "collector"):
-        inbox.wait("firing", "TargetDown", since, severity="critical", job="collector")
+        inbox.wait("firing", "TargetDown", since, severity="critical", job="collector", environment="local")
     inbox.wait("resolved", "TargetDown", since, job="collector")
 
 
