@@ -12,7 +12,7 @@ from stack.prepare import alertmanager_configuration
 from tests.conftest import Stack, wait_for
 
 ARRIVES_WITHIN_S = 60
-DURATION = re.compile(r"(\[|offset |\bfor: |interval: |timeout: |wait: )(\d+)([smhdw])")
+DURATION = re.compile(r"(\[|offset |for: |interval: |timeout: |wait: )(\d+)([smhdw])")
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 SOURCES = [OBSERVABILITY / "prometheus" / "prometheus.yml", *(OBSERVABILITY / "prometheus" / "rules").glob("*.yml")]
 
