@@ -1,11 +1,11 @@
 # GamePulse. `make` lists what there is; CONTRIBUTING.md says more.
 .DEFAULT_GOAL := help
-.PHONY: help up down status test faults outage check bench web dashboards tools
+.PHONY: help up down status test test-containers test-upstream faults outage check bench web dashboards tools
 BIN := .venv/bin
 PAGE := src/gamepulse/static/index.html
 
 help: ## List the targets (at once)
-	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Settings: DETACH=1 DEMO=0 GAMEPULSE_HOME=.gamepulse GAMEPULSE_PORT_OFFSET=0, as in: make up DETACH=1"
 
 up: .venv/installed $(PAGE) ## Start everything; Ctrl-C stops it (page after 1 min; first time 15 min more to build the rest)
@@ -19,6 +19,12 @@ status: .venv/installed ## Say what runs, since when, and what is wrong (1 s)
 
 test: .venv/installed $(PAGE) tools ## Run all tests, on the real programs (20 min; first time 15 min more to build them)
 	$(BIN)/pytest
+
+test-containers: .venv/installed ## Make all images without a registry, start compose.yaml on them, test it (7 min; needs Debian and an engine)
+	$(BIN)/pytest tests/containers --timeout=1800
+
+test-upstream: .venv/installed tools ## The same on the makers' images, Grafana included (needs a registry and an engine)
+	UPSTREAM=1 $(BIN)/pytest tests/containers tests/upstream --timeout=1800
 
 FAULTS ?= 1000
 faults: .venv/installed $(PAGE) ## Strike at random under load: FAULTS=1000, SEED=… for the same faults again (25 min)

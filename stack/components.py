@@ -20,6 +20,7 @@ from stack.supervise import Supervised
 
 OBSERVABILITY = CHECKOUT / "observability"
 ENVIRONMENT = "local"
+VALKEY = CHECKOUT / "stack" / "valkey.conf"
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,9 @@ def _valkey(settings: Settings) -> Component:
         "bind": LISTEN,
         "port": str(settings.port("valkey")),
         "dir": str(settings.home / "valkey"),
-        # A cache and counters with a time to live: never the only copy of anything, so nothing is kept on disk.
-        "save": "",
-        "appendonly": "no",
         "set-proc-title": "no",  # it would overwrite the environment by which `make down` knows its own
-        "maxmemory": "256mb",
-        "maxmemory-policy": "volatile-ttl",
     }
-    command = [str(server), *(word for key, value in options.items() for word in (f"--{key}", value))]
+    command = [str(server), str(VALKEY), *(word for key, value in options.items() for word in (f"--{key}", value))]
     return Component("valkey", command, partial(_ping_valkey, settings.port("valkey")), ports=("valkey",))
 
 

@@ -19,28 +19,8 @@ STEP_LIMIT_S = 60
 MONITOR_LOGIN = CHECKOUT / "observability" / "collector" / "postgres.sql"
 GRAFANA_LOGIN = CHECKOUT / "observability" / "grafana" / "postgres.sql"
 
-# fsync, full_page_writes and synchronous_commit stay on: an answer means safe. The rest fits a laptop.
-CONFIGURATION = """\
-listen_addresses = '{listen}'
-port = {port}
-unix_socket_directories = ''
-max_connections = 200
-shared_buffers = 256MB
-max_wal_size = 2GB
-checkpoint_completion_target = 0.9
-wal_compression = on
-password_encryption = scram-sha-256
-timezone = 'UTC'
-log_timezone = 'UTC'
-# Logs carry no values: neither those of a row (terse) nor those of a statement (panic).
-log_error_verbosity = terse
-log_min_error_statement = panic
-log_parameter_max_length_on_error = 0
-"""
-
-# Not a superuser: row-level security binds the owner's roles here as it does on a managed server.
-CREATE_OWNER = "CREATE ROLE gamepulse LOGIN CREATEROLE CREATEDB PASSWORD '{password}'"
-CREATE_DATABASE = "CREATE DATABASE gamepulse OWNER gamepulse"
+CONFIGURATION = Path(__file__).with_name("postgres.conf")
+DATABASE = Path(__file__).with_name("database.sql")
 
 
 def data_folder(settings: Settings) -> Path:
@@ -78,9 +58,9 @@ def prepare_data(settings: Settings, keys: Keys) -> None:
             let_through(path, uid)
     if not (folder / "PG_VERSION").exists():
         _initialise(folder, keys, user)
-    text = CONFIGURATION.format(listen=LISTEN, port=settings.port("postgres"))
+    listener = f"listen_addresses = '{LISTEN}'\nport = {settings.port('postgres')}\nunix_socket_directories = ''\n"
     (folder / "postgresql.auto.conf").write_text("")  # what somebody tried once must not outlive a restart
-    (folder / "gamepulse.conf").write_text(text)
+    (folder / "gamepulse.conf").write_text(listener + CONFIGURATION.read_text())
     (folder / "gamepulse.conf").chmod(0o644)
     include = "include 'gamepulse.conf'\n"
     main = folder / "postgresql.conf"
@@ -108,11 +88,8 @@ def _initialise(folder: Path, keys: Keys, user: str | None) -> None:
 
 
 def create_database(settings: Settings, keys: Keys) -> None:
-    """Make the role and the database once the server answers. Nothing happens when they are there."""
-    if _sql(settings, keys, "SELECT 1 FROM pg_roles WHERE rolname = 'gamepulse'") == "":
-        _sql(settings, keys, CREATE_OWNER.format(password=keys.database_password))
-    if _sql(settings, keys, "SELECT 1 FROM pg_database WHERE datname = 'gamepulse'") == "":
-        _sql(settings, keys, CREATE_DATABASE)
+    """Make the role and the database once the server answers."""
+    _sql(settings, keys, f"\\set password '{keys.database_password}'\n{DATABASE.read_text()}")
 
 
 def create_monitor_login(settings: Settings, keys: Keys) -> None:

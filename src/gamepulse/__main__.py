@@ -1,8 +1,7 @@
 """The command line: gamepulse serve | aggregate | migrate | demo | settings."""
 
 import asyncio
-import sys
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import click
 import msgspec
@@ -60,19 +59,20 @@ def migrate_command() -> None:
 
 
 @main.command()
-def demo() -> None:
-    """Make the public game `demo`; reads {"ingest_key", "server_key"} as JSON from standard input."""
+@click.argument("keys", type=click.File("rb"), default="-")
+def demo(keys: BinaryIO) -> None:
+    """Make the public game `demo`; reads {"ingest_key", "server_key"} as JSON from the file KEYS, or else from standard input."""
     try:
-        keys = msgspec.json.decode(sys.stdin.buffer.read(), type=DemoKeys)
+        read = msgspec.json.decode(keys.read(), type=DemoKeys)
     except msgspec.DecodeError as error:
-        raise click.ClickException(f"standard input: {error}") from None
-    asyncio.run(migrate.put_demo(_settings().database_url, keys.ingest_key, keys.server_key))
+        raise click.ClickException(f"{keys.name}: {error}") from None
+    asyncio.run(migrate.put_demo(_settings().database_url, read.ingest_key, read.server_key))
     click.echo("The game `demo` is there.")
 
 
 @main.command("settings")
 def settings_command() -> None:
-    """List all settings: environment variables, their types and defaults."""
+    """List all settings: environment variables and their defaults. GAMEPULSE_<NAME>_FILE names a file with the value instead."""
     for field in msgspec.structs.fields(Settings):
         name = field.name.upper() if field.name.startswith("otel_") else settings.PREFIX + field.name.upper()
         default = "required" if field.required else f"default {field.default!r}"

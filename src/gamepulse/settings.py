@@ -3,12 +3,14 @@
 import os
 from collections.abc import Mapping
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 PREFIX = "GAMEPULSE_"
+FILE = "_FILE"
 OTEL = {
     "OTEL_EXPORTER_OTLP_COMPRESSION",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -53,13 +55,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings from environment variables.
+    """The settings from environment variables; GAMEPULSE_<NAME>_FILE names a file that holds the value of GAMEPULSE_<NAME>.
 
-    Raises ValueError, naming the variable, when one is missing, unknown or out of range.
+    Raises ValueError, naming the variable, when one is missing, unknown, out of range, or its file cannot be read.
     """
     values = {}
     for name, value in environment.items():
-        if name.startswith(PREFIX):
+        if name.startswith(PREFIX) and name.endswith(FILE):
+            values[name.removeprefix(PREFIX).removesuffix(FILE).lower()] = _content(name, value, environment)
+        elif name.startswith(PREFIX):
             values[name.removeprefix(PREFIX).lower()] = value
         elif name in OTEL:
             values[name.lower()] = value
@@ -72,3 +76,13 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     except (msgspec.ValidationError, ValueError) as error:
         raise ValueError(f"settings (environment variables {PREFIX}…): {error}") from None
     return settings
+
+
+def _content(name: str, path: str, environment: Mapping[str, str]) -> str:
+    """What the file holds, without white space around it."""
+    if name.removesuffix(FILE) in environment:
+        raise ValueError(f"settings: {name} and {name.removesuffix(FILE)} are both set")
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"settings: {name}: the file cannot be read ({type(error).__name__})") from None
