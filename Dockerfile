@@ -1,5 +1,5 @@
 # GamePulse. The final image is a root of its own with Python, the libraries that it needs, and the service: no shell, no
-# package manager (docs/adr/0021-an-image-of-our-own-root.md). Bases are arguments: `make test-containers` has others.
+# package manager (docs/adr/0021-the-image-of-the-service.md). Bases are arguments: `make test-containers` has others.
 # Of the base only python3.13 with venv, dpkg and ldd are used: docker-library/python, 3.13/slim-trixie/Dockerfile.
 ARG PYTHON_IMAGE=python:3.13.13-slim-trixie
 

@@ -168,7 +168,15 @@ def _prometheus(settings: Settings) -> Component:
     }
     command = [str(program_folder(settings, "prometheus") / "prometheus"), "--web.enable-otlp-receiver", *_flags(flags)]
     ready = partial(get, f"{settings.url('prometheus')}/-/ready")
-    return Component("prometheus", command, ready, ports=("prometheus",), builds="prometheus", stop_seconds=30)
+    return Component(
+        "prometheus",
+        command,
+        ready,
+        ports=("prometheus",),
+        environment={"GAMEPULSE_ENVIRONMENT": ENVIRONMENT},
+        builds="prometheus",
+        stop_seconds=30,
+    )
 
 
 def _alertmanager(settings: Settings) -> Component:

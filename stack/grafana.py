@@ -13,9 +13,7 @@ from stack.settings import CHECKOUT, LISTEN, Settings
 IMAGE = "grafana/grafana:12.3.0"
 PULL_LIMIT_S = 300
 PROVISIONING = CHECKOUT / "observability" / "grafana" / "provisioning"
-MISSING = (
-    "Grafana is left out: there is no `grafana` on the PATH or at GRAFANA_HOME, and no container engine that has or gets its image."
-)
+MISSING = f"Grafana is left out: no `grafana` on the PATH or at GRAFANA_HOME, and no container engine has {IMAGE}."
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Grafana:
 
 
 def find_grafana(settings: Settings, keys: Keys) -> Grafana | None:
-    """Return how to run Grafana here, pulling its image when that is the way; None when there is none."""
+    """Return how to run Grafana here; None when there is none. Its image is pulled when that is the way."""
     environment = _environment(settings, keys)
     return _binary(settings, environment) or _image(settings, environment)
 
@@ -47,10 +45,8 @@ def _image(settings: Settings, environment: dict[str, str]) -> Grafana | None:
     engine = shutil.which("docker")
     if engine is None or not _succeeds([engine, "info"], 10):
         return None
-    if not _succeeds([engine, "image", "inspect", IMAGE], 10):
-        print(f"Pulling {IMAGE} …", flush=True)
-        if not _succeeds([engine, "pull", "--quiet", IMAGE], PULL_LIMIT_S):
-            return None
+    if not _succeeds([engine, "image", "inspect", IMAGE], 10) and not _pull(engine, settings):
+        return None
     name = f"gamepulse-grafana-{settings.port('grafana')}"
     _succeeds([engine, "rm", "--force", name], 30)  # what a crash left
     # The host's network: the data sources listen on 127.0.0.1 only.
@@ -59,6 +55,20 @@ def _image(settings: Settings, environment: dict[str, str]) -> Grafana | None:
     command += [f"--volume={PROVISIONING}:{PROVISIONING}:ro"]
     command += [f"--env={key}={value}" for key, value in environment.items()]
     return Grafana([*command, IMAGE], {})
+
+
+def _pull(engine: str, settings: Settings) -> bool:
+    """Once on a machine: else each `make up` would wait for what cannot be had."""
+    failed = settings.cache / "grafana-not-pulled"
+    if failed.exists() and failed.read_text() == IMAGE:
+        return False
+    print(f"Pulling {IMAGE} …", flush=True)
+    if _succeeds([engine, "pull", "--quiet", IMAGE], PULL_LIMIT_S):
+        return True
+    print(f"It cannot be pulled, and is not tried again. Later: docker pull {IMAGE}", flush=True)
+    failed.parent.mkdir(parents=True, exist_ok=True)
+    failed.write_text(IMAGE)
+    return False
 
 
 def _environment(settings: Settings, keys: Keys) -> dict[str, str]:

@@ -97,13 +97,13 @@ def render_alertmanager(settings: Settings) -> None:
     path = settings.home / "config" / "alertmanager" / "alertmanager.yml"
     path.parent.mkdir(parents=True, exist_ok=True)
     target = settings.alert_webhook
-    path.write_text(alertmanager_configuration("webhook", target) if target else _ALERTMANAGER.read_text())
+    path.write_text(alertmanager_configuration("webhook", ALERT_TARGET=target) if target else _ALERTMANAGER.read_text())
 
 
 _ALERTMANAGER = OBSERVABILITY / "alertmanager" / "alertmanager.yml"
 
 
-def alertmanager_configuration(receiver: str, target: str) -> str:
-    """Alertmanager's file with a receiver (a file of observability/alertmanager/receivers) that notifies the target."""
+def alertmanager_configuration(receiver: str, **values: str) -> str:
+    """Alertmanager's file with a receiver: a file of observability/alertmanager/receivers, with its `${…}` filled in."""
     piece = _ALERTMANAGER.parent / "receivers" / f"{receiver}.yml"
-    return _ALERTMANAGER.read_text() + Template(piece.read_text()).substitute(ALERT_TARGET=target)
+    return _ALERTMANAGER.read_text() + Template(piece.read_text()).substitute(values)

@@ -12,7 +12,7 @@ from stack.prepare import alertmanager_configuration
 from tests.conftest import Stack, wait_for
 
 ARRIVES_WITHIN_S = 60
-DURATION = re.compile(r"(\[|offset |\bfor: |interval: |timeout: |wait: )(\d+)([smhdw])")
+DURATION = re.compile(r"(\[|offset |for: |interval: |timeout: |wait: )(\d+)([smhdw])")
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 SOURCES = [OBSERVABILITY / "prometheus" / "prometheus.yml", *(OBSERVABILITY / "prometheus" / "rules").glob("*.yml")]
 
@@ -60,7 +60,7 @@ def shortened_durations(stack: Stack, webhook: str) -> Iterator[None]:
     (config / "prometheus" / "prometheus.yml").unlink()
     for source in SOURCES:
         (config / "prometheus" / source.relative_to(OBSERVABILITY / "prometheus")).write_text(shortened(source.read_text()))
-    alertmanager.write_text(shortened(alertmanager_configuration("webhook", webhook)))
+    alertmanager.write_text(shortened(alertmanager_configuration("webhook", ALERT_TARGET=webhook)))
     _reload(stack)
     yield
     for source in SOURCES:

@@ -71,7 +71,7 @@ TELEMETRY_DROPPED = Instrument(
 )
 
 _SPAN = ("span.name", "span.kind", "status.code")
-SPAN_CALLS = Instrument("traces.span.metrics.calls", "counter", "{call}", "Requests by operation, before sampling", _SPAN)
+SPAN_CALLS = Instrument("traces.span.metrics.calls", "counter", "{call}", "Spans by operation, before sampling", _SPAN)
 SPAN_DURATION = Instrument("traces.span.metrics.duration", "bucketed", "s", "Duration by operation, before sampling", _SPAN)
 
 _PLAYER = ("game", "region", "country")
@@ -151,7 +151,7 @@ class Metrics:
 
     def record_all(self, instrument: Instrument, values: Sequence[float], *attributes: str | int) -> None:
         """Record many values of one attribute set (vectorised)."""
-        series = self._series(self._histograms, instrument, "histogram")
+        series = self._series(self._histograms, instrument, "histogram", "bucketed")
         state = series.setdefault(self._bounded(series, attributes), HistogramState())
         indexes, counts = np.unique(histogram.bucket_indexes(np.array(values)), return_counts=True)
         histogram.add(state.buckets, dict(zip(indexes.tolist(), counts.tolist(), strict=True)))

@@ -201,6 +201,12 @@ class Telemetry:
             durations_s.setdefault(kind, []).append((facts.ended_ns - facts.started_ns) / 1e9)
         for kind, values in durations_s.items():
             self.metrics.record_all(metrics.REQUEST_DURATION, values, *kind)
+        received = [facts for facts in requests if facts.received_ns]
+        if received:
+            receive_s = [(facts.received_ns - facts.started_ns) / 1e9 for facts in received]
+            accept_s = [(facts.ended_ns - facts.received_ns) / 1e9 for facts in received]
+            self.metrics.record_all(metrics.SPAN_DURATION, receive_s, "receive", "SPAN_KIND_INTERNAL", "STATUS_CODE_UNSET")
+            self.metrics.record_all(metrics.SPAN_DURATION, accept_s, "accept", "SPAN_KIND_INTERNAL", "STATUS_CODE_UNSET")
 
     def _log_requests(self, requests: Sequence[RequestFacts]) -> None:
         for facts in requests:
@@ -249,16 +255,28 @@ class Telemetry:
         self.metrics.set(metrics.PROCESS_MEMORY, self._process.memory_info().rss)
 
     def _observe_operations(self) -> None:
-        """Rate, errors and duration by operation, as Jaeger's Monitor reads them: of all requests, not only of those traced."""
+        """Rate, errors and duration of all spans by operation, also of those that are not kept (`_count` has two of them).
+
+        Requests are also what Jaeger's Monitor reads.
+        """
         operations: dict[tuple[str, str, str], HistogramState] = {}
-        for (method, route, status), state in self.metrics.states(metrics.REQUEST_DURATION):
-            outcome = "STATUS_CODE_ERROR" if int(status) >= 500 else "STATUS_CODE_UNSET"
-            operation = operations.setdefault((f"{method} {route}", "SPAN_KIND_SERVER", outcome), HistogramState())
+
+        def add(name: str, kind: str, has_failed: bool, state: HistogramState) -> None:
+            status = "STATUS_CODE_ERROR" if has_failed else "STATUS_CODE_UNSET"
+            operation = operations.setdefault((name, kind, status), HistogramState())
             histogram.add(operation.buckets, state.buckets)
             operation.sum += state.sum
+
+        for (method, route, status), state in self.metrics.states(metrics.REQUEST_DURATION):
+            add(f"{method} {route}", "SPAN_KIND_SERVER", int(status) >= 500, state)
+        for (outcome,), state in self.metrics.states(metrics.COMMIT_DURATION):
+            add("commit", "SPAN_KIND_CLIENT", outcome != "ok", state)
+        for _, state in self.metrics.states(metrics.AGGREGATE_DURATION):
+            add("aggregate", "SPAN_KIND_INTERNAL", False, state)
         for attributes, operation in operations.items():
             self.metrics.put(metrics.SPAN_DURATION, operation, *attributes)
-            self.metrics.set(metrics.SPAN_CALLS, sum(operation.buckets.values()), *attributes)
+        for key, operation in self.metrics.states(metrics.SPAN_DURATION):
+            self.metrics.set(metrics.SPAN_CALLS, sum(operation.buckets.values()), *key)
 
     def _dropped(self, signal: str, items: int) -> None:
         """Called by the exporter's threads too, so it is only noted here."""

@@ -67,6 +67,16 @@ def test_the_objectives_are_those_that_were_promised() -> None:
     assert periods == {"vector(28)"}
 
 
+def test_the_objectives_know_how_often_rules_are_evaluated() -> None:
+    interval = yaml.safe_load((OBSERVABILITY / "prometheus" / "prometheus.yml").read_text())["global"]["evaluation_interval"]
+    groups = [group for path in RULES.parent.glob("*.yml") for group in yaml.safe_load(path.read_text())["groups"]]
+    seconds = {"15s": "15", "1m": "60"}
+    recorded = {rule.get("record"): seconds[group.get("interval", interval)] for group in groups for rule in group["rules"]}
+    summed = re.findall(r"sum_over_time\((\S+)\[\{\{.window\}\}\]\) \* (\d+) /", OBJECTIVES.read_text())
+    assert len(summed) == 4
+    assert [recorded[name] for name, _ in summed] == [counted for _, counted in summed]
+
+
 def test_the_rules_know_how_many_shards_there_are() -> None:
     told = [
         re.findall(
@@ -83,7 +93,7 @@ def test_every_alert_has_a_severity_a_summary_and_its_runbook() -> None:
         assert alert["labels"]["severity"] in ("critical", "warning", "none"), name
         assert {"summary", "description"} < set(alert["annotations"]), name
         assert alert["annotations"]["runbook_url"] == f"docs/runbooks/{name}.md"
-    assert {path.stem for path in RUNBOOKS.glob("*.md")} == set(ALERTS)
+    assert {path.stem for path in RUNBOOKS.glob("*.md")} == {*ALERTS, "README"}
 
 
 @pytest.mark.parametrize("name", ALERTS)
@@ -91,6 +101,10 @@ def test_runbook_is_complete(name: str) -> None:
     text = (RUNBOOKS / f"{name}.md").read_text()
     assert text.startswith(f"# {name}\n")
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS
+    [first] = re.findall(
+        r"^In Grafana \(\[where\]\(README\.md\)\): \[[^]]+\]\(http://127\.0\.0\.1:3000/([^)]+)\)", text, re.MULTILINE
+    )
+    assert ALERTS[name]["annotations"]["dashboard_url"] == first
 
 
 def test_links_of_the_runbooks_lead_to_the_panels_that_they_name() -> None:

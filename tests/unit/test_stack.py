@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stack.components import OBSERVABILITY, mount_point, stack_components
+from stack.grafana import IMAGE, find_grafana
 from stack.keys import load_keys
 from stack.lock import only_one
 from stack.prepare import check_ports, free_offset, make_folders
@@ -126,3 +127,22 @@ def test_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
         only_one(tmp_path / "lock", "waiting", 0.1),
     ):
         pass
+
+
+@pytest.mark.parametrize("pulls", [True, False])
+def test_grafanas_image_is_pulled_once(
+    pulls: bool, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The engine is a script: no image can be had here. It notes each pull, and has the image after one that succeeds."""
+    engine, pulled = tmp_path / "bin" / "docker", tmp_path / "pulled"
+    engine.parent.mkdir()
+    engine.write_text(
+        f"#!/bin/sh\ncase $1 in image) test -s {pulled} && {'true' if pulls else 'false'} ;;\n"
+        f"pull) echo $3 >> {pulled}; {'true' if pulls else 'false'} ;; esac\n"
+    )
+    engine.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{engine.parent}:/usr/bin:/bin")
+    found = [find_grafana(settings, load_keys(settings.home)) for _ in range(3)]
+    assert [bool(one and one.command[-1] == IMAGE) for one in found] == [pulls] * 3
+    assert pulled.read_text() == f"{IMAGE}\n"
+    assert capsys.readouterr().out.count("docker pull") == (not pulls)

@@ -14,6 +14,7 @@ import grpc
 import msgspec
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.trace.v1 import trace_pb2
 
 from bench.relay import relaying
 from gamepulse import export, metrics, telemetry
@@ -220,6 +221,44 @@ def test_a_span_has_so_many_links() -> None:
     commit = CommitFacts.begin(LINKS_MAX + 1, None)
     together = [RequestFacts(STARTED_NS, "POST", 1, 0, True, 1, 1, commit=commit) for _ in range(LINKS_MAX + 1)]
     assert len(commit_span(together).links) == LINKS_MAX
+
+
+def test_every_span_is_counted_under_its_name_also_when_it_is_not_kept() -> None:
+    of, commit = Telemetry(SETTINGS, "test"), CommitFacts.begin(2, None)
+    commit.end(20)
+    of.committed(commit)
+    for sampled, status in ((True, 202), (False, 202), (True, 503)):
+        facts = RequestFacts(
+            STARTED_NS, "POST", 1, 0, sampled, 1, 1, "/v1/reports", status,
+            received_ns=STARTED_NS + 1_000_000, ended_ns=STARTED_NS + 100_000_000, commit=commit,
+        )  # fmt: skip
+        of.end(facts)
+    of.metrics.record(metrics.COMMIT_DURATION, 8, "database_unavailable")
+    of.metrics.record(metrics.AGGREGATE_DURATION, 0.1)
+    of.span("aggregate", 1, 2, [])
+    of._requests, requests = [], of._requests
+    of._count(requests)
+    of._trace(requests)
+    of._observe_operations()
+    of._observe_operations()  # cumulated, not added twice
+    kinds, statuses = trace_pb2.Span.SpanKind, trace_pb2.Status.StatusCode
+    kept = {(span.name, kinds.Name(span.kind), statuses.Name(span.status.code)) for span in of._spans}
+    counted = {key: sum(state.buckets.values()) for key, state in of.metrics.states(metrics.SPAN_DURATION)}
+    assert counted == {
+        ("POST /v1/reports", "SPAN_KIND_SERVER", "STATUS_CODE_UNSET"): 2,
+        ("POST /v1/reports", "SPAN_KIND_SERVER", "STATUS_CODE_ERROR"): 1,
+        ("receive", "SPAN_KIND_INTERNAL", "STATUS_CODE_UNSET"): 3,
+        ("accept", "SPAN_KIND_INTERNAL", "STATUS_CODE_UNSET"): 3,
+        ("commit", "SPAN_KIND_CLIENT", "STATUS_CODE_UNSET"): 1,
+        ("commit", "SPAN_KIND_CLIENT", "STATUS_CODE_ERROR"): 1,  # has no span
+        ("aggregate", "SPAN_KIND_INTERNAL", "STATUS_CODE_UNSET"): 1,
+    }
+    assert kept == set(counted) - {("commit", "SPAN_KIND_CLIENT", "STATUS_CODE_ERROR")}
+    sums = {key[0]: state.sum for key, state in of.metrics.states(metrics.SPAN_DURATION)}
+    assert sums["receive"] == pytest.approx(0.003)
+    assert sums["accept"] == pytest.approx(0.297)
+    [calls] = [metric for metric in of.metrics.points(1) if metric.name == "traces.span.metrics.calls"]
+    assert sorted(one.as_double for one in calls.sum.data_points) == sorted(counted.values())
 
 
 def test_a_failure_that_repeats_is_told_so_often(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,9 @@ from observability.grafana.dashboards.panels import (
 )
 
 CALLS, DURATION = "traces_span_metrics_calls_total", "traces_span_metrics_duration_seconds_bucket"
-FAILED = f'{SERVICE},status_code="STATUS_CODE_ERROR"'
+REQUESTS = f'{SERVICE},span_kind="SPAN_KIND_SERVER"'
+FAILED = f'{REQUESTS},status_code="STATUS_CODE_ERROR"'
+STAGES = f'{SERVICE},span_kind!="SPAN_KIND_SERVER"'
 NO_CALLS = "No requests in this time"
 NO_TRACES = "No such traces in this time"
 
@@ -45,21 +47,21 @@ def at_a_glance() -> Row:
     panels = [
         glance(
             About("Calls", "Requests a second, before sampling.", "reqps", NO_CALLS),
-            prom(rate(SERVICE), "calls"),
+            prom(rate(REQUESTS), "calls"),
             [(None, GREEN)],
             width=6,
             links=[go_to("Application", "application")],
         ),
         glance(
             About("Failed", "Share of calls that ended with an error.", "percentunit", NO_CALLS),
-            prom(f"({rate(FAILED)} or vector(0)) / {rate(SERVICE)}", "failed"),
+            prom(f"({rate(FAILED)} or vector(0)) / {rate(REQUESTS)}", "failed"),
             [(None, GREEN), (0.001, ORANGE), (0.01, RED)],
             width=6,
             links=[to_failed_traces()],
         ),
         glance(
             About("p95", "95 of 100 calls took at most this; buckets are powers of two.", "s", NO_CALLS),
-            prom(f"histogram_quantile(0.95, {rate(SERVICE, 'le', DURATION)})", "p95"),
+            prom(f"histogram_quantile(0.95, {rate(REQUESTS, 'le', DURATION)})", "p95"),
             [(None, GREEN), (0.1, ORANGE), (0.25, RED)],
             width=6,
             links=[to_slow_traces()],
@@ -90,7 +92,7 @@ def by_operation() -> Row:
     panels = [
         graph(
             About("Rate", "Calls a second by operation, before sampling.", "reqps", NO_CALLS),
-            prom(rate(SERVICE, "span_name"), name),
+            prom(rate(REQUESTS, "span_name"), name),
             stacked=True,
             links=of,
         ),
@@ -101,24 +103,36 @@ def by_operation() -> Row:
         ),
         graph(
             About("Duration", "p95 by operation, before sampling.", "s", NO_CALLS),
-            prom(f"histogram_quantile(0.95, {rate(SERVICE, 'span_name, le', DURATION)})", name),
+            prom(f"histogram_quantile(0.95, {rate(REQUESTS, 'span_name, le', DURATION)})", name),
             links=of,
         ),
         heat(
             About("Latency distribution", "How many calls took how long, before sampling.", "s", NO_CALLS),
-            prom_heatmap(rate(SERVICE, "le", DURATION), "{{le}}"),
+            prom_heatmap(rate(REQUESTS, "le", DURATION), "{{le}}"),
             width=12,
             links=[to_slow_traces()],
         ),
         graph(
             About("Percentiles", "Of all calls, before sampling.", "s", NO_CALLS),
             [
-                prom(f"histogram_quantile({q}, {rate(SERVICE, 'le', DURATION)})", called)
+                prom(f"histogram_quantile({q}, {rate(REQUESTS, 'le', DURATION)})", called)
                 for called, q in (("p99", 0.99), ("p95", 0.95), ("p50", 0.5))
             ],
             colours=PERCENTILES,
             width=12,
             links=[to_slow_traces()],
+        ),
+        graph(
+            About(
+                "Stages",
+                "p95 of what is done within a request and behind it, before sampling: receive and accept make up a batch's answer, "
+                "which waits for the commit; aggregate is a step behind it.",
+                "s",
+                NO_CALLS,
+            ),
+            prom(f"histogram_quantile(0.95, {rate(STAGES, 'span_name, le', DURATION)})", name),
+            width=24,
+            links=of,
         ),
     ]
     return Row("Operations", panels)
