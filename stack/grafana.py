@@ -10,7 +10,7 @@ from pathlib import Path
 from stack.keys import Keys
 from stack.settings import CHECKOUT, LISTEN, Settings
 
-IMAGE = "grafana/grafana:12.3.0"
+IMAGE = "grafana/grafana:13.2.2"
 PULL_LIMIT_S = 300
 PROVISIONING = CHECKOUT / "observability" / "grafana" / "provisioning"
 MISSING = f"Grafana is left out: no `grafana` on the PATH or at GRAFANA_HOME, and no container engine has {IMAGE}."

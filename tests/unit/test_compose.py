@@ -10,6 +10,7 @@ import yaml
 
 from gamepulse import __version__
 from stack.components import OBSERVABILITY, Component, service_environment, stack_components
+from stack.grafana import IMAGE as GRAFANA_IMAGE
 from stack.grafana import _environment as grafana_environment
 from stack.keys import load_keys
 from stack.prepare import SCRAPED
@@ -45,6 +46,10 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def native(settings: Settings) -> dict[str, Component]:
     return {one.name: one for one in stack_components(settings, load_keys(settings.home))}
+
+
+def test_grafana_is_of_one_version() -> None:
+    assert f"ARG GRAFANA_IMAGE={GRAFANA_IMAGE}\n" in DOCKERFILES["docker/Dockerfile"]
 
 
 def command(service: str) -> list[str]:
