@@ -41,6 +41,16 @@ OF_THE_SERVICE = {"service_name": "gamepulse", "environment": "test"}
 # what fires · what is held back by it · what is not
 INHIBITED: list[tuple[dict[str, str], dict[str, str], dict[str, str]]] = [
     (
+        {"alertname": "DatabaseUnavailable", "severity": "critical", "environment": "test"},
+        {"alertname": "IngestRefusing", "severity": "critical", **OF_THE_SERVICE},
+        {"alertname": "HighErrorRate", "severity": "critical", **OF_THE_SERVICE},
+    ),
+    (
+        {"alertname": "DatabaseUnavailable", "severity": "critical", "environment": "test"},
+        {"alertname": "FreshnessBurn", "severity": "critical", "sloth_severity": "page", "sloth_id": "gamepulse-freshness"},
+        {"alertname": "DurabilityBurn", "severity": "critical", "sloth_severity": "page", "sloth_id": "gamepulse-durability"},
+    ),
+    (
         {"alertname": "HighErrorRate", "severity": "critical", **OF_THE_SERVICE},
         {"alertname": "HighResponseTime", "severity": "warning", **OF_THE_SERVICE},
         {"alertname": "CommitErrors", "severity": "warning", "outcome": "database_unavailable", **OF_THE_SERVICE},

@@ -67,6 +67,16 @@ def test_the_objectives_are_those_that_were_promised() -> None:
     assert periods == {"vector(28)"}
 
 
+def test_the_objectives_know_how_often_rules_are_evaluated() -> None:
+    interval = yaml.safe_load((OBSERVABILITY / "prometheus" / "prometheus.yml").read_text())["global"]["evaluation_interval"]
+    groups = [group for path in RULES.parent.glob("*.yml") for group in yaml.safe_load(path.read_text())["groups"]]
+    seconds = {"15s": "15", "1m": "60"}
+    recorded = {rule.get("record"): seconds[group.get("interval", interval)] for group in groups for rule in group["rules"]}
+    summed = re.findall(r"sum_over_time\((\S+)\[\{\{.window\}\}\]\) \* (\d+) /", OBJECTIVES.read_text())
+    assert len(summed) == 4
+    assert [recorded[name] for name, _ in summed] == [counted for _, counted in summed]
+
+
 def test_the_rules_know_how_many_shards_there_are() -> None:
     told = [
         re.findall(

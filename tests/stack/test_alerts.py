@@ -98,10 +98,25 @@ def test_postgresql_away(stack: Stack, inbox: Inbox) -> None:
     since = len(inbox.told)
     with players(stack):
         with without(stack, "postgres"):
-            for name in ("IngestRefusing", "HighErrorRate", "HighErrorRatio"):
-                inbox.wait("firing", name, since, severity="critical", service_name="gamepulse", environment="local")
-        for name in ("IngestRefusing", "HighErrorRate", "HighErrorRatio"):
+            for name in ("DatabaseUnavailable", "HighErrorRate"):
+                inbox.wait("firing", name, since, severity="critical", environment="local")
+        for name in ("DatabaseUnavailable", "HighErrorRate"):
             inbox.wait("resolved", name, since)
+
+
+@pytest.mark.timeout(300)
+def test_postgresql_hangs_and_nobody_sends(stack: Stack, inbox: Inbox) -> None:
+    since = len(inbox.told)
+    postgres = psutil.Process(stack.file["processes"]["postgres"])
+    family = [postgres, *postgres.children(recursive=True)]
+    for one in family:
+        one.suspend()
+    try:
+        inbox.wait("firing", "DatabaseUnavailable", since, within_s=60 + ARRIVES_WITHIN_S, severity="critical", environment="local")
+    finally:
+        for one in family:
+            one.resume()
+    inbox.wait("resolved", "DatabaseUnavailable", since)
 
 
 @pytest.mark.timeout(180)
