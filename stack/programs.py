@@ -56,6 +56,7 @@ PROGRAMS = {
         Program("loki", {"loki": "github.com/grafana/loki/v3/cmd/loki"}, 280),
         Program("jaeger", {"jaeger": "github.com/jaegertracing/jaeger/cmd/jaeger"}, 165),
         Program("sloth", {"sloth": "github.com/slok/sloth/cmd/sloth"}, 100),
+        Program("k6", {"k6": "go.k6.io/k6"}, 120),
     )
 }
 
