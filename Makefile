@@ -1,6 +1,6 @@
 # GamePulse. `make` lists what there is; CONTRIBUTING.md says more.
 .DEFAULT_GOAL := help
-.PHONY: help up down status test test-containers test-upstream faults outage check bench web dashboards tools
+.PHONY: help up down status test test-containers test-upstream load faults outage check bench web dashboards tools
 BIN := .venv/bin
 PAGE := src/gamepulse/static/index.html
 
@@ -31,6 +31,10 @@ faults: .venv/installed $(PAGE) ## Strike at random under load: FAULTS=1000, SEE
 	$(BIN)/python -m tests.faults.campaign --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
 
 MINUTES ?= 10
+SCENARIO ?= smoke
+load: .venv/installed ## Send k6's players to what runs: SCENARIO=smoke|load|stress|spike|soak, soak for MINUTES=10 (15 s to 4 min)
+	@MINUTES=$(MINUTES) $(BIN)/python -m tests.load $(SCENARIO)
+
 outage: .venv/installed $(PAGE) ## Stop each store for MINUTES=10 of load, and kill the Collector meanwhile (25 min)
 	$(BIN)/python -m tests.outage --minutes $(MINUTES)
 

@@ -57,6 +57,7 @@ PROGRAMS = {
         Program("jaeger", {"jaeger": "github.com/jaegertracing/jaeger/cmd/jaeger"}, 165),
         Program("sloth", {"sloth": "github.com/slok/sloth/cmd/sloth"}, 100),
         Program("compose", {"docker-compose": "github.com/docker/compose/v2/cmd"}, 95),
+        Program("k6", {"k6": "go.k6.io/k6"}, 120),
     )
 }
 

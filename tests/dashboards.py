@@ -25,6 +25,9 @@ ONLY_SOMETIMES = {
     r"ecs_task_\w+": "only in AWS: the Collector's awsecscontainermetrics receiver",
     r"httpcheck_tls_cert_remaining_seconds": "only where the Collector looks at an https address",
     r"otelcol_exporter_enqueue_failed_\w+": "only after a queue of the Collector was full",
+    r"k6_batches_retried_total": "only when the load was refused",
+    r"k6_batches_lost_total": "only when the load was refused for long",
+    r"k6_dropped_iterations_total": "only when k6 could not keep up",
     r"ALERTS": "made by Prometheus while an alert is pending or fires",
 }
 
@@ -93,9 +96,14 @@ def expand(text: str, values: Values, *, interval: str = "15s", rate_interval: s
         if found[3] == "sqlstring":
             return ",".join("'" + one.replace("'", "''") + "'" for one in chosen)
         assert found[3] is None, f"a format that this does not know: {found[0]}"
-        return value if isinstance(value, str) else "(" + "|".join(re.escape(one) for one in chosen) + ")"
+        return value if isinstance(value, str) else "(" + "|".join(map(escape, chosen)) + ")"
 
     return _VARIABLE.sub(put, text)
+
+
+def escape(value: str) -> str:
+    """One of several values, in a regular expression in quotes."""
+    return re.sub(r"[\\^$*+?.()|\[\]{}/]", r"\\\\\g<0>", value)
 
 
 _NAMED = re.compile(r'__name__=~"([^"]+)"')

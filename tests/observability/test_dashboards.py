@@ -45,7 +45,7 @@ RULES = [
     for rule in group["rules"]
 ]
 CLOUDWATCH: Json = yaml.safe_load(Path(__file__).with_name("cloudwatch.yaml").read_text())
-ANY = {"environment": "local", "game": ["demo"], "region": ["eu"], "level": ["info"], "search": ""}
+ANY = {"environment": "local", "game": ["demo"], "region": ["eu"], "level": ["info"], "search": "", "run": ["load-smoke"]}
 USED_ELSEWHERE: dict[str, str] = {}
 """Metrics of the service that neither a dashboard nor an alert needs, and who does."""
 

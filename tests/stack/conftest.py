@@ -62,6 +62,18 @@ def stores(stack: Stack) -> Stores:
 
 
 @pytest.fixture(scope="session")
+def smoked(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Json:
+    """What k6 said at the end of a short load, as `make load SCENARIO=smoke` sends it."""
+    summary = tmp_path_factory.mktemp("load") / "summary.json"
+    command = [sys.executable, "-m", "tests.load", "smoke"]
+    environ = stack.environ | {"SUMMARY": str(summary)}
+    done = subprocess.run(command, env=environ, cwd=CHECKOUT, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told: Json = json.loads(summary.read_text())
+    return told
+
+
+@pytest.fixture(scope="session")
 def replayed(stack: Stack) -> dict[str, Json]:
     """What the exact replays of both files said, by file."""
     said = {}

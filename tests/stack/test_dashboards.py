@@ -141,8 +141,8 @@ def is_told(series: Json) -> bool:
 
 
 @pytest.fixture(scope="module")
-def grafana(stack: Stack, stores: Stores) -> Grafana:
-    """Real measurements and real faults: players of all kinds, refusals, a PostgreSQL that hangs."""
+def grafana(stack: Stack, stores: Stores, smoked: Json) -> Grafana:
+    """Real measurements and real faults: a load, players of all kinds, refusals, a PostgreSQL that hangs."""
     key = {"authorization": f"Bearer {stack.file['demo']['ingest_key']}"}
     with httpx.Client(base_url=stack.url("gamepulse"), timeout=30) as client:
         for n in range(8):
@@ -207,6 +207,7 @@ def listed(name: str, reasons: dict[str, str]) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in reasons)
 
 
+@pytest.mark.timeout(300)  # the first one waits for the stack and for the load
 @pytest.mark.parametrize("query", RUNNABLE, ids=lambda query: query.name)
 def test_query_finds_something(query: Query, grafana: Grafana, until: float) -> None:
     metrics = metrics_in(query.text, set()) if query.source == "prometheus" else set()

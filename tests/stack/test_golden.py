@@ -14,7 +14,10 @@ from tests.stack.conftest import Json, Stores
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 PERCENTILES = {"p5": 0.05, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
-OF_THE_FILES = 'game="demo",region!~"signals|faults|alerts|dashboards|page"'  # the other tests of the stack send from these regions
+OF_THE_FILES = (
+    'game="demo",region!~"signals|faults|alerts|dashboards|page|load-.+"'  # the other tests of the stack send from these regions
+)
+BUILDS = {"mobile_sessions.csv": "1.4.2+phone.synthetic-country", "country_rtt.csv": "1.4.2+country-pair"}
 
 
 def column(file: str, name: str) -> list[float]:
@@ -32,13 +35,13 @@ def by_country() -> dict[str, list[float]]:
 
 @pytest.fixture(scope="module")
 def told(stack: Stack, replayed: dict[str, Json]) -> list[Json]:
-    """Groups by country and connection: phones are cellular, pairs of countries wired."""
+    """Groups by country, connection and build: phones are cellular, pairs of countries wired."""
     sent = sum(one["sent"] for one in replayed.values())
-    params: dict[str, str | int] = {"game": "demo", "group_by": "country,connection", "limit": 1000}
+    params: dict[str, str | int] = {"game": "demo", "group_by": "country,connection,build", "limit": 1000}
 
     def counted() -> list[Json] | None:
         groups = httpx.get(f"{stack.url('gamepulse')}/v1/quality", params=params).json()["groups"]
-        groups = [group for group in groups if group["connection"] in ("cellular", "wired")]
+        groups = [group for group in groups if group["build"] in BUILDS.values()]
         return groups if sum(group["count"] for group in groups) >= sent else None
 
     found: list[Json] = wait_for("all replayed reports are in the rollups", counted)
@@ -53,9 +56,11 @@ def test_every_row_is_answered_once(replayed: dict[str, Json]) -> None:
 
 
 def test_quality_by_kind_of_connection(stack: Stack, told: list[Json]) -> None:
-    params = {"game": "demo", "group_by": "connection"}
+    params = {"game": "demo", "group_by": "connection,build"}
     groups = {
-        group["connection"]: group for group in httpx.get(f"{stack.url('gamepulse')}/v1/quality", params=params).json()["groups"]
+        group["connection"]: group
+        for group in httpx.get(f"{stack.url('gamepulse')}/v1/quality", params=params).json()["groups"]
+        if group["build"] in BUILDS.values()
     }
     for connection, file, name in (("cellular", "mobile_sessions.csv", "rtt_avg_ms"), ("wired", "country_rtt.csv", "rtt_mean_ms")):
         sent_ms = column(file, name)

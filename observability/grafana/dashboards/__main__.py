@@ -6,11 +6,11 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from observability.grafana.dashboards import application, infrastructure, logs, players, slo, traces
+from observability.grafana.dashboards import application, infrastructure, load, logs, players, slo, traces
 
 FOLDER = Path(__file__).parents[1] / "provisioning" / "dashboards" / "json"
 DASHBOARDS = {
-    module.__name__.rpartition(".")[2]: module.build for module in (application, infrastructure, logs, players, slo, traces)
+    module.__name__.rpartition(".")[2]: module.build for module in (application, infrastructure, load, logs, players, slo, traces)
 }
 
 

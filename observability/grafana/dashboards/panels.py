@@ -389,6 +389,12 @@ def region() -> d.QueryVariable:
     return _variable("region", "Region", asked).multi(True).include_all(True).current(_all())
 
 
+def run() -> d.QueryVariable:
+    """Which of the load's runs."""
+    asked = 'label_values(k6_vus_max{environment="$environment"}, instance)'
+    return _variable("run", "Run", asked).multi(True).include_all(True).current(_all())
+
+
 def _variable(name: str, label: str, asked: str) -> d.QueryVariable:
     made = d.QueryVariable(name).label(label).datasource(PROMETHEUS).query(asked).sort(dashboard.VariableSort.ALPHABETICAL_ASC)
     return made.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)

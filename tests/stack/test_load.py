@@ -1,0 +1,62 @@
+"""The load by k6: what is told is what is stored and counted. How fast is not asked here."""
+
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.conftest import Stack, wait_for
+from tests.stack.conftest import Json, Stores
+
+OURS = "region LIKE 'load-%'"
+EVENTS = "jsonb_to_recordset(coalesce(events, '[]')) AS event (region text, kind text)"
+
+
+def said(smoked: Json, name: str) -> int:
+    """What a counter says at the end."""
+    return int(smoked["metrics"][name]["values"]["count"])
+
+
+async def rows(stack: Stack, query: str) -> list[Any]:
+    connection = await asyncpg.connect(stack.file["database_url"])
+    try:
+        return list(await connection.fetch(query))
+    finally:
+        await connection.close()
+
+
+@pytest.mark.timeout(300)  # the stack, and then the load
+def test_all_that_must_be_so_is(smoked: Json) -> None:
+    thresholds = {
+        f"{name}: {limit}": found["ok"]
+        for name, one in smoked["metrics"].items()
+        for limit, found in one.get("thresholds", {}).items()
+    }
+    assert len(thresholds) == 4
+    assert all(thresholds.values()), thresholds
+    assert said(smoked, "batches_stored") > 200
+    assert said(smoked, "reports_duplicate") > 0, "some were sent twice"
+    assert smoked["metrics"]["checks"]["values"]["fails"] == 0
+    assert smoked["metrics"]["checks"]["values"]["passes"] >= 2 * said(smoked, "batches_stored")
+
+
+async def test_what_was_answered_as_safe_is_stored(smoked: Json, stack: Stack) -> None:
+    [[reports]] = await rows(stack, f"SELECT count(*) FROM raw_batch, raw_reports(raw_batch) WHERE {OURS}")
+    [[events]] = await rows(stack, f"SELECT count(*) FROM raw_batch, {EVENTS} WHERE {OURS}")
+    assert reports > 0
+    assert reports + events == said(smoked, "reports_safe")
+    [[batches]] = await rows(stack, "SELECT count(*) FROM raw_batch WHERE match LIKE 'load-smoke-%'")
+    assert batches == said(smoked, "batches_stored")
+
+
+def test_reports_are_counted_in_the_rollups_and_by_prometheus(smoked: Json, stack: Stack, stores: Stores) -> None:
+    def counted() -> int:
+        params = {"game": "demo", "group_by": "region", "limit": "1000"}
+        groups = httpx.get(f"{stack.url('gamepulse')}/v1/quality", params=params).json()["groups"]
+        ours = [group for group in groups if group["region"].startswith("load-")]
+        return sum(group["count"] + sum(group["events"].values()) for group in ours)
+
+    wait_for("the rollups", lambda: counted() == said(smoked, "reports_safe"))
+    for name in ("reports_safe", "reports_duplicate", "batches_stored"):
+        assert stores.number(f"sum(max_over_time(k6_{name}_total[1h]))") == said(smoked, name)
