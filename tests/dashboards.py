@@ -117,7 +117,7 @@ def metrics_in(expr: str, known: set[str]) -> set[str]:
     for pattern in _NAMED.findall(expr):
         found |= {name for name in known if re.fullmatch(pattern, name)} or {pattern}
     bare = _NOT_NAMES.sub(" ", expr)
-    for word in re.finditer(r"(?<![\w:.])[a-zA-Z_:][\w:]*(?!\w|\s*\()", bare):
+    for word in re.finditer(r"(?<![\w:.$])[a-zA-Z_:][\w:]*(?!\w|\s*\()", bare):
         if word[0].lower() not in _WORDS and not re.fullmatch(r"\d+[smhdwy]", word[0]):
             found.add(word[0])
     return found

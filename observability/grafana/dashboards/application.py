@@ -3,6 +3,7 @@
 from grafana_foundation_sdk.builders import dashboard as d
 
 from observability.grafana.dashboards.panels import (
+    BLUE,
     BREAKERS,
     GREEN,
     LOKI,
@@ -10,12 +11,14 @@ from observability.grafana.dashboards.panels import (
     OUTCOMES,
     PERCENTILES,
     RED,
+    ROUTES,
     SERVICE,
     STATUSES,
     YELLOW,
     About,
     Row,
     assemble,
+    by_process,
     environment,
     explore,
     glance,
@@ -56,7 +59,6 @@ def at_a_glance() -> Row:
         glance(
             About("Requests", "Answers a second, all routes.", "reqps", NO_REQUESTS),
             prom(count(SERVICE), "requests"),
-            [(None, GREEN)],
             links=[go_to("Traces", "traces")],
         ),
         glance(
@@ -81,7 +83,6 @@ def at_a_glance() -> Row:
         glance(
             About("Reports stored", "New reports and events a second.", "cps", "No reports in this time"),
             prom(rate(f'{SERVICE},outcome="accepted"', metric="ingest_reports_total"), "reports"),
-            [(None, GREEN)],
         ),
         glance(
             About("Refused", "Batches a second that were answered 5xx: clients will send them again.", "cps", NO_REQUESTS),
@@ -125,6 +126,7 @@ def requests() -> Row:
             About("Rate by route", "Answers a second.", "reqps", NO_REQUESTS),
             prom(count(SERVICE, "http_route"), "{{http_route}}"),
             stacked=True,
+            colours=ROUTES,
             links=[go_to("Traces", "traces")],
         ),
         graph(
@@ -148,6 +150,7 @@ def requests() -> Row:
         graph(
             About("p95 by route", "95 of 100 requests of a route were answered within this.", "s", NO_REQUESTS),
             prom(f"histogram_quantile(0.95, {rate(SERVICE, 'http_route')})", "{{http_route}}", exemplars=True),
+            colours=ROUTES,
             links=slow,
         ),
         graph(
@@ -194,6 +197,7 @@ def ingest() -> Row:
                     queryType="range",
                 )
             ],
+            width=6,
         ),
         graph(
             About(
@@ -205,6 +209,7 @@ def ingest() -> Row:
             prom(rate(SERVICE, "outcome", "ingest_reports_total"), "{{outcome}}"),
             stacked=True,
             colours=OUTCOMES,
+            width=6,
         ),
         graph(
             About(
@@ -213,7 +218,8 @@ def ingest() -> Row:
                 "short",
                 NO_SERIES,
             ),
-            prom(f"ingest_pending_reports{{{SERVICE}}}", "{{instance}}"),
+            by_process(f"ingest_pending_reports{{{SERVICE}}}"),
+            width=6,
         ),
         graph(
             About("Odd batches", "Batches whose client's clock was wrong, or that had fields which are not known.", "cps", "None"),
@@ -221,7 +227,7 @@ def ingest() -> Row:
                 prom(rate(SERVICE, metric="ingest_clocks_corrected_total"), "clock corrected"),
                 prom(rate(SERVICE, metric="ingest_fields_unknown_total"), "unknown fields"),
             ],
-            width=24,
+            width=6,
         ),
     ]
     return Row("Reports", panels)
@@ -272,11 +278,12 @@ def database() -> Row:
                 "{{db_client_connection_pool_name}} {{db_client_connection_state}}",
             ),
             stacked=True,
+            colours={".+ idle": GREEN, ".+ used": BLUE},
             width=6,
         ),
         graph(
             About("Pool use", "Share of a pool's connections that are in use, by process.", "percentunit", NO_SERIES),
-            prom(pool_use(), "{{db_client_connection_pool_name}} {{instance}}"),
+            by_process(pool_use(), "{{db_client_connection_pool_name}}"),
             most=1,
             limit=0.95,
             width=6,
@@ -344,7 +351,7 @@ def processes() -> Row:
     panels = [
         graph(
             About("CPU", "Cores, by process. A web worker is one thread of Python: 1 is its limit.", "short", NO_SERIES),
-            prom(cpu, "{{instance}}"),
+            by_process(cpu),
             limit=0.9,
             width=6,
         ),
@@ -356,12 +363,12 @@ def processes() -> Row:
         ),
         graph(
             About("Memory", "Resident memory, by process.", "bytes", NO_SERIES),
-            prom(f"process_memory_usage_bytes{{{SERVICE}}}", "{{instance}}"),
+            by_process(f"process_memory_usage_bytes{{{SERVICE}}}"),
             width=6,
         ),
         graph(
             About("Live viewers", "Open live streams, by web worker.", "short", NO_SERIES),
-            prom(f"live_viewers{{{SERVICE}}}", "{{instance}}"),
+            by_process(f"live_viewers{{{SERVICE}}}"),
             width=6,
         ),
         graph(

@@ -15,13 +15,15 @@ from observability.grafana.dashboards.panels import (
     About,
     Row,
     assemble,
-    bars,
     environment,
     explore,
     glance,
     go_to,
     graph,
     prom,
+    prom_table,
+    rows,
+    states,
 )
 
 NOT_SCRAPED = "Prometheus does not reach it"
@@ -50,7 +52,6 @@ def at_a_glance() -> Row:
         glance(
             About("Database size", "All of PostgreSQL's databases on its disk.", "bytes", NO_RECEIVER),
             prom("sum(postgresql_db_size_bytes)", "size"),
-            [(None, GREEN)],
         ),
         glance(
             About("Valkey memory", "Memory that Valkey uses; here it may take 256 MB.", "bytes", NO_RECEIVER),
@@ -100,7 +101,7 @@ def postgres() -> Row:
         graph(
             About("Backends", "Connections by database, and the limit of them all.", "short", NO_RECEIVER),
             [prom(f"sum {by} (postgresql_backends)", of), prom("max(postgresql_connection_max)", "limit")],
-            colours={"limit": RED},
+            ceiling="limit",
             width=6,
         ),
         graph(
@@ -186,9 +187,11 @@ def valkey() -> Row:
 
 
 def collector() -> Row:
-    def kinds(direction: str) -> list[Builder[Dataquery]]:
+    def kinds(direction: str, what: str = "") -> list[Builder[Dataquery]]:
         return [
-            prom(f'sum(rate(otelcol_{direction}_{kind}_total{{job="collector"}}{RATE}))', kind.replace("_", " "))
+            prom(
+                f'sum(rate(otelcol_{direction}_{kind}_total{{job="collector"}}{RATE}))', f"{kind.replace('_', ' ')} {what}".strip()
+            )
             for kind in ("log_records", "metric_points", "spans")
         ]
 
@@ -201,8 +204,8 @@ def collector() -> Row:
                 "cps",
                 "None",
             ),
-            [*kinds("receiver_refused"), *kinds("receiver_failed")],
-            colours={".+": RED},
+            [*kinds("receiver_refused", "refused"), *kinds("receiver_failed", "failed")],
+            colours={".+ refused": ORANGE, ".+ failed": RED},
         ),
         graph(
             About("Sent on", "Records a second that the stores took.", "cps", NOT_SCRAPED),
@@ -234,10 +237,10 @@ def collector() -> Row:
 
 def stores() -> Row:
     panels = [
-        bars(
-            About("Scraped", "1: Prometheus reaches it.", "short", NOT_SCRAPED),
+        states(
+            About("Scraped", "Whether Prometheus reaches each of them.", "short", NOT_SCRAPED),
             prom(f"min by (job) (up{{{STORES}}})", "{{job}}"),
-            [(None, RED), (1, GREEN)],
+            {0: ("down", RED), 1: ("up", GREEN)},
             width=6,
         ),
         graph(
@@ -266,7 +269,7 @@ def stores() -> Row:
                 prom("sum(jaeger_badger_size_bytes_vlog)", "Jaeger values"),
                 prom("max(prometheus_tsdb_retention_limit_bytes)", "Prometheus limit"),
             ],
-            colours={"Prometheus limit": RED},
+            ceiling="Prometheus limit",
             width=6,
         ),
     ]
@@ -274,6 +277,7 @@ def stores() -> Row:
 
 
 def prometheus() -> Row:
+    of_file = 'label_replace(prometheus_rule_group_last_duration_seconds, "file", "$1", "rule_group", ".*/(.+);.*")'
     panels = [
         graph(
             About("Prometheus: series", "In memory. A jump is a label with too many values.", "short", NOT_SCRAPED),
@@ -286,8 +290,13 @@ def prometheus() -> Row:
             width=8,
         ),
         graph(
-            About("Prometheus: rules", "Time of the slowest group, and evaluations that failed or were missed.", "s", NOT_SCRAPED),
-            prom("max by (rule_group) (prometheus_rule_group_last_duration_seconds)", "{{rule_group}}"),
+            About(
+                "Prometheus: rules",
+                "Time that the slowest group of each file takes; they run every 15 s or more.",
+                "s",
+                NOT_SCRAPED,
+            ),
+            prom(f"max by (file) ({of_file})", "{{file}}"),
             width=8,
         ),
         graph(
@@ -383,11 +392,11 @@ def disks() -> Row:
             limit=0.8,
             width=12,
         ),
-        bars(
+        rows(
             About("Certificates", "Time until they expire, by address.", "dtdurations", "The Collector looks at no https address"),
-            prom("min by (http_url) (httpcheck_tls_cert_remaining_seconds)", "{{http_url}}"),
-            [(None, RED), (14 * 86_400, GREEN)],
-            width=12,
+            prom_table("min by (http_url) (httpcheck_tls_cert_remaining_seconds)", "A"),
+            names={"http_url": "address", "Value": "expires in"},
+            hidden=["Time"],
         ),
     ]
     return Row("Disks and certificates", panels)

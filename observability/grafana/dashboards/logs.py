@@ -8,6 +8,7 @@ from observability.grafana.dashboards.panels import (
     ORANGE,
     PERCENTILES,
     RED,
+    ROUTES,
     SERVICE,
     STATUSES,
     About,
@@ -31,6 +32,13 @@ from observability.grafana.dashboards.panels import (
 LINES = f'{{{SERVICE},level=~"$level"}} |~ `(?i)$search`'
 ACCESS = f'{{{SERVICE}}} | http_route != ""'
 BAD = f'{{{SERVICE},level=~"error|fatal"}}'
+WITH_FIELDS = (
+    " | line_format `{{ __line__ }}"
+    "{{ if .http_route }} {{ .http_request_method }} {{ .http_route }} {{ .http_response_status_code }} {{ .duration }} s{{ end }}"
+    "{{ if .error_code }} {{ .error_code }}{{ end }}"
+    "{{ if .error_type }}: {{ .error_type }} ← {{ .error_stack }}{{ end }}`"
+)
+"""A line's text says what happened; to whom and how stands in its fields."""
 NO_LINES = "No lines in this time: is the service up, and the Collector?"
 NO_ERRORS = "No errors"
 
@@ -40,7 +48,6 @@ def at_a_glance() -> Row:
         glance(
             About("Lines", "Log lines a second.", "cps", NO_LINES),
             logql(f"sum(rate({{{SERVICE}}}[$__auto]))", "lines"),
-            [(None, GREEN)],
             width=6,
         ),
         glance(
@@ -63,7 +70,7 @@ def at_a_glance() -> Row:
         ),
         glance(
             About("Slowest request", "The longest that a request took in this time, by its access-log line.", "s", NO_LINES),
-            logql_now(f"max(max_over_time({ACCESS} | unwrap duration [$__range]))", "slowest"),
+            logql_now(f"max_over_time({ACCESS} | unwrap duration [$__range]) by (service_name)", "slowest"),
             [(None, GREEN), (0.25, ORANGE), (1, RED)],
             width=6,
             links=[to_slow_traces()],
@@ -89,8 +96,9 @@ def levels() -> Row:
                 " [$__range])))",
                 "",
             ),
-            names={"Value #A": "lines"},
+            names={"level": "level", "message": "message", "Value #A": "lines"},
             hidden=["Time"],
+            widths={"level": 90, "lines": 110},
             sort="lines",
         ),
     ]
@@ -106,12 +114,17 @@ def streams() -> Row:
                 "short",
                 NO_ERRORS,
             ),
-            log_lines(BAD, 200),
+            log_lines(BAD + WITH_FIELDS, 200),
             height=8,
         ),
         lines(
-            About("Live stream", "All that level and search let through, newest first.", "short", NO_LINES),
-            log_lines(LINES, 500),
+            About(
+                "Live stream",
+                "All that level and search let through, newest first. The search reads what is shown.",
+                "short",
+                NO_LINES,
+            ),
+            log_lines(f'{{{SERVICE},level=~"$level"}}{WITH_FIELDS} |~ `(?i)$search`', 500),
             height=14,
         ),
     ]
@@ -132,6 +145,7 @@ def access_log() -> Row:
             About("Requests by route in the log", "Access-log lines a second.", "reqps", NO_LINES),
             logql(f"sum by (http_route) (rate({ACCESS} [$__auto]))", "{{http_route}}"),
             stacked=True,
+            colours=ROUTES,
             links=[to_logs("These lines", f' | http_route="{of}"')],
         ),
         graph(
@@ -151,8 +165,8 @@ def access_log() -> Row:
                 "",
             ),
             names={
-                "http_request_method": "method",
                 "http_route": "route",
+                "http_request_method": "method",
                 "http_response_status_code": "status",
                 "error_code": "error",
                 "Value #A": "requests",

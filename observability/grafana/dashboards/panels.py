@@ -50,6 +50,9 @@ GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = "green", "yellow", "orange", "r
 PERCENTILES: Final = {"p50": "light-blue", "p95": BLUE, "p99": PURPLE}
 STATUSES: Final = {"2..": GREEN, "3..": BLUE, "4..": YELLOW, "5..": RED}
 LEVELS: Final = {"trace": GREY, "debug": BLUE, "info": GREEN, "warn": YELLOW, "error": RED, "fatal": PURPLE, "unknown": GREY}
+ROUTES: Final = {"(POST )?/v1/reports": BLUE}
+"""The one that has nearly all requests: Grafana's own palette would give it red in one panel and green in another."""
+
 OUTCOMES: Final = {"accepted": GREEN, "duplicate": BLUE, "ok": GREEN, "dropped_by_client": ORANGE, "rejected": ORANGE}
 QUALITIES: Final = {"excellent": "dark-green", "good": GREEN, "fair": YELLOW, "poor": RED, "estimating": GREY}
 BREAKERS: Final = {"closed": GREEN, "half_open": YELLOW, "open": RED}
@@ -83,11 +86,17 @@ def prom_heatmap(expr: str, legend: str = "__auto", *, exemplars: bool = False) 
 
 
 def percentiles(rate: str, *, exemplars: bool = False) -> list[Builder[Dataquery]]:
-    """p50, p95 and p99 of a native histogram's summed rate."""
+    """p50, p95 and p99 of a native histogram's summed rate. All have the same exemplars: those of one are drawn."""
     return [
-        prom(f"histogram_quantile({q}, {rate})", name, exemplars=exemplars)
+        prom(f"histogram_quantile({q}, {rate})", name, exemplars=exemplars and name == "p99")
         for name, q in (("p99", 0.99), ("p95", 0.95), ("p50", 0.5))
     ]
+
+
+def by_process(expr: str, legend: str = "") -> Builder[Dataquery]:
+    """A line for each process; `web-1f0c2a9b` is enough of its `instance`."""
+    short = f'label_replace({expr}, "process", "$1", "instance", "([a-z]+-[0-9a-f]{{8}}).*")'
+    return prom(short, f"{legend} {{{{process}}}}".strip())
 
 
 def logql(expr: str, legend: str) -> Builder[Dataquery]:
@@ -232,18 +241,24 @@ def _steps(steps: Steps) -> d.ThresholdsConfig:
 
 
 def _paint[P: AnyPanel](panel: P, colours: Mapping[str, str]) -> P:
-    """A fixed colour for each series whose name is as a regular expression says."""
+    """A colour for each series whose name is as a regular expression says; shades of it where several may be so."""
     for name, colour in colours.items():
-        panel.override_by_regexp(f"/^{name}$/", [dashboard.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})])
+        mode = "shades" if "." in name else "fixed"
+        panel.override_by_regexp(f"/^{name}$/", [dashboard.DynamicConfigValue("color", {"mode": mode, "fixedColor": colour})])
     return panel
 
 
-def glance(about: About, targets: Targets, steps: Steps, *, width: int = 3, links: Sequence[d.DashboardLink] = ()) -> AnyPanel:
-    """The answer as one number, coloured by what it means."""
+def glance(about: About, targets: Targets, steps: Steps = (), *, width: int = 3, links: Sequence[d.DashboardLink] = ()) -> AnyPanel:
+    """The answer as one number, on a ground coloured by what it means; without `steps` nothing judges it."""
     panel = _begin(stat.Panel(), about, targets, width, 4, links)
-    panel.thresholds(_steps(steps)).color_scheme(d.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
-    panel.color_mode(common.BigValueColorMode.BACKGROUND).graph_mode(common.BigValueGraphMode.AREA)
+    panel.thresholds(_steps(steps or [(None, BLUE)])).color_scheme(d.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
+    panel.color_mode(common.BigValueColorMode.BACKGROUND if steps else common.BigValueColorMode.VALUE)
+    panel.graph_mode(common.BigValueGraphMode.AREA)
     return panel.reduce_options(c.ReduceDataOptions().calcs(["lastNotNull"]))
+
+
+LEAST_TOP: Final = {"short": 1, "cps": 0.1, "ops": 0.1, "reqps": 0.1, "percentunit": 0.01}
+"""By unit: an axis reaches at least so high. Grafana would draw nothing but zeros on one that reaches 100."""
 
 
 def graph(
@@ -253,40 +268,54 @@ def graph(
     width: int = 8,
     stacked: bool = False,
     bars: bool = False,
+    least: float | None = 0,
     most: float | None = None,
     limit: float | None = None,
-    logarithmic: bool = False,
+    ceiling: str = "",
+    height: int = 8,
     colours: Mapping[str, str] | None = None,
     links: Sequence[d.DashboardLink] = (),
 ) -> AnyPanel:
-    """Lines over time, from 0 (`most`: to this value), each with a colour by meaning when it has one; `limit` is drawn in red."""
-    panel = _paint(_begin(timeseries.Panel(), about, targets, width, 8, links), colours or {})
+    """Lines over time from `least` to `most`, each with a colour by meaning when it has one.
+
+    Drawn in red and dashed: `limit`, and the series named `ceiling`, a limit that is measured.
+    """
+    panel = _paint(_begin(timeseries.Panel(), about, targets, width, height, links), colours or {})
     panel.legend(
         c.VizLegendOptions().display_mode(common.LegendDisplayMode.LIST).placement(common.LegendPlacement.BOTTOM).show_legend(True)
     )
     panel.tooltip(c.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING))
     panel.line_width(1).fill_opacity(60 if bars or stacked else 10).show_points(common.VisibilityMode.AUTO)
-    if not logarithmic:
-        panel.min(0)
+    if least is not None:
+        panel.min(least)
     if most is not None:
         panel.max(most)
+    elif limit is not None:
+        panel.axis_soft_max(limit)
+    elif about.unit in LEAST_TOP and not ceiling:
+        panel.axis_soft_max(LEAST_TOP[about.unit])
+    if ceiling:
+        drawn = {"color": {"mode": "fixed", "fixedColor": RED}, "custom.fillOpacity": 0}
+        drawn["custom.lineStyle"] = {"fill": "dash", "dash": [10, 10]}
+        panel.override_by_name(ceiling, [dashboard.DynamicConfigValue(key, value) for key, value in drawn.items()])
     if bars:
         panel.draw_style(common.GraphDrawStyle.BARS)
     if stacked or bars:
         panel.stacking(c.StackingConfig().mode(common.StackingMode.NORMAL))
-    if logarithmic:
-        panel.scale_distribution(c.ScaleDistributionConfig().type(common.ScaleDistribution.LOG).log(10))
     if limit is not None:
         panel.thresholds(_steps([(None, GREEN), (limit, RED)]))
         panel.thresholds_style(c.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED))
     return panel
 
 
-def heat(about: About, target: Builder[Dataquery], *, width: int = 8, links: Sequence[d.DashboardLink] = ()) -> AnyPanel:
+def heat(
+    about: About, target: Builder[Dataquery], *, width: int = 8, height: int = 8, links: Sequence[d.DashboardLink] = ()
+) -> AnyPanel:
     """How many measurements had which value when."""
-    panel = _begin(heatmap.Panel(), about, target, width, 8, links)
+    panel = _begin(heatmap.Panel(), about, target, width, height, links)
     colours = heatmap.HeatmapColorOptions().mode(heatmap_model.HeatmapColorMode.SCHEME).scheme("Turbo")
     panel.color(colours.scale(heatmap_model.HeatmapColorScale.EXPONENTIAL).exponent(0.5).steps(64)).calculate(False)
+    panel.cell_gap(0)  # cells are but a few pixels: gaps would darken them
     panel.y_axis(heatmap.YAxisConfig().unit(about.unit)).cell_values(heatmap.CellValues().unit("short"))
     panel.scale_distribution(c.ScaleDistributionConfig().type(common.ScaleDistribution.LINEAR))
     return panel.mode(common.TooltipDisplayMode.SINGLE).show_y_histogram().exemplars_color("rgba(255,0,255,0.7)")
@@ -306,26 +335,42 @@ def rows(
     units: Mapping[str, str] | None = None,
     names: Mapping[str, str] | None = None,
     hidden: Sequence[str] = (),
+    widths: Mapping[str, int] | None = None,
+    decimals: int | None = None,
     sort: str = "",
+    linked: str = "",
     width: int = 12,
+    height: int = 8,
     links: Sequence[d.DashboardLink] = (),
 ) -> AnyPanel:
-    """A table; `units` of columns that have another than the panel's, `names` that are better than the query's."""
-    panel = _begin(table.Panel(), about, targets, width, 8, links).filterable(True)
+    """A table; several queries become one, with a row for each set of labels.
+
+    `names` of columns that are better than the query's, in their order; `units` of columns that have another than the
+    panel's; `linked`: the column that has the links.
+    """
+    panel = _begin(table.Panel(), about, targets, width, height, () if linked else links).filterable(True).min_width(60)
+    if decimals is not None:
+        panel.decimals(decimals)
+    if not isinstance(targets, Builder):
+        _merge(panel)  # first: what was renamed before is not the same column
     if names or hidden:
-        options = {"excludeByName": dict.fromkeys(hidden, True), "renameByName": dict(names or {}), "indexByName": {}}
+        order = {column: place for place, column in enumerate(names or {})}
+        options = {"excludeByName": dict.fromkeys(hidden, True), "renameByName": dict(names or {}), "indexByName": order}
         panel.with_transformation(dashboard.DataTransformerConfig("organize", options=options))
     for column, unit in (units or {}).items():
-        panel.override_by_name(column, [dashboard.DynamicConfigValue("unit", unit)])
+        empty = dashboard.DynamicConfigValue("noValue", "–")  # the panel's own text is one for the whole table
+        panel.override_by_name(column, [dashboard.DynamicConfigValue("unit", unit), empty])
+    for column, pixels in (widths or {}).items():
+        panel.override_by_name(column, [dashboard.DynamicConfigValue("custom.width", pixels)])
+    if linked:
+        panel.override_by_name(linked, [dashboard.DynamicConfigValue("links", [link.build() for link in links])])
     if sort:
         panel.sort_by([c.TableSortByFieldState().display_name(sort).desc(True)])
     return panel
 
 
-def merged(panel: AnyPanel) -> AnyPanel:
-    """The tables of several queries become one, a row for each set of labels."""
-    built = dashboard.DataTransformerConfig("merge", options={})
-    return panel.with_transformation(built)
+def _merge(panel: table.Panel | geomap.Panel) -> None:
+    panel.with_transformation(dashboard.DataTransformerConfig("merge", options={}))
 
 
 def lines(about: About, target: Builder[Dataquery], *, width: int = 24, height: int = 10) -> AnyPanel:
@@ -341,21 +386,25 @@ def states(about: About, target: Builder[Dataquery], named: Mapping[int, tuple[s
     options = {str(value): dashboard.ValueMappingResult(text, colour) for value, (text, colour) in named.items()}
     panel.mappings([dashboard.ValueMap(options=options)])
     panel.color_scheme(d.FieldColor().mode(dashboard.FieldColorModeId.FIXED))
-    return panel.show_value(common.VisibilityMode.NEVER).line_width(0).fill_opacity(80)
+    return panel.show_value(common.VisibilityMode.AUTO).line_width(0).fill_opacity(80)
 
 
-def service_map(about: About, targets: Targets, *, width: int = 12, renamed: tuple[str, str] | None = None) -> AnyPanel:
-    """Who talks to whom; frames have the fields of Grafana's node graph, after those that match a pattern are `renamed`."""
+def service_map(about: About, targets: Targets, *, width: int = 12, stats: Sequence[str] = ()) -> AnyPanel:
+    """Who talks to whom; frames have the fields of Grafana's node graph. `stats`: the fields whose value is written there."""
     panel = _begin(nodegraph.Panel(), about, targets, width, 12, [])
-    if renamed:
-        options = dict(zip(("regex", "renamePattern"), renamed, strict=True))
-        panel.with_transformation(dashboard.DataTransformerConfig("renameByRegex", options=options))
+    for field in stats:  # the node graph wants a field of this name; renaming gives one only another title
+        binary = {"left": field, "operator": "*", "right": "1"}
+        options = {"mode": "binary", "binary": binary, "alias": "mainstat", "timeSeries": False}  # else nodes and edges are joined
+        panel.with_transformation(dashboard.DataTransformerConfig("calculateField", options=options))
+    if stats:
+        panel.nodes(nodegraph.NodeOptions().main_stat_unit(about.unit)).edges(nodegraph.EdgeOptions().main_stat_unit(about.unit))
     return panel
 
 
 def world_map(about: About, targets: Targets, size: str, colour: str, steps: Steps, *, width: int = 12) -> AnyPanel:
     """A circle for each `country` (ISO 3166-1 alpha-2); its size and colour are fields of the query's table."""
     panel = _begin(geomap.Panel(), about, targets, width, 12, [])
+    _merge(panel)
     place = c.FrameGeometrySource().mode(common.FrameGeometrySourceMode.LOOKUP).lookup("country")
     style = {
         "size": {"field": size, "min": 4, "max": 24},
@@ -430,18 +479,28 @@ class _Made(Builder[dashboard.AnnotationQuery]):
         return self._annotation
 
 
-_VERSIONS = 'count by (service_version) (target_info{job="gamepulse/gamepulse",environment="$environment"}'
+_VERSIONS = 'target_info{job="gamepulse/gamepulse",environment="$environment"}'
+_FIRING = 'ALERTS{alertstate="firing",alertname!="Watchdog"}'
 
 ANNOTATIONS: Final = (
-    Annotation("New version", PROMETHEUS, f"{_VERSIONS}) unless {_VERSIONS} offset 5m)", BLUE, "Version {{service_version}}"),
     Annotation(
-        "Alert", PROMETHEUS, 'ALERTS{alertstate="firing",alertname!="Watchdog"}', RED, "{{alertname}}", "severity,service_name"
+        "New version",
+        PROMETHEUS,
+        f"count by (service_version) ({_VERSIONS}) unless count by (service_version) "
+        f"(last_over_time({_VERSIONS}[5m] offset $__interval))",
+        BLUE,
+        "Version {{service_version}}",
+    ),
+    Annotation(
+        "Alert", PROMETHEUS, f"{_FIRING} unless {_FIRING} offset $__interval", RED, "{{alertname}}", "severity,service_name"
     ),
     Annotation(
         "Shard taken", LOKI, f'{{{SERVICE}}} |= "shard taken"', PURPLE, "Another aggregator leads a shard", "service_instance_id"
     ),
 )
-"""On every dashboard: a version that was not there five minutes ago, alerts while they fire, shards that were taken over."""
+"""On every dashboard: a version that was not there for five minutes, alerts when they begin, shards that were taken over.
+
+Moments, no spans: an alert that fires for an hour would paint every graph red. `$__interval` is the annotation's own step."""
 
 # -- dashboards --------------------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,6 @@ from observability.grafana.dashboards.panels import (
     glance,
     graph,
     heat,
-    merged,
     percentiles,
     prom,
     prom_heatmap,
@@ -52,7 +51,6 @@ def at_a_glance() -> Row:
         glance(
             About("Players", "Sessions that reported in the newest hour (HyperLogLog: within 3 %).", "short", NOBODY),
             sql(sessions_now("sessions")),
-            [(None, GREEN)],
         ),
         glance(
             About(
@@ -67,7 +65,6 @@ def at_a_glance() -> Row:
         glance(
             About("Player reports", "Reports a second.", "cps", NOBODY),
             prom(rate("player_reports_total"), "reports"),
-            [(None, GREEN)],
         ),
         glance(
             About(
@@ -125,7 +122,14 @@ def quality() -> Row:
             prom_heatmap(rate("player_rtt_seconds")),
         ),
         heat(About("Jitter, all", "How many reports had which jitter.", "s", NOBODY), prom_heatmap(rate("player_jitter_seconds"))),
-        heat(About("Loss, all", "How many reports had which loss.", "percentunit", NOBODY), prom_heatmap(rate("player_loss"))),
+        graph(
+            About("Reports with loss", "Share of reports with more loss than this.", "percentunit", "No client measures loss"),
+            [
+                prom(f"1 - histogram_fraction(0, {above}, {rate('player_loss')})", name)
+                for name, above in (("any", 1e-6), ("above 1 %", 0.01), ("above 5 %", 0.05), ("above 20 %", 0.2))
+            ],
+            colours={"any": "light-yellow", "above 1 %": YELLOW, "above 5 %": ORANGE, "above 20 %": RED},
+        ),
         graph(
             About(
                 "Quality words",
@@ -155,7 +159,7 @@ def quality() -> Row:
 
 
 def places() -> Row:
-    def by(label: str) -> list[AnyPanel]:
+    def by(label: str, width: int) -> list[AnyPanel]:
         return [
             graph(
                 About(
@@ -166,12 +170,12 @@ def places() -> Row:
                 ),
                 prom(rate("player_reports_total", label), f"{{{{{label}}}}}"),
                 stacked=True,
-                width=6,
+                width=width,
             ),
             graph(
                 About(f"p95 round trip by {label}", "95 of 100 round trips were at most this.", "s", NOBODY),
                 prom(f"histogram_quantile(0.95, {rate('player_rtt_seconds', label)})", f"{{{{{label}}}}}"),
-                width=6,
+                width=width,
             ),
             graph(
                 About(
@@ -181,43 +185,40 @@ def places() -> Row:
                     "Nobody calls it poor",
                 ),
                 prom(share("poor", label), f"{{{{{label}}}}}"),
-                width=6,
+                width=width,
             ),
             graph(
                 About(f"Drops by {label}", "Lost connections and failed connects, each minute.", "short", "Nobody drops"),
                 prom(f"60 * {rate('player_events_total', label, f'kind=~"{DROPS}"')}", f"{{{{{label}}}}}"),
-                width=6,
+                width=width,
             ),
         ]
 
     p95 = f"histogram_quantile(0.95, sum by (country) (rate(player_rtt_seconds{{{PLAYER}}}[$__range])))"
     reports = f"sum by (country) (increase(player_reports_total{{{PLAYER}}}[$__range]))"
-    table = merged(
-        rows(
-            About("Countries", "The whole time range, most reports first.", "short", NOBODY),
-            [prom_table(reports, "reports"), prom_table(p95, "p95")],
-            names={"Value #reports": "reports", "Value #p95": "p95 round trip"},
-            units={"p95 round trip": "s"},
-            hidden=["Time"],
-            sort="reports",
-        )
+    table = rows(
+        About("Countries", "The whole time range, most reports first.", "short", NOBODY),
+        [prom_table(reports, "reports"), prom_table(p95, "p95")],
+        names={"country": "country", "Value #reports": "reports", "Value #p95": "p95 round trip"},
+        units={"p95 round trip": "s"},
+        hidden=["Time"],
+        sort="reports",
+        height=12,
     )
     panels = [
-        *by("game"),
-        *by("region"),
-        merged(
-            world_map(
-                About(
-                    "World",
-                    "Size: reports. Colour: p95 round trip. Countries come from the address, which is not kept.",
-                    "s",
-                    NOBODY,
-                ),
-                [prom_table(reports, "reports"), prom_table(p95, "p95")],
-                "Value #reports",
-                "Value #p95",
-                [(None, GREEN), (0.1, YELLOW), (0.2, RED)],
-            )
+        *by("game", 6),
+        *by("region", 12),  # a dozen of them: beside each other their legend would be half of the panel
+        world_map(
+            About(
+                "World",
+                "Size: reports. Colour: p95 round trip. Countries come from the address, which is not kept.",
+                "s",
+                NOBODY,
+            ),
+            [prom_table(reports, "reports"), prom_table(p95, "p95")],
+            "Value #reports",
+            "Value #p95",
+            [(None, GREEN), (0.1, YELLOW), (0.2, RED)],
         ),
         table,
     ]
@@ -255,6 +256,9 @@ GROUP BY start ORDER BY start
 """
 
 
+MEASURES = ("reports", "sessions", "affected", "p95", "loss", "poor", "dropped", "connect_failed")
+
+
 def groups(number: int, columns: str, limit: int = 50) -> str:
     """The groups of a dimension set with the most reports; p95 from the histograms' buckets, sessions of the busiest hour."""
     return f"""
@@ -287,7 +291,7 @@ WITH hour AS (
         min(CASE WHEN index = -32768 THEN 0 ELSE 2 ^ ((index + 0.5) / 32) END) FILTER (WHERE up_to >= 0.95 * total) AS p95
     FROM ranked GROUP BY {columns}
 )
-SELECT {columns}, reports, sessions, affected, p95, loss, poor, dropped, connect_failed
+SELECT {columns}, {", ".join(MEASURES)}
 FROM most LEFT JOIN p95 USING ({columns})
 ORDER BY reports DESC
 """
@@ -296,9 +300,10 @@ ORDER BY reports DESC
 def details() -> Row:
     units = {"p95": "s", "loss": "percentunit", "poor": "percentunit"}
 
-    def of(title: str, what: str, number: int, columns: str, width: int = 12) -> AnyPanel:
+    def of(title: str, what: str, number: int, columns: str) -> AnyPanel:
         meaning = f"By {what}, whole hours of the time range, most reports first. Sessions and affected: of the busiest hour."
-        return rows(About(title, meaning, "short", NOBODY), sql(groups(number, columns)), units=units, width=width)
+        shown = dict.fromkeys([*columns.split(", "), *MEASURES], "") | {"connect_failed": "failed connects"}
+        return rows(About(title, meaning, "short", NOBODY), sql(groups(number, columns)), units=units, names=shown, width=24)
 
     panels = [
         graph(

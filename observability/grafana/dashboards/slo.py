@@ -3,11 +3,11 @@
 from grafana_foundation_sdk.builders import dashboard as d
 
 from observability.grafana.dashboards.panels import (
+    BLUE,
     GREEN,
     ORANGE,
     RED,
     About,
-    AnyPanel,
     Row,
     assemble,
     environment,
@@ -15,6 +15,8 @@ from observability.grafana.dashboards.panels import (
     go_to,
     graph,
     prom,
+    prom_table,
+    rows,
 )
 
 NO_SLI = "Not measured yet: nothing was asked of it, or Prometheus has not run its rules"
@@ -27,7 +29,8 @@ SLOS = {
 }
 """By the name that the rules know: title, and what is promised."""
 
-WINDOWS = ("5m", "1h", "6h", "1d", "3d")
+WINDOWS = {"5m": "super-light-blue", "1h": "light-blue", "6h": BLUE, "1d": "semi-dark-blue", "3d": "dark-blue"}
+"""Darker: longer."""
 
 
 def labels(name: str) -> str:
@@ -35,31 +38,43 @@ def labels(name: str) -> str:
 
 
 def at_a_glance() -> Row:
-    panels: list[AnyPanel] = []
-    for name, (title, promise) in SLOS.items():
-        panels += [
-            glance(
-                About(f"{title}: budget left", f"{promise} Below 0 the promise is broken.", "percentunit", NO_SLI),
-                prom(f"slo:period_error_budget_remaining:ratio{labels(name)}", "left"),
-                [(None, RED), (0, ORANGE), (0.25, GREEN)],
-                links=[go_to("Application", "application")],
-            ),
-            glance(
-                About(f"{title}: burn rate", f"{promise} At 1 the budget lasts exactly 28 days; at 14.4, two.", "short", NO_SLI),
-                prom(f"slo:current_burn_rate:ratio{labels(name)}", "burn rate"),
-                [(None, GREEN), (1, ORANGE), (6, RED)],
-                links=[go_to("Application", "application")],
-            ),
-        ]
-    return Row("At a glance", panels)
+    more = [go_to("Application", "application")]
+    left = [
+        glance(
+            About(f"{title}: budget left", f"{promise} Below 0 the promise is broken.", "percentunit", NO_SLI),
+            prom(f"slo:period_error_budget_remaining:ratio{labels(name)}", "left"),
+            [(None, RED), (0, ORANGE), (0.25, GREEN)],
+            width=6,
+            links=more,
+        )
+        for name, (title, promise) in SLOS.items()
+    ]
+    burning = [
+        glance(
+            About(f"{title}: burn rate", f"{promise} At 1 the budget lasts exactly 28 days; at 14.4, two.", "short", NO_SLI),
+            prom(f"slo:current_burn_rate:ratio{labels(name)}", "burn rate"),
+            [(None, GREEN), (1, ORANGE), (6, RED)],
+            width=6,
+            links=more,
+        )
+        for name, (title, promise) in SLOS.items()
+    ]
+    return Row("At a glance", [*left, *burning])
 
 
 def together() -> Row:
     every = '{sloth_service="gamepulse"}'
+    columns = {
+        "promised": f"slo:objective:ratio{every}",
+        "kept": f"1 - slo:period_burn_rate:ratio{every} * on (sloth_slo) slo:error_budget:ratio{every}",
+        "budget_left": f"slo:period_error_budget_remaining:ratio{every}",
+        "burn_rate": f"slo:current_burn_rate:ratio{every}",
+    }
     panels = [
         graph(
             About("Budgets left", "Error budget left of the last 28 days.", "percentunit", NO_SLI),
             prom(f"slo:period_error_budget_remaining:ratio{every}", "{{sloth_slo}}"),
+            least=None,
             most=1,
             width=12,
         ),
@@ -69,11 +84,13 @@ def together() -> Row:
             limit=1,
             width=12,
         ),
-        graph(
-            About("Objectives", "What is promised.", "percentunit", NO_SLI),
-            prom(f"slo:objective:ratio{every}", "{{sloth_slo}}"),
-            most=1,
-            width=12,
+        rows(
+            About("Objectives", "What is promised, and what was kept of it in the last 28 days.", "percentunit", NO_SLI),
+            [prom_table(f"max by (sloth_slo) ({expr})", ref) for ref, expr in columns.items()],
+            names={"sloth_slo": "objective"} | {f"Value #{ref}": ref.replace("_", " ") for ref in columns},
+            units={"burn rate": "short"},
+            decimals=2,
+            hidden=["Time"],
         ),
         graph(
             About(
@@ -105,7 +122,8 @@ def one_by_one() -> Row:
                 ),
                 [*errors, budget],
                 width=12,
-                colours={"allowed": RED},
+                ceiling="allowed",
+                colours=WINDOWS,
                 links=[go_to("Application", "application")],
             )
         )

@@ -1,5 +1,7 @@
 """Where time goes: rates, errors and durations by operation, the service map, the slowest and the failed traces."""
 
+from typing import Any
+
 from grafana_foundation_sdk.builders import dashboard as d
 
 from observability.grafana.dashboards.panels import (
@@ -9,8 +11,10 @@ from observability.grafana.dashboards.panels import (
     ORANGE,
     PERCENTILES,
     RED,
+    ROUTES,
     SERVICE,
     About,
+    AnyPanel,
     Row,
     assemble,
     environment,
@@ -48,7 +52,6 @@ def at_a_glance() -> Row:
         glance(
             About("Calls", "Requests a second, before sampling.", "reqps", NO_CALLS),
             prom(rate(REQUESTS), "calls"),
-            [(None, GREEN)],
             width=6,
             links=[go_to("Application", "application")],
         ),
@@ -69,7 +72,6 @@ def at_a_glance() -> Row:
         glance(
             About("Spans kept", "Spans a second that the Collector took: sampled, failed or slow requests.", "cps", "No spans"),
             prom(kept, "spans"),
-            [(None, GREEN)],
             width=6,
         ),
     ]
@@ -94,6 +96,7 @@ def by_operation() -> Row:
             About("Rate", "Calls a second by operation, before sampling.", "reqps", NO_CALLS),
             prom(rate(REQUESTS, "span_name"), name),
             stacked=True,
+            colours=ROUTES,
             links=of,
         ),
         graph(
@@ -104,12 +107,14 @@ def by_operation() -> Row:
         graph(
             About("Duration", "p95 by operation, before sampling.", "s", NO_CALLS),
             prom(f"histogram_quantile(0.95, {rate(REQUESTS, 'span_name, le', DURATION)})", name),
+            colours=ROUTES,
             links=of,
         ),
         heat(
             About("Latency distribution", "How many calls took how long, before sampling.", "s", NO_CALLS),
             prom_heatmap(rate(REQUESTS, "le", DURATION), "{{le}}"),
             width=12,
+            height=10,
             links=[to_slow_traces()],
         ),
         graph(
@@ -120,6 +125,7 @@ def by_operation() -> Row:
             ],
             colours=PERCENTILES,
             width=12,
+            height=10,
             links=[to_slow_traces()],
         ),
         graph(
@@ -156,7 +162,7 @@ def who_talks_to_whom() -> Row:
                 NO_TRACES,
             ),
             [prom_table(nodes, "nodes"), prom_table(edges, "edges")],
-            renamed=("Value.*", "mainstat"),
+            stats=["Value #nodes", "Value #edges"],
         ),
         service_map(
             About(
@@ -189,27 +195,41 @@ def traces() -> Row:
         queryType="range",
     )
     further = [lines, go_to("Metrics of then", "application")]
+
+    def found(about: About, sort: str = "", **asked: Any) -> AnyPanel:
+        return rows(
+            about,
+            jaeger("search", service="gamepulse", **asked),
+            widths={"Trace ID": 130, "Start time": 190, "Duration": 100},
+            linked="Trace name",
+            sort=sort,
+            links=further,
+        )
+
     panels = [
-        rows(
-            About("Slowest traces", "Requests of more than 250 ms are always kept.", "short", NO_TRACES),
-            jaeger("search", service="gamepulse", minDuration="250ms", limit=20),
-            links=further,
+        found(
+            About(
+                "Slowest traces",
+                "The slowest of the newest 200 that took more than 250 ms; such requests are always kept.",
+                "short",
+                NO_TRACES,
+            ),
             sort="Duration",
+            minDuration="250ms",
+            limit=200,
         ),
-        rows(
-            About("Failed traces", "Requests answered with 5xx are always kept.", "short", NO_TRACES),
-            jaeger("search", service="gamepulse", tags="error=true", limit=20),
-            links=further,
+        found(
+            About("Failed traces", "Requests answered with 5xx are always kept.", "short", NO_TRACES), tags="error=true", limit=20
         ),
-        rows(
+        found(
             About("Traced batches", "The newest sampled batches: from the request to the commit.", "short", NO_TRACES),
-            jaeger("search", service="gamepulse", operation="POST /v1/reports", limit=20),
-            links=further,
+            operation="POST /v1/reports",
+            limit=20,
         ),
-        rows(
+        found(
             About("Traced steps", "The newest steps of aggregation; each links to the commits that it read.", "short", NO_TRACES),
-            jaeger("search", service="gamepulse", operation="aggregate", limit=20),
-            links=further,
+            operation="aggregate",
+            limit=20,
         ),
     ]
     return Row("Traces", panels)
