@@ -26,7 +26,7 @@ class Grafana:
 
 def find_grafana(settings: Settings, keys: Keys) -> Grafana | None:
     """Return how to run Grafana here; None when there is none. Its image is pulled when that is the way."""
-    environment = _environment(settings, keys)
+    environment = grafana_environment(settings, keys)
     return _binary(settings, environment) or _image(settings, environment)
 
 
@@ -71,7 +71,7 @@ def _pull(engine: str, settings: Settings) -> bool:
     return False
 
 
-def _environment(settings: Settings, keys: Keys) -> dict[str, str]:
+def grafana_environment(settings: Settings, keys: Keys) -> dict[str, str]:
     return {
         "GF_SERVER_HTTP_ADDR": LISTEN,
         "GF_SERVER_HTTP_PORT": str(settings.port("grafana")),
@@ -81,6 +81,9 @@ def _environment(settings: Settings, keys: Keys) -> dict[str, str]:
         "GF_ANALYTICS_REPORTING_ENABLED": "false",
         "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
         "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
+        # Its data sources lie in the image. Where nothing can be written there, updating them at the start would end them.
+        "GF_PLUGINS_PREINSTALL_DISABLED": "true",
+        "GF_PLUGINS_PREINSTALL_AUTO_UPDATE": "false",
         "PROMETHEUS_URL": settings.url("prometheus"),
         "LOKI_URL": settings.url("loki"),
         "JAEGER_URL": settings.url("jaeger"),

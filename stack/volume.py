@@ -12,7 +12,7 @@ from pathlib import Path
 from stack.keys import Keys, load_keys, write_private
 
 # The numbers under which the images run.
-USERS = {"gamepulse": 10100, "demo": 10101, "collector": 10001, "grafana": 472, "postgres": 999}
+USERS = {"gamepulse": 10100, "demo": 10101, "collector": 10001, "grafana": 472, "load": 12345, "postgres": 999}
 
 
 def files(keys: Keys) -> dict[str, Mapping[str, str]]:
@@ -27,6 +27,7 @@ def files(keys: Keys) -> dict[str, Mapping[str, str]]:
         },
         "demo": {"stack.json": json.dumps(stack)},
         "collector": {"monitor-password": keys.monitor_password},
+        "load": {"ingest-key": keys.ingest_key},
         "grafana": {"password": keys.grafana_password},
         "postgres": {
             "superuser-password": keys.postgres_password,

@@ -15,10 +15,10 @@ from tests.containers.engine import docker
 SUITE = "trixie"
 PACKAGES = "python3.13,python3.13-venv,ca-certificates,busybox-static,valkey-tools"
 DEBIAN = f"gamepulse-test/debian:{SUITE}"
-STANDINS = ("busybox", "collector", "prometheus", "alertmanager", "loki", "jaeger", "postgres", "valkey")
-COMPONENTS = STANDINS[1:]
+STANDINS = ("busybox", "collector", "prometheus", "alertmanager", "loki", "jaeger", "postgres", "valkey", "k6")
+COMPONENTS = (*STANDINS[1:-1], "load")
 PROGRAMS = {"collector": ["otelcol"], "prometheus": ["prometheus", "promtool"], "alertmanager": ["alertmanager", "amtool"],
-            "loki": ["loki"], "jaeger": ["jaeger"]}  # fmt: skip
+            "loki": ["loki"], "jaeger": ["jaeger"], "k6": ["k6"]}  # fmt: skip
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 
 

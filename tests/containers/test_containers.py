@@ -10,7 +10,9 @@ from functools import partial
 
 import httpx
 import pytest
+import yaml
 
+from stack.prepare import alertmanager_configuration
 from stack.settings import CHECKOUT
 from tests.batches import batch, report
 from tests.conftest import wait_for
@@ -155,3 +157,25 @@ def test_image_is_small_and_says_what_is_in_it(stack: ComposeStack) -> None:
     locked = set(re.findall(r"^([\w.-]+)==", (CHECKOUT / "requirements.lock").read_text(), re.MULTILINE))
     assert {re.sub(r"[-_.]+", "-", name).lower() for name in locked} - names == {"faker"}  # left out: see stack/image.py
     assert {"libc6", "python", "uplot", "swagger-ui-dist"} <= names
+
+
+@pytest.mark.timeout(240)
+def test_load_of_the_profile_meets_its_thresholds(stack: ComposeStack, stores: Stores) -> None:
+    said = stack.compose("--profile", "load", "run", "--rm", "--no-deps", "--pull", "never", "load")  # a threshold not met fails
+    assert "smoke" in said
+    wait_for("k6's metrics", lambda: stores.prometheus('{__name__=~"k6_.+",environment="local"}'), 30)
+
+
+@pytest.mark.parametrize("receiver", ["webhook", "sns"])
+def test_alertmanager_starts_with_the_receiver_that_is_asked_for(stack: ComposeStack, receiver: str) -> None:
+    values = {
+        "ALERT_TARGET": "http://x.example/?a=1&b=\\2|3",
+        "REPOSITORY_URL": "https://git.example/a",
+        "GRAFANA_URL": "https://g.example",
+    }
+    asked = [f"--env={name}={value}" for name, value in (values | {"ALERT_RECEIVER": receiver}).items()]
+    image = f"gamepulse/alertmanager:{stack.environ['GAMEPULSE_TAG']}"
+    written = docker(
+        "run", "--rm", "--entrypoint=/bin/sh", *asked, image, "-c", "start-alertmanager --version >&2; cat /tmp/alertmanager.yml"
+    )
+    assert yaml.safe_load(written) == yaml.safe_load(alertmanager_configuration(receiver, **values))

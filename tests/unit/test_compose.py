@@ -11,18 +11,19 @@ import yaml
 from gamepulse import __version__
 from stack.components import OBSERVABILITY, Component, service_environment, stack_components
 from stack.grafana import IMAGE as GRAFANA_IMAGE
-from stack.grafana import _environment as grafana_environment
+from stack.grafana import grafana_environment
 from stack.keys import load_keys
 from stack.prepare import SCRAPED
 from stack.settings import CHECKOUT, PORTS, Settings
 from stack.volume import USERS, files
+from tests.load.__main__ import exporting
 
 type Json = dict[str, Any]
 
 COMPOSE: Json = yaml.safe_load(re.sub(r"(?<!\$)\$\{\w+(?::-(.*?))?(?::\+.*?)?\}", r"\1", (CHECKOUT / "compose.yaml").read_text()))
 SERVICES: dict[str, Json] = COMPOSE["services"]
 STEPS = {name for name, one in SERVICES.items() if one["restart"].startswith("on-failure")}
-PROGRAMS = set(SERVICES) - STEPS
+PROGRAMS = set(SERVICES) - STEPS - {"load"}
 DOCKERFILES = {name: (CHECKOUT / name).read_text() for name in ("Dockerfile", "docker/Dockerfile")}
 TARGETS: dict[str, str] = {
     name: body
@@ -114,8 +115,10 @@ def test_the_service_has_the_same_settings(settings: Settings) -> None:
 
 
 def test_labels_are_the_same(native: dict[str, Component]) -> None:
-    said = {SERVICES[name]["environment"]["GAMEPULSE_ENVIRONMENT"] for name in ("gamepulse", "collector")}
-    assert said == {native[name].environment["GAMEPULSE_ENVIRONMENT"] for name in ("gamepulse", "collector")}
+    labelled = {name for name, one in native.items() if "GAMEPULSE_ENVIRONMENT" in one.environment}
+    assert labelled == {"gamepulse", "collector", "prometheus"}
+    said = {SERVICES[name]["environment"]["GAMEPULSE_ENVIRONMENT"] for name in labelled}
+    assert said == {native[name].environment["GAMEPULSE_ENVIRONMENT"] for name in labelled}
     targets = json.loads((CHECKOUT / "docker/prometheus/targets.json").read_text())
     assert {one["labels"]["job"] for one in targets} == set(SCRAPED)
     assert {(one["labels"]["job"], LISTENERS[one["targets"][0]]) for one in targets} == set(SCRAPED.items())
@@ -144,11 +147,21 @@ def test_what_compose_does_not_set_has_a_default() -> None:
 def test_grafana_has_the_same_settings(settings: Settings) -> None:
     ours, theirs = SERVICES["grafana"]["environment"], grafana_environment(settings, load_keys(settings.home))
     native_only = {"GF_SERVER_HTTP_ADDR", "GF_SERVER_HTTP_PORT", "GF_PATHS_PROVISIONING", "POSTGRES_PASSWORD"}
-    assert set(theirs) - native_only == {name for name in ours if not name.startswith("GF_PLUGINS_PREINSTALL")}
+    assert set(theirs) - native_only == set(ours)
     assert {name: value for name, value in theirs.items() if name.startswith("GF_") and name not in native_only} == {
-        name: value for name, value in ours.items() if name.startswith("GF_") and not name.startswith("GF_PLUGINS_PREINSTALL")
+        name: value for name, value in ours.items() if name.startswith("GF_")
     }
     assert "POSTGRES_PASSWORD=" in SERVICES["grafana"]["entrypoint"][2]
+
+
+def test_k6_sends_its_metrics_as_make_load_does() -> None:
+    ours = SERVICES["load"]["environment"]
+    theirs = exporting({"urls": {"prometheus": "http://prometheus:9090"}}, "run")
+    assert {name: value for name, value in ours.items() if name.startswith(("K6_O", "OTEL_EXPORTER"))} == {
+        name: value for name, value in theirs.items() if name != "OTEL_RESOURCE_ATTRIBUTES"
+    }
+    without_run = ",".join(pair for pair in theirs["OTEL_RESOURCE_ATTRIBUTES"].split(",") if "=run" not in pair)
+    assert ours["OTEL_RESOURCE_ATTRIBUTES"] == without_run
 
 
 # -- rules of the house ------------------------------------------------------------------------------------------------------------
@@ -184,7 +197,9 @@ def test_only_what_a_person_opens_is_published() -> None:
 
 def test_versions_are_pinned() -> None:
     bases = dict(re.findall(r"^ARG (\w+_IMAGE)=(\S+)$", "".join(DOCKERFILES.values()), re.MULTILINE))
-    assert len(bases) == 10
+    assert len(bases) == 11
+    assert bases["GRAFANA_IMAGE"] == GRAFANA_IMAGE
+    assert f"go.k6.io/k6 v{bases['K6_IMAGE'].partition(':')[2]}" in (CHECKOUT / "stack/programs/k6/go.mod").read_text()
     for name, image in bases.items():
         assert re.fullmatch(r"(?:[\w-]+/)?[\w-]+:v?\d+\.\d+(\.\d+)?(-[a-z-]+)?", image), name
     froms = {base for text in DOCKERFILES.values() for base in re.findall(r"^FROM (\S+)", text, re.MULTILINE)}
@@ -210,7 +225,8 @@ def test_keys_belong_to_the_users_of_the_images() -> None:
 
 def test_every_key_file_that_is_named_is_made(tmp_path: Path) -> None:
     made = {f"{user}/{name}" for user, content in files(load_keys(tmp_path)).items() for name in content}
-    named = set(re.findall(r"/run/keys/(\w+/[\w.-]+)", (CHECKOUT / "compose.yaml").read_text()))
+    texts = (CHECKOUT / "compose.yaml").read_text(), *DOCKERFILES.values()
+    named = {path for text in texts for path in re.findall(r"/run/keys/(\w+/[\w.-]+)", text)}
     by_script = {f"postgres/{name}" for name in re.findall(r"\b(\w+-password)\b", (CHECKOUT / "docker/postgres.sh").read_text())}
     assert named <= made
     assert by_script <= made
