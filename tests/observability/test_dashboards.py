@@ -52,7 +52,7 @@ USED_ELSEWHERE: dict[str, str] = {}
 # Made by the Collector of spans, and by Prometheus.
 MADE = {"traces_service_graph_request_total", "traces_service_graph_request_client_seconds_bucket", "target_info", "up"}
 
-# What the SDK's model of an annotation does not know (observability/grafana/dashboards/panels.py).
+# What the SDK's model of an annotation does not know (observability/grafana/dashboards/assembly.py).
 NOT_IN_THE_MODEL = {"titleFormat", "tagKeys"}
 
 

@@ -2,6 +2,7 @@
 
 from grafana_foundation_sdk.builders import dashboard as d
 
+from observability.grafana.dashboards.assembly import Row, assemble, environment
 from observability.grafana.dashboards.panels import (
     BLUE,
     BREAKERS,
@@ -16,10 +17,7 @@ from observability.grafana.dashboards.panels import (
     STATUSES,
     YELLOW,
     About,
-    Row,
-    assemble,
     by_process,
-    environment,
     explore,
     glance,
     go_to,

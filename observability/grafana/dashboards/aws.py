@@ -1,6 +1,7 @@
 """The infrastructure dashboard's rows of AWS. They are closed at first, because outside AWS every query is an error."""
 
-from observability.grafana.dashboards.panels import About, AnyPanel, Metric, Row, cloud, graph, prom
+from observability.grafana.dashboards.assembly import Row
+from observability.grafana.dashboards.panels import About, AnyPanel, Metric, cloud, graph, prom
 
 NO_CLOUDWATCH = "Nothing from CloudWatch: outside AWS, or no such resource"
 NO_ECS = "Only in AWS: the Collector's ECS receiver"

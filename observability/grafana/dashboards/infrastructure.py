@@ -5,6 +5,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
 
 from observability.grafana.dashboards import aws
+from observability.grafana.dashboards.assembly import Row, assemble, environment
 from observability.grafana.dashboards.panels import (
     BLUE,
     GREEN,
@@ -13,9 +14,6 @@ from observability.grafana.dashboards.panels import (
     RED,
     YELLOW,
     About,
-    Row,
-    assemble,
-    environment,
     explore,
     glance,
     go_to,

@@ -2,6 +2,7 @@
 
 from grafana_foundation_sdk.builders import dashboard as d
 
+from observability.grafana.dashboards.assembly import Row, assemble, environment, run
 from observability.grafana.dashboards.panels import (
     BLUE,
     GREEN,
@@ -12,9 +13,6 @@ from observability.grafana.dashboards.panels import (
     STATUSES,
     YELLOW,
     About,
-    Row,
-    assemble,
-    environment,
     glance,
     go_to,
     graph,
@@ -23,7 +21,6 @@ from observability.grafana.dashboards.panels import (
     prom,
     prom_heatmap,
     prom_now,
-    run,
 )
 
 LOAD = 'service_name="k6",environment="$environment",instance=~"$run"'

@@ -2,6 +2,7 @@
 
 from grafana_foundation_sdk.builders import dashboard as d
 
+from observability.grafana.dashboards.assembly import Row, assemble, environment, log_label
 from observability.grafana.dashboards.panels import (
     GREEN,
     LEVELS,
@@ -12,14 +13,10 @@ from observability.grafana.dashboards.panels import (
     SERVICE,
     STATUSES,
     About,
-    Row,
-    assemble,
-    environment,
     glance,
     go_to,
     graph,
     lines,
-    log_label,
     log_lines,
     logql,
     logql_now,

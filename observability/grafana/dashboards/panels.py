@@ -1,4 +1,4 @@
-"""What every dashboard is made of: data sources, queries, panels that must say their unit and meaning, rows, variables, notes."""
+"""What dashboards show: data sources, queries, links, panels that must say their unit and meaning."""
 
 import json
 import zlib
@@ -8,7 +8,6 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from grafana_foundation_sdk.builders import (
-    bargauge,
     cloudwatch,
     geomap,
     heatmap,
@@ -188,15 +187,7 @@ def to_logs(title: str = "Log lines", matching: str = "") -> d.DashboardLink:
 
 
 type AnyPanel = (
-    bargauge.Panel
-    | geomap.Panel
-    | heatmap.Panel
-    | logs.Panel
-    | nodegraph.Panel
-    | stat.Panel
-    | statetimeline.Panel
-    | table.Panel
-    | timeseries.Panel
+    geomap.Panel | heatmap.Panel | logs.Panel | nodegraph.Panel | stat.Panel | statetimeline.Panel | table.Panel | timeseries.Panel
 )
 
 
@@ -321,13 +312,6 @@ def heat(
     return panel.mode(common.TooltipDisplayMode.SINGLE).show_y_histogram().exemplars_color("rgba(255,0,255,0.7)")
 
 
-def bars(about: About, targets: Targets, steps: Steps, *, width: int = 8, links: Sequence[d.DashboardLink] = ()) -> AnyPanel:
-    """One bar for each series, now."""
-    panel = _begin(bargauge.Panel(), about, targets, width, 8, links).min(0)
-    panel.thresholds(_steps(steps)).orientation(common.VizOrientation.HORIZONTAL).display_mode(common.BarGaugeDisplayMode.BASIC)
-    return panel.reduce_options(c.ReduceDataOptions().calcs(["lastNotNull"]))
-
-
 def rows(
     about: About,
     targets: Targets,
@@ -418,126 +402,3 @@ def world_map(about: About, targets: Targets, size: str, colour: str, steps: Ste
     panel.controls(geomap.ControlsOptions().show_zoom(True).mouse_wheel_zoom(False).show_attribution(True))
     panel.tooltip(geomap.TooltipOptions().mode(geomap_model.TooltipMode.DETAILS))
     return panel.thresholds(_steps(steps)).color_scheme(d.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
-
-
-# -- variables and annotations -----------------------------------------------------------------------------------------------------
-
-
-def environment() -> d.QueryVariable:
-    """Which environment: one at a time."""
-    return _variable("environment", "Environment", "label_values(target_info, environment)")
-
-
-def game() -> d.QueryVariable:
-    asked = 'label_values(player_reports_total{environment="$environment"}, game)'
-    return _variable("game", "Game", asked).multi(True).include_all(True).current(_all())
-
-
-def region() -> d.QueryVariable:
-    asked = 'label_values(player_reports_total{environment="$environment",game=~"$game"}, region)'
-    return _variable("region", "Region", asked).multi(True).include_all(True).current(_all())
-
-
-def run() -> d.QueryVariable:
-    """Which of the load's runs."""
-    asked = 'label_values(k6_vus_max{environment="$environment"}, instance)'
-    return _variable("run", "Run", asked).multi(True).include_all(True).current(_all())
-
-
-def _variable(name: str, label: str, asked: str) -> d.QueryVariable:
-    made = d.QueryVariable(name).label(label).datasource(PROMETHEUS).query(asked).sort(dashboard.VariableSort.ALPHABETICAL_ASC)
-    return made.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
-
-
-def log_label(name: str, label: str) -> d.QueryVariable:
-    """The values of an index label of Loki."""
-    asked: dict[str, object] = {"refId": name, "type": 1, "label": name, "stream": f"{{{SERVICE}}}"}
-    made = d.QueryVariable(name).label(label).datasource(LOKI).query(asked).refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
-    return made.multi(True).include_all(True).current(_all())
-
-
-def _all() -> dashboard.VariableOption:
-    return dashboard.VariableOption(selected=True, text=["All"], value=["$__all"])
-
-
-class Annotation(dashboard.AnnotationQuery):
-    """The SDK's model does not know what Prometheus and Loki make of an annotation's title and tags."""
-
-    def __init__(self, name: str, source: dashboard.DataSourceRef, expr: str, colour: str, title: str, tags: str = "") -> None:
-        super().__init__(name, source, enable=True, icon_color=colour, expr=expr, hide=False)
-        self.title, self.tags = title, tags
-
-    def to_json(self) -> dict[str, object]:
-        return super().to_json() | {"titleFormat": self.title, "tagKeys": self.tags}
-
-
-class _Made(Builder[dashboard.AnnotationQuery]):
-    def __init__(self, annotation: Annotation) -> None:
-        self._annotation = annotation
-
-    def build(self) -> dashboard.AnnotationQuery:
-        return self._annotation
-
-
-_VERSIONS = 'target_info{job="gamepulse/gamepulse",environment="$environment"}'
-_FIRING = 'ALERTS{alertstate="firing",alertname!="Watchdog"}'
-
-ANNOTATIONS: Final = (
-    Annotation(
-        "New version",
-        PROMETHEUS,
-        f"count by (service_version) ({_VERSIONS}) unless count by (service_version) "
-        f"(last_over_time({_VERSIONS}[5m] offset $__interval))",
-        BLUE,
-        "Version {{service_version}}",
-    ),
-    Annotation(
-        "Alert", PROMETHEUS, f"{_FIRING} unless {_FIRING} offset $__interval", RED, "{{alertname}}", "severity,service_name"
-    ),
-    Annotation(
-        "Shard taken", LOKI, f'{{{SERVICE}}} |= "shard taken"', PURPLE, "Another aggregator leads a shard", "service_instance_id"
-    ),
-)
-"""On every dashboard: a version that was not there for five minutes, alerts when they begin, shards that were taken over.
-
-Moments, no spans: an alert that fires for an hour would paint every graph red. `$__interval` is the annotation's own step."""
-
-# -- dashboards --------------------------------------------------------------------------------------------------------------------
-
-
-class Row(NamedTuple):
-    """Panels under a title; a closed row asks nothing until somebody opens it."""
-
-    title: str
-    panels: Sequence[AnyPanel]
-    is_closed: bool = False
-
-
-def assemble(
-    name: str,
-    title: str,
-    description: str,
-    variables: Sequence[Builder[dashboard.VariableModel]],
-    *content: Row,
-    since: str = "now-1h",
-) -> d.Dashboard:
-    """The dashboard `gamepulse-<name>`, with links to the others that keep time range and variables."""
-    made = d.Dashboard(title).uid(f"gamepulse-{name}").description(description).tags(["gamepulse"]).editable()
-    made.time(since, "now").refresh("30s").tooltip(dashboard.DashboardCursorSync.CROSSHAIR).timezone(common.TimeZoneBrowser)
-    for variable in variables:
-        made.with_variable(variable)
-    for annotation in ANNOTATIONS:
-        made.annotation(_Made(annotation))
-    link = d.DashboardLink("GamePulse").type(dashboard.DashboardLinkType.DASHBOARDS).tags(["gamepulse"]).as_dropdown(True)
-    made.link(link.include_vars(True).keep_time(True))
-    for row in content:
-        head = d.Row(row.title).id(panel_id(f"row {row.title}"))
-        if row.is_closed:
-            for panel in row.panels:
-                head.with_panel(panel)
-            made.with_row(head)
-        else:
-            made.with_row(head)
-            for panel in row.panels:
-                made.with_panel(panel)
-    return made

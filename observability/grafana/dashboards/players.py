@@ -2,6 +2,7 @@
 
 from grafana_foundation_sdk.builders import dashboard as d
 
+from observability.grafana.dashboards.assembly import Row, assemble, environment, game, region
 from observability.grafana.dashboards.panels import (
     GREEN,
     ORANGE,
@@ -11,10 +12,6 @@ from observability.grafana.dashboards.panels import (
     YELLOW,
     About,
     AnyPanel,
-    Row,
-    assemble,
-    environment,
-    game,
     glance,
     graph,
     heat,
@@ -22,7 +19,6 @@ from observability.grafana.dashboards.panels import (
     prom,
     prom_heatmap,
     prom_table,
-    region,
     rows,
     sql,
     world_map,

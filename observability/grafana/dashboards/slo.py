@@ -2,15 +2,13 @@
 
 from grafana_foundation_sdk.builders import dashboard as d
 
+from observability.grafana.dashboards.assembly import Row, assemble, environment
 from observability.grafana.dashboards.panels import (
     BLUE,
     GREEN,
     ORANGE,
     RED,
     About,
-    Row,
-    assemble,
-    environment,
     glance,
     go_to,
     graph,

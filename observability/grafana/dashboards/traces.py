@@ -4,6 +4,7 @@ from typing import Any
 
 from grafana_foundation_sdk.builders import dashboard as d
 
+from observability.grafana.dashboards.assembly import Row, assemble, environment
 from observability.grafana.dashboards.panels import (
     GREEN,
     JAEGER,
@@ -15,9 +16,6 @@ from observability.grafana.dashboards.panels import (
     SERVICE,
     About,
     AnyPanel,
-    Row,
-    assemble,
-    environment,
     explore,
     glance,
     go_to,
