@@ -380,8 +380,8 @@ def service_map(about: About, targets: Targets, *, width: int = 12, stats: Seque
         binary = {"left": field, "operator": "*", "right": "1"}
         options = {"mode": "binary", "binary": binary, "alias": "mainstat", "timeSeries": False}  # else nodes and edges are joined
         panel.with_transformation(dashboard.DataTransformerConfig("calculateField", options=options))
-    if stats:
-        panel.nodes(nodegraph.NodeOptions().main_stat_unit(about.unit)).edges(nodegraph.EdgeOptions().main_stat_unit(about.unit))
+    if stats:  # here a unit is what is written behind the number, no id
+        panel.nodes(nodegraph.NodeOptions().main_stat_unit("req/s")).edges(nodegraph.EdgeOptions().main_stat_unit("req/s"))
     return panel
 
 
