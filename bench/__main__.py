@@ -14,8 +14,9 @@ from bench import closed_loop, freshness, limit, rollups, schedule, wire
 from bench.figures import FULL, QUICK, Figures, Plan, Round, summarise
 from bench.machine import surroundings
 from bench.servers import ROOT, SERVERS
-from bench.tables import figures_table, targets_table, wire_table
+from bench.tables import collector_table, figures_table, targets_table, wire_table
 from bench.targets import SERVICE, judge
+from bench.task import NotAllowed
 from gamepulse.rollup import CARRIER, CLIENT, NETWORK, PLACE, SERVER, SETS
 
 RESULTS = ROOT / "bench" / "results"
@@ -76,6 +77,20 @@ ROWS = {
     "wire-plain": Row(
         "the same without compression", lambda plan, *_: wire.measure(plan, "none"), is_once=True,
     ),
+    "wire-none": Row(
+        "the same without Collector and telemetry", lambda plan, *_: wire.measure(plan, collector="none"), is_once=True,
+    ),
+    "wire-gone": Row(
+        "the same, the Collector dead", lambda plan, *_: wire.measure(plan, collector="gone"), is_once=True,
+    ),
+    "wire-task": Row(
+        "service and Collector together within 1 CPU and 2 GiB, as in the task definition",
+        lambda plan, *_: wire.measure(plan, is_task=True), is_once=True,
+    ),
+    "wire-task-none": Row(
+        "the service alone within them, without telemetry",
+        lambda plan, *_: wire.measure(plan, collector="none", is_task=True), is_once=True,
+    ),
     "rollup-place": rollup_row(PLACE),
     "rollup-client": rollup_row(CLIENT),
     "rollup-network": rollup_row(NETWORK),
@@ -92,7 +107,11 @@ def measure(names: list[str], plan: Plan, console: Console) -> list[dict[str, Fi
         for name in names:
             if ROWS[name].is_once and number < plan.rounds - 1:
                 continue
-            measured[name] = ROWS[name].measure(plan, number, measured)
+            try:
+                measured[name] = ROWS[name].measure(plan, number, measured)
+            except NotAllowed as error:
+                console.print(f"{name} is left out: {error}")
+                continue
             first, value = next(iter(measured[name].items()))
             console.print(f"round {number + 1}/{plan.rounds} {name}: {value:,.1f} {first}")
         rounds.append(measured)
@@ -124,10 +143,13 @@ def main(chosen: tuple[str, ...], quick: bool, results: Path) -> None:
     if psutil.getloadavg()[0] > BUSY:
         console.print("this machine is busy with something else: requests/s will be low, CPU a request less wrong")
     rounds = measure(names, plan, console)
+    names = [name for name in names if any(name in one for one in rounds)]
     path = write(results, names, rounds, outcome)
     console.print(figures_table(rounds, names))
     if {"wire", "wire-plain"} <= set(names):
         console.print(wire_table(rounds[-1]))
+    if {"wire", "wire-none", "wire-gone"} <= set(names):
+        console.print(collector_table(rounds[-1]))
     console.print(targets_table(judge(rounds)))
     console.print(f"written to {path}")
 

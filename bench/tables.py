@@ -28,6 +28,25 @@ COLUMNS = {
 RAW = ("raw_batch_bytes_per_report", "report_bytes_per_report", "batch_bytes_per_report")
 """Figures that are named for their table: the first that there is."""
 
+COLLECTORS = {
+    "beside": "wire",
+    "none": "wire-none",
+    "gone": "wire-gone",
+    "beside, 1 CPU, 2 GiB": "wire-task",
+    "none, 1 CPU, 2 GiB": "wire-task-none",
+}
+COLLECTOR_FIGURES = {
+    "p99 ms": "p99_ms",
+    "most requests/s": "requests_per_s",
+    "CPU of the web worker": "web_cpu_us",
+    "CPU of the aggregator": "aggregator_cpu_us",
+    "CPU of the Collector": "collector_cpu_us",
+    "most RSS of the service, MB": "rss_mb",
+    "most RSS of the Collector, MB": "collector_rss_mb",
+    "bytes to the Collector": "service_bytes_per_request",
+    "share of periods throttled": "throttled_share",
+}
+
 
 def figures_table(rounds: Sequence[Round], names: Sequence[str]) -> Table:
     """A row for everything measured; what a row has no figure for stays empty."""
@@ -55,6 +74,20 @@ def wire_table(one: Round) -> Table:
     for what, figure in (hops | {"CPU of the web worker": "web_cpu_us", "CPU of the Collector": "collector_cpu_us"}).items():
         packed, plain = one["wire"][figure], one["wire-plain"][figure]
         shown.add_row(what, _short(packed), _short(plain), f"{packed / plain:.2f}")
+    return shown
+
+
+def collector_table(one: Round) -> Table:
+    """What the Collector beside the service costs; what was not measured stays empty."""
+    shown = Table(
+        title="the Collector beside the service",
+        caption=f"all but requests/s at {wire.RATE_PER_S:.0f} requests/s; CPU in µs and bytes a request",
+    )
+    for column in ("", *COLLECTORS):
+        shown.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for what, figure in COLLECTOR_FIGURES.items():
+        measured = (one.get(row, {}).get(figure) for row in COLLECTORS.values())
+        shown.add_row(what, *("" if value is None else _short(value) for value in measured))
     return shown
 
 

@@ -1,6 +1,9 @@
 """The benchmarks measure everything that they should, and what they write can be believed. How fast things are is not asked here."""
 
+import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 import uvloop
+from rich.console import Console
 
-from bench import push, shapes, steps, width, wire
+from bench import push, shapes, steps, task, width, wire
+from bench.__main__ import measure
+from bench.figures import QUICK
 from bench.load import REPORTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +33,9 @@ ROWS = (
     "overload",
     "wire",
     "wire-plain",
+    "wire-none",
+    "wire-gone",
+    "wire-task",
     "rollup-network",
 )
 CORES = psutil.cpu_count() or 1
@@ -46,7 +55,7 @@ def run(folder: Path, *rows: str) -> dict[str, dict[str, float]]:
 @pytest.mark.timeout(400)
 def test_everything_is_measured_and_nothing_answered_is_lost(tmp_path: Path) -> None:
     rows = run(tmp_path, *ROWS)
-    assert set(rows) == set(ROWS)
+    assert set(rows) | ({"wire-task"} if os.geteuid() else set()) == set(ROWS)
     for name, figures in rows.items():
         assert all(value >= 0 for value in figures.values()), name
         assert figures.get("load_cpu_share", 0.0) < 0.8, f"{name}: the load was the ceiling"
@@ -63,11 +72,42 @@ def test_everything_is_measured_and_nothing_answered_is_lost(tmp_path: Path) -> 
     assert all(0.1 < rows[name]["server_cores"] <= CORES for name in ("half", "overload"))
     for hop in wire.HOPS:
         assert rows["wire"][f"{hop}_bytes_per_request"] < 0.7 * rows["wire-plain"][f"{hop}_bytes_per_request"], hop
+    for name in {"wire", "wire-none", "wire-gone", "wire-task"} & set(rows):
+        assert all(rows[name][figure] > 0 for figure in ("p99_ms", "requests_per_s", "web_cpu_us", "rss_mb")), name
+        assert (rows[name]["collector_cpu_us"] > 0) == (name in ("wire", "wire-task")), name
+        assert (rows[name]["collector_rss_mb"] > 0) == (name in ("wire", "wire-task")), name
+    assert all("throttled_share" in figures for name, figures in rows.items() if name == "wire-task")
     # A line of the access log alone is more than 100 bytes, on both its hops.
     assert all(rows["wire-plain"][f"{hop}_bytes_per_request"] > 100 for hop in ("service", "loki"))
     assert all(rows["wire-plain"][f"{hop}_bytes_per_request"] > 1 for hop in wire.HOPS)
     assert rows["rollup-network"]["minute_bytes_per_row"] > rows["rollup-network"]["rollup_bytes_per_row"] > 100
     assert rows["limit"]["decode_and_copy_cpu_us"] < rows["gamepulse"]["server_cpu_us"]
+
+
+def test_task_has_one_cpu_and_two_gib() -> None:
+    busy = (
+        "import os, time; os.fork(); until = time.monotonic() + 2\nwhile time.monotonic() < until: pass\nprint(time.process_time())"
+    )
+    greedy = f"bytes(b'x') * {task.MEMORY_BYTES + 2**28}"
+    if os.geteuid() != 0:
+        return  # the next test shows what is said then
+    with task.limited() as one:
+        command = one.command([sys.executable, "-c", busy])
+        used = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+        assert 0 <= one.throttled_share() <= 1  # 0 when the machine is so busy that both have less than the limit
+        killed = subprocess.run(one.command([sys.executable, "-c", greedy]), check=False, timeout=60)
+        groups = one.groups
+    assert 0 < sum(map(float, used)) < 2 * task.CPUS * 1.2
+    assert killed.returncode == -signal.SIGKILL
+    assert not any(group.exists() for group in groups)
+
+
+def test_row_is_left_out_with_a_line_where_limits_are_not_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(task, "CGROUPS", tmp_path / "none")
+    said = io.StringIO()
+    [measured] = measure(["wire-task"], QUICK, Console(file=said, width=200))
+    assert measured == {}
+    assert said.getvalue().startswith("wire-task is left out: cgroups of our own are needed")
 
 
 @pytest.mark.timeout(300)
