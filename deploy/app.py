@@ -10,7 +10,7 @@ from pathlib import Path
 from aws_cdk import Acknowledgment, App, Environment, Stack, Tags, Validations
 
 from deploy.config import EDGE_REGION, NAME, REGION, SIZES, Config
-from deploy.stacks import DataStack, EdgeStack, ImagesStack, JobsStack, NetworkStack, ServicesStack
+from deploy.stacks import DataStack, EdgeStack, ImagesStack, JobsStack, NetworkStack, OperationsStack, ServicesStack
 
 CONTEXT = json.loads(Path(__file__).with_name("cdk.json").read_text())["context"]
 
@@ -48,7 +48,8 @@ def build(config: Config, outdir: str | None = None) -> App:
     jobs = JobsStack(app, name("jobs"), config=config, network=network, data=data, env=home)
     services = ServicesStack(app, name("services"), config=config, network=network, data=data, jobs=jobs, env=home)
     edge = EdgeStack(app, name("edge"), config=config, env=Environment(account=config.account, region=EDGE_REGION))
-    order: list[Stack] = [images, network, data, jobs, services, edge]
+    operations = OperationsStack(app, name("operations"), config=config, data=data, jobs=jobs, services=services, env=home)
+    order: list[Stack] = [images, network, data, jobs, services, edge, operations]
     for earlier, later in pairwise(order):
         later.add_stack_dependency(earlier)
     # The zones are the requirements'. What else is not acknowledged is an error.

@@ -88,6 +88,7 @@ class Program(Construct):
             execution_role=self._role("Execution", f"What ECS needs to start {id}"),
         )
         self.role = self.definition.task_role
+        self.execution_role = self.definition.obtain_execution_role()
         self.log = logs.LogGroup(
             self,
             "Log",
@@ -215,7 +216,9 @@ class Service(Construct):
         tasks: int = 1,
         grace_s: int | None = None,
         one_writer: bool = False,
+        rollback_alarms: list[str] | None = None,
     ) -> None:
+        """`rollback_alarms`: by name; one of them takes a deployment back."""
         super().__init__(scope, id)
         self.service = ecs.FargateService(
             self,
@@ -229,6 +232,9 @@ class Service(Construct):
             security_groups=[group],
             platform_version=ecs.FargatePlatformVersion.VERSION1_4,
             circuit_breaker=ecs.DeploymentCircuitBreaker(rollback=True),
+            deployment_alarms=ecs.DeploymentAlarmConfig(alarm_names=rollback_alarms, behavior=ecs.AlarmBehavior.ROLLBACK_ON_ALARM)
+            if rollback_alarms
+            else None,
             min_healthy_percent=0 if one_writer else 100,
             max_healthy_percent=100 if one_writer else 200,
             availability_zone_rebalancing=(
