@@ -1,6 +1,6 @@
 # GamePulse. `make` lists what there is; CONTRIBUTING.md says more.
 .DEFAULT_GOAL := help
-.PHONY: help up down status test test-containers test-upstream load faults outage check bench web dashboards tools
+.PHONY: help up down status test test-containers test-upstream synth deploy destroy load faults outage check bench web dashboards tools
 BIN := .venv/bin
 PAGE := src/gamepulse/static/index.html
 
@@ -25,6 +25,16 @@ test-containers: .venv/installed ## Make all images without a registry, start co
 
 test-upstream: .venv/installed tools ## The same on the makers' images, Grafana included (needs a registry and an engine)
 	UPSTREAM=1 $(BIN)/pytest tests/containers tests/upstream --timeout=1800
+
+ENV ?= staging
+synth: .venv/installed ## Write the AWS templates into cdk.out, without an account: ENV=staging|production (20 s)
+	@$(BIN)/python -m deploy synth $(ENV)
+
+deploy: .venv/installed ## Deploy to AWS: ENV=staging|production; docs/deploy.md says what is needed first (1 h the first time)
+	@$(BIN)/python -m deploy deploy $(ENV) $(if $(VERSION),--version $(VERSION))
+
+destroy: .venv/installed ## Take ENV=staging away from AWS, but for what has data (40 min)
+	@$(BIN)/python -m deploy destroy $(ENV)
 
 FAULTS ?= 1000
 faults: .venv/installed $(PAGE) ## Strike at random under load: FAULTS=1000, SEED=… for the same faults again (25 min)

@@ -1,6 +1,7 @@
 """What a deployment is: the numbers of the requirements, and the two sizes that there are to choose from."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,7 @@ IDLE_S = 60
 """The load balancer closes a connection that was idle so long; the service keeps it longer."""
 DEREGISTRATION_S = 15
 """A task that is to stop gets no new requests, and ends those that it has, for so long."""
+IMAGES = ("gamepulse", "operations", "collector", "prometheus", "alertmanager", "loki", "jaeger", "grafana")
 SOURCE_HEADER = "X-Origin-Secret"
 """CloudFront says by it that it is ours."""
 
@@ -146,3 +148,25 @@ class Config:
 
     def bucket_name(self, content: str) -> str:
         return f"{NAME}-{content}-{self.account}"
+
+
+def read_config(variables: Mapping[str, str]) -> Config:
+    """From the variables ENV, SIZE, AWS_ACCOUNT … Raises ValueError, naming what is wrong."""
+    size = variables.get("SIZE", "small")
+    if size not in SIZES:
+        raise ValueError(f"SIZE is {size!r}, and must be one of {', '.join(SIZES)}")
+    names = ("ENV", "AWS_ACCOUNT", "DOMAIN", "HOSTED_ZONE_ID", "VERSION", "EMAIL", "REPOSITORY")
+    missing = [name for name in names if not variables.get(name)]
+    if missing:
+        raise ValueError(f"missing: {', '.join(missing)}")
+    env, account, domain, zone, version, email, repository = (variables[name] for name in names)
+    return Config(
+        environment=env,  # type: ignore[arg-type]  # Config checks it
+        account=account,
+        domain=domain,
+        hosted_zone_id=zone,
+        version=version,
+        email=email,
+        repository=repository,
+        size=SIZES[size],
+    )

@@ -4,9 +4,8 @@ from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_ecr as ecr
 from constructs import Construct
 
-from deploy.config import NAME
+from deploy.config import IMAGES, NAME
 
-IMAGES = ("gamepulse", "operations", "collector", "prometheus", "alertmanager", "loki", "jaeger", "grafana")
 KEPT = 30
 
 

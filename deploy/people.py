@@ -4,8 +4,7 @@ from aws_cdk import Duration, Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from deploy.config import EDGE_REGION, NAME, REGION, Config
-from deploy.images import IMAGES
+from deploy.config import EDGE_REGION, IMAGES, NAME, REGION, Config
 
 BOOTSTRAP = "hnb659fds"
 """CDK's own name for what `cdk bootstrap` makes."""

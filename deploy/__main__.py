@@ -1,0 +1,65 @@
+"""`python -m deploy --help`: what `make synth`, `make deploy` and `make destroy` call. docs/deploy.md says what is needed first."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+from botocore.exceptions import BotoCoreError, ClientError
+
+from deploy.account import open_account
+from deploy.config import read_config
+from deploy.environment import NAMES, read_environment
+from deploy.release import cdk_command
+from deploy.release import deploy as deploy_to
+from deploy.release import destroy as destroy_in
+from deploy.synth import synthesise
+from stack.settings import CHECKOUT, Problem
+
+ENVIRONMENT = click.argument("environment", type=click.Choice(NAMES))
+
+
+@click.group()
+def main() -> None:
+    """GamePulse on AWS."""
+
+
+@main.command()
+@ENVIRONMENT
+@click.option("--to", type=click.Path(path_type=Path), default=CHECKOUT / "cdk.out", help="The folder; default: cdk.out")
+def synth(environment: str, to: Path) -> None:
+    """Write the templates, without an account."""
+    synthesise(read_environment(environment), to)
+    click.echo("\n".join(str(path) for path in sorted(to.glob(f"gamepulse-{environment}-*.template.json"))))
+
+
+@main.command()
+@ENVIRONMENT
+@click.option("--version", help="One that has been pushed; default: this checkout's")
+def deploy(environment: str, version: str | None) -> None:
+    """Bootstrap, images, migration, stacks, and a look whether it answers. Can be run again after any failure."""
+    variables = read_environment(environment, version)
+    with tempfile.TemporaryDirectory() as folder:
+        synthesise(variables, Path(folder))
+        deploy_to(open_account(read_config(variables)), cdk_command(Path(folder)))
+
+
+@main.command()
+@ENVIRONMENT
+def destroy(environment: str) -> None:
+    """Take all away but what has data. Not for production."""
+    variables = read_environment(environment)
+    with tempfile.TemporaryDirectory() as folder:
+        synthesise(variables, Path(folder))
+        destroy_in(open_account(read_config(variables)), cdk_command(Path(folder)))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (Problem, ValueError) as problem:
+        sys.exit(f"\n{problem}")
+    except (BotoCoreError, ClientError) as error:
+        sys.exit(
+            f"\nAWS: {error}\nWhose credentials are used: `aws sts get-caller-identity`; docs/deploy.md says which are needed."
+        )
