@@ -168,7 +168,16 @@ class Workflows(Construct):
         role.add_to_policy(
             iam.PolicyStatement(
                 sid="Look",
-                actions=["cloudformation:DescribeStacks", "ec2:DescribeManagedPrefixLists", "cloudwatch:DescribeAlarms"],
+                actions=[
+                    "cloudformation:DescribeStacks",
+                    "ec2:DescribeManagedPrefixLists",
+                    "ec2:DescribeSubnets",
+                    "ec2:DescribeSecurityGroups",
+                    "route53:GetHostedZone",
+                    "inspector2:ListCoverage",
+                    "inspector2:ListFindings",
+                    "logs:GetLogEvents",
+                ],
                 resources=["*"],
             )
         )
