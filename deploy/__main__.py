@@ -9,6 +9,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from deploy.account import open_account
 from deploy.config import read_config
+from deploy.console import PAGES
+from deploy.console import console as forward
 from deploy.environment import NAMES, read_environment
 from deploy.release import cdk_command
 from deploy.release import deploy as deploy_to
@@ -52,6 +54,15 @@ def destroy(environment: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         synthesise(variables, Path(folder))
         destroy_in(open_account(read_config(variables)), cdk_command(Path(folder)))
+
+
+@main.command()
+@ENVIRONMENT
+@click.argument("name", type=click.Choice(tuple(PAGES)))
+@click.option("--port", type=click.IntRange(1, 65535), help="On this machine; default: the program's own")
+def console(environment: str, name: str, port: int | None) -> None:
+    """Open a program's own page on this machine, by SSM."""
+    forward(open_account(read_config(read_environment(environment))), name, port or PAGES[name])
 
 
 if __name__ == "__main__":

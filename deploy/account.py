@@ -76,7 +76,7 @@ def run_task(account: Account, family: str, group: str, *, command: list[str] | 
         taskDefinition=family,
         launchType="FARGATE",
         overrides=overrides,
-        networkConfiguration={"awsvpcConfiguration": {**_network(account, group), "assignPublicIp": "DISABLED"}},
+        networkConfiguration={"awsvpcConfiguration": {**network_of(account, group), "assignPublicIp": "DISABLED"}},
     )
     if started.get("failures"):
         raise Problem(f"{family} cannot be started: {started['failures']}")
@@ -96,7 +96,7 @@ def run_task(account: Account, family: str, group: str, *, command: list[str] | 
     return arn
 
 
-def _network(account: Account, group: str) -> dict[str, list[str]]:
+def network_of(account: Account, group: str) -> dict[str, list[str]]:
     """The private subnets, and the security group of a component."""
     ec2 = account.client("ec2")
     ours = {"Name": "tag:environment", "Values": [account.config.environment]}
