@@ -11,6 +11,7 @@ from deploy.account import open_account
 from deploy.config import read_config
 from deploy.console import PAGES
 from deploy.console import console as forward
+from deploy.diagram import write as draw
 from deploy.environment import NAMES, read_environment
 from deploy.release import cdk_command
 from deploy.release import deploy as deploy_to
@@ -54,6 +55,14 @@ def destroy(environment: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         synthesise(variables, Path(folder))
         destroy_in(open_account(read_config(variables)), cdk_command(Path(folder)))
+
+
+@main.command()
+def diagram() -> None:
+    """Draw docs/deploy.md's picture anew from the templates."""
+    with tempfile.TemporaryDirectory() as folder:
+        synthesise(read_environment("staging"), Path(folder))
+        draw(Path(folder), "staging")
 
 
 @main.command()
