@@ -1,11 +1,11 @@
 # GamePulse. `make` lists what there is; CONTRIBUTING.md says more.
 .DEFAULT_GOAL := help
-.PHONY: help up down status test test-containers test-upstream synth deploy console destroy load faults outage check bench web dashboards tools
+.PHONY: help up down status test test-containers test-upstream synth deploy console prove destroy load faults outage check bench web dashboards tools
 BIN := .venv/bin
 PAGE := src/gamepulse/static/index.html
 
 help: ## List the targets (at once)
-	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Settings: DETACH=1 DEMO=0 GAMEPULSE_HOME=.gamepulse GAMEPULSE_PORT_OFFSET=0, as in: make up DETACH=1"
 
 up: .venv/installed $(PAGE) ## Start everything; Ctrl-C stops it (page after 1 min; first time 15 min more to build the rest)
@@ -35,6 +35,9 @@ deploy: .venv/installed ## Deploy to AWS: ENV=staging|production; docs/deploy.md
 
 console: .venv/installed ## Reach a program of ENV=… from here, by SSM: NAME=prometheus|alertmanager|loki|jaeger (until Ctrl-C)
 	@$(BIN)/python -m deploy console $(ENV) $(NAME)
+
+prove: .venv/installed ## Show on a real account what cannot be shown without: ENV=staging, evidence.json (3 h; up to 50 USD)
+	@$(BIN)/python -m deploy prove $(ENV)
 
 destroy: .venv/installed ## Take ENV=staging away from AWS, but for what has data (40 min)
 	@$(BIN)/python -m deploy destroy $(ENV)

@@ -13,6 +13,7 @@ from deploy.console import PAGES
 from deploy.console import console as forward
 from deploy.diagram import write as draw
 from deploy.environment import NAMES, read_environment
+from deploy.prove import prove as proven
 from deploy.release import cdk_command
 from deploy.release import deploy as deploy_to
 from deploy.release import destroy as destroy_in
@@ -72,6 +73,22 @@ def diagram() -> None:
 def console(environment: str, name: str, port: int | None) -> None:
     """Open a program's own page on this machine, by SSM."""
     forward(open_account(read_config(read_environment(environment))), name, port or PAGES[name])
+
+
+@main.command()
+@ENVIRONMENT
+@click.option("--cap-usd", default=50.0, show_default=True, help="What it may cost")
+@click.option("--usd-an-hour", default=4.0, show_default=True, help="What the environment costs (docs/cost.md)")
+@click.option("--keep", is_flag=True, help="Do not destroy it at the end")
+@click.option("--to", type=click.Path(path_type=Path), default=CHECKOUT / "evidence.json", help="The file; default: evidence.json")
+def prove(environment: str, cap_usd: float, usd_an_hour: float, keep: bool, to: Path) -> None:
+    """Show on a real account what cannot be shown without one. Stops tasks and takes a zone away: not for production."""
+    variables = read_environment(environment)
+    with tempfile.TemporaryDirectory() as folder:
+        synthesise(variables, Path(folder))
+        account, cdk = open_account(read_config(variables)), cdk_command(Path(folder))
+        if not proven(account, cdk, cap_usd=cap_usd, usd_an_hour=usd_an_hour, keep=keep, to=to):
+            raise Problem(f"Not all held: {to}")
 
 
 if __name__ == "__main__":

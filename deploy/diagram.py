@@ -40,7 +40,7 @@ def edges(network: Json) -> list[Edge]:
         for key in keys:
             said = rule.get(key)
             if isinstance(said, dict) and "Fn::GetAtt" in said:
-                return groups[said["Fn::GetAtt"][0]]
+                return str(groups[said["Fn::GetAtt"][0]])
             if isinstance(said, str) and said in lists:
                 return lists[said]
         return "internet"
