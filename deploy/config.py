@@ -117,7 +117,7 @@ class Config:
             "environment": "staging|production",
             "account": r"\d{12}",
             "domain": r"([a-z0-9-]+\.)+[a-z]{2,}",
-            "hosted_zone_id": "Z[A-Z0-9]+",
+            "hosted_zone_id": "[A-Z0-9]+",
             "version": r"\w[\w.-]{0,127}",
             "email": r"[^@\s]+@[^@\s]+",
             "repository": r"[\w.-]+/[\w.-]+",
