@@ -39,9 +39,9 @@ outage: .venv/installed $(PAGE) ## Stop each store for MINUTES=10 of load, and k
 	$(BIN)/python -m tests.outage --minutes $(MINUTES)
 
 check: .venv/installed ## Check format, lint and types (1 min; without Go on the PATH: 1 min more to install it, once)
-	$(BIN)/ruff format --check src stack bench tests observability
-	$(BIN)/ruff check src stack bench tests observability
-	$(BIN)/mypy --strict src stack bench tests observability
+	$(BIN)/ruff format --check src stack operations bench tests observability
+	$(BIN)/ruff check src stack operations bench tests observability
+	$(BIN)/mypy --strict src stack operations bench tests observability
 	$(BIN)/python -m stack.web check
 	$(BIN)/python -m bench.programs
 
