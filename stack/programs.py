@@ -43,7 +43,7 @@ PROGRAMS = {
                 "promtool": "github.com/prometheus/prometheus/cmd/promtool",
             },
             200,
-            tags="remove_all_sd",  # no cloud's service discovery: targets come from files
+            tags="remove_all_sd,enable_dns_sd",  # no cloud's service discovery: targets come from files, and in AWS from names
         ),
         Program(
             "alertmanager",

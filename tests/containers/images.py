@@ -73,7 +73,7 @@ def make_images(tag: str, *, is_upstream: bool) -> None:
             for name in STANDINS:
                 build(name, f"gamepulse-test/{name}:standin", "Dockerfile", folder, DEBIAN=DEBIAN)
         bases, python = {f"{name.upper()}_IMAGE": f"gamepulse-test/{name}:standin" for name in STANDINS}, {"PYTHON_IMAGE": DEBIAN}
-    for name in ("gamepulse", "demo"):
+    for name in ("gamepulse", "operations", "demo"):
         build(name, f"gamepulse/{name}:{tag}", "Dockerfile", CHECKOUT, **python)
     for name in (*COMPONENTS, *(["grafana"] if is_upstream else [])):
         build(name, f"gamepulse/{name}:{tag}", "docker/Dockerfile", CHECKOUT, **bases)
