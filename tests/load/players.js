@@ -1,6 +1,6 @@
 // Players who come, play, complain, drop, come back and go: each call of next() is what the client on a seat sends now, if anything.
 import exec from 'k6/execution';
-import { SERVERS, networks, pairs, phones } from './measurements.js';
+import { SERVERS, networks, pairs, phoneStretch } from './measurements.js';
 
 export const TICK_S = 5; // a player sends a batch every tick
 const REPORTS = 2; // in a batch
@@ -28,17 +28,15 @@ function newPlayer(ticks) {
   const number = below(SERVERS.length);
   const near = pairs[number].slice(0, NEAR_COUNTRIES);
   if (chance(PHONES)) {
-    const rounds = oneOf(phones);
-    const begin = below(Math.max(1, rounds.length - ticks * REPORTS));
     return {
       server: SERVERS[number], country: oneOf(near).country, connection: 'cellular', platform: 'android',
-      build: '1.5.0+load.phone', rounds: rounds.slice(begin, begin + ticks * REPORTS),
+      build: '1.5.0+load.phone', figuresAt: phoneStretch(ticks * REPORTS),
     };
   }
   const pair = oneOf(chance(PLAYS_NEARBY) ? near : pairs[number]);
   return {
     server: SERVERS[number], country: pair.country, connection: 'wired', platform: oneOf(['windows', 'macos', 'linux']),
-    build: '1.5.0+load.country-pair', rounds: [pair.figures],
+    build: '1.5.0+load.country-pair', figuresAt: () => pair.figures,
   };
 }
 
@@ -88,8 +86,7 @@ export class Seat {
   }
 
   measured() {
-    const { rounds } = this.player;
-    return Array.from({ length: REPORTS }, () => rounds[this.round++ % rounds.length]);
+    return Array.from({ length: REPORTS }, () => this.player.figuresAt(this.round++));
   }
 
   play() {

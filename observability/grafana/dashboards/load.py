@@ -153,7 +153,7 @@ def batches() -> Row:
 def the_load_itself() -> Row:
     panels = [
         graph(
-            About("VUs", "k6's virtual users: each sends for 50 players, one after the other.", "short", NO_LOAD),
+            About("VUs", "k6's virtual users: each sends for 20 players, one after the other.", "short", NO_LOAD),
             [prom(f"sum(k6_vus{{{LOAD}}})", "busy"), prom(f"sum(k6_vus_max{{{LOAD}}})", "there")],
         ),
         graph(
