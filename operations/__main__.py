@@ -143,8 +143,10 @@ def rotate_command() -> None:
 @main.command()
 def console() -> None:
     """Wait until SIGTERM: somebody forwards ports through this task."""
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # a container's first process is not ended by what it does not wait for
     click.echo("Waiting, so that ports can be forwarded.")
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    signal.sigwait(ends)
 
 
 if __name__ == "__main__":
