@@ -31,7 +31,7 @@ COPY data data
 ARG SOURCE_DATE_EPOCH=0
 RUN venv/bin/python -m stack.image
 
-FROM scratch AS gamepulse
+FROM scratch AS root
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="GamePulse" \
@@ -42,19 +42,21 @@ LABEL org.opencontainers.image.title="GamePulse" \
 COPY --from=build /root/runtime /
 COPY --from=build /root/service /
 ENV PATH=/usr/bin PYTHONPATH=/opt/gamepulse PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 GAMEPULSE_HOST=0.0.0.0
-USER 10100:10100
-EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/usr/bin/python", "-m", "gamepulse.probe"]
-ENTRYPOINT ["/usr/bin/python", "-m", "gamepulse"]
-CMD ["serve"]
 
-# What compose needs beside it: the players of the demo, and the step that makes the keys.
-FROM gamepulse AS demo
+# What compose needs beside it: the players of the demo, and the step that makes the keys. Not on top of `gamepulse`: with a
+# health check that was taken back (`NONE`), `docker compose up --wait` would not take it as running.
+FROM root AS demo
 COPY --from=build /root/demo /
 ENV PYTHONPATH=/opt/gamepulse:/opt/demo
 WORKDIR /opt/demo
 USER 10101:10101
-HEALTHCHECK NONE
 ENTRYPOINT ["/usr/bin/python", "-m"]
 CMD ["stack.replay", "--home", "/run/keys/demo"]
+
+FROM root AS gamepulse
+USER 10100:10100
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/usr/bin/python", "-m", "gamepulse.probe"]
+ENTRYPOINT ["/usr/bin/python", "-m", "gamepulse"]
+CMD ["serve"]
