@@ -109,7 +109,8 @@ def copy_settings(root: Path) -> None:
     (etc / "group").write_text("".join(f"{name}:x:{number}:\n" for name, number in USERS.items()))
     (etc / "nsswitch.conf").write_text("hosts: files dns\n")
     copy_file(CERTIFICATES, root)
-    (root / "tmp").mkdir(mode=0o1777)
+    (root / "tmp").mkdir()
+    (root / "tmp").chmod(0o1777)  # mkdir's mode is without what umask takes
 
 
 def compile_python(root: Path) -> None:
