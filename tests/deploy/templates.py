@@ -19,6 +19,7 @@ NAMED_BY = {
     "ECS::TaskDefinition": "Family",
     "ElastiCache::ReplicationGroup": "ReplicationGroupId",
     "IAM::Group": "GroupName",
+    "IAM::Role": "RoleName",
     "Logs::LogGroup": "LogGroupName",
     "RDS::DBInstance": "DBInstanceIdentifier",
     "S3::Bucket": "BucketName",
