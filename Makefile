@@ -1,6 +1,6 @@
 # GamePulse. `make` lists what there is; CONTRIBUTING.md says more.
 .DEFAULT_GOAL := help
-.PHONY: help up down status test test-containers test-upstream synth deploy console prove destroy load faults outage check bench web dashboards tools
+.PHONY: help up down status test test-containers test-upstream synth deploy console prove destroy cost load faults outage check bench web dashboards tools
 BIN := .venv/bin
 PAGE := src/gamepulse/static/index.html
 
@@ -41,6 +41,9 @@ prove: .venv/installed ## Show on a real account what cannot be shown without: E
 
 destroy: .venv/installed ## Take ENV=staging away from AWS, but for what has data (40 min)
 	@$(BIN)/python -m deploy destroy $(ENV)
+
+cost: .venv/installed ## Reckon what AWS costs a month for 10, 50 and 200 thousand players (1 s); more: python -m deploy cost --help
+	@$(BIN)/python -m deploy cost
 
 FAULTS ?= 1000
 faults: .venv/installed $(PAGE) ## Strike at random under load: FAULTS=1000, SEED=… for the same faults again (25 min)

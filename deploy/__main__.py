@@ -1,4 +1,4 @@
-"""`python -m deploy --help`: what `make synth`, `make deploy` and `make destroy` call. docs/deploy.md says what is needed first."""
+"""`python -m deploy --help`: what `make synth`, `deploy`, `destroy`, `cost` call. docs/deploy.md says what is needed first."""
 
 import sys
 import tempfile
@@ -6,11 +6,14 @@ from pathlib import Path
 
 import click
 from botocore.exceptions import BotoCoreError, ClientError
+from click.core import ParameterSource
 
 from deploy.account import open_account
 from deploy.config import read_config
 from deploy.console import PAGES
 from deploy.console import console as forward
+from deploy.cost import PLAYERS, report
+from deploy.cost import write as write_cost
 from deploy.diagram import write as draw
 from deploy.environment import NAMES, read_environment
 from deploy.prove import prove as proven
@@ -18,6 +21,7 @@ from deploy.release import cdk_command
 from deploy.release import deploy as deploy_to
 from deploy.release import destroy as destroy_in
 from deploy.synth import synthesise
+from deploy.usage import Assumed
 from stack.settings import CHECKOUT, Problem
 
 ENVIRONMENT = click.argument("environment", type=click.Choice(NAMES))
@@ -89,6 +93,27 @@ def prove(environment: str, cap_usd: float, usd_an_hour: float, keep: bool, to: 
         account, cdk = open_account(read_config(variables)), cdk_command(Path(folder))
         if not proven(account, cdk, cap_usd=cap_usd, usd_an_hour=usd_an_hour, keep=keep, to=to):
             raise Problem(f"Not all held: {to}")
+
+
+@main.command()
+@click.option("--players", type=click.IntRange(1), multiple=True, default=PLAYERS, show_default=True, help="At a time, at the peak")
+@click.option("--interval-s", type=click.FloatRange(1), default=Assumed().interval_s, show_default=True, help="From batch to batch")
+@click.option("--peak-to-mean", type=click.FloatRange(1), default=Assumed().peak_to_mean, show_default=True, help="Of a day")
+@click.option("--sessions", type=click.IntRange(1), default=Assumed().sessions, show_default=True, help="In a batch")
+@click.option("--write", "is_written", is_flag=True, help="Into docs/cost.md, with what is assumed there")
+@click.pass_context
+def cost(
+    context: click.Context, players: tuple[int, ...], interval_s: float, peak_to_mean: float, sessions: int, is_written: bool
+) -> None:
+    """Reckon what a month costs."""
+    if is_written:
+        if any(
+            context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in context.params if name != "is_written"
+        ):
+            raise click.UsageError("--write takes no other option: docs/cost.md has what is printed without any")
+        write_cost()
+    else:
+        click.echo(report(players, Assumed(interval_s=interval_s, peak_to_mean=peak_to_mean, sessions=sessions)))
 
 
 if __name__ == "__main__":
