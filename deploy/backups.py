@@ -1,4 +1,4 @@
-"""AWS Backup: the database and the files each night, kept five weeks, and a year of months."""
+"""AWS Backup: database and files, each night. Not for longer than RDS goes back: raw batches are in the copies, too."""
 
 from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_backup as backup
@@ -8,6 +8,7 @@ from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from deploy.config import Config
+from deploy.database import BACKUP_DAYS
 from deploy.people import of_account
 
 
@@ -25,8 +26,7 @@ class Backups(Construct):
             removal_policy=RemovalPolicy.RETAIN,
         )
         plan = backup.BackupPlan(self, "Plan", backup_plan_name=config.stack_name("backups"), backup_vault=vault)
-        plan.add_rule(_rule("nightly", events.Schedule.cron(hour="19", minute="0"), 35))
-        plan.add_rule(_rule("monthly", events.Schedule.cron(hour="20", minute="0", day="1"), 365))
+        plan.add_rule(_rule("nightly", events.Schedule.cron(hour="19", minute="0"), BACKUP_DAYS))
         role = iam.Role(
             self, "Role", description="AWS Backup, at night", assumed_by=of_account(config, "backup.amazonaws.com")
         )  # the plan gives it AWS's own policy for backups

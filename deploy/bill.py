@@ -182,7 +182,7 @@ def _telemetry(used: Usage, measured: Measured, assumed: Assumed) -> Iterator[tu
     yield "files: spans written", "files_written", spans
     yield "files: Prometheus' copies written", "files_written", HOURS / assumed.prometheus_copy_h * PROMETHEUS_GIB
     # All of it is another the next day, or soon.
-    yield "files: copies", "files_backup", kept * (NIGHTLY_DAYS + 12)
+    yield "files: copies", "files_backup", kept * NIGHTLY_DAYS
     yield "Prometheus' daily backups", "s3_gb", PROMETHEUS_GIB * PROMETHEUS_BACKUP_DAYS
 
 

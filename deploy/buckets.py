@@ -42,7 +42,7 @@ class Buckets(Construct):
         self._key = key
         # Loki deletes what is older than its own limit (observability/loki/loki.yaml: 7 days); this is the net below it.
         self.loki = self._bucket("Loki", config.bucket_name("loki-logs"), key, logs, [_expiry(14, not_current=1)])
-        self.backups = self._bucket("Backups", config.bucket_name("backups"), key, logs, [_expiry(35)])
+        self.backups = self._bucket("Backups", config.bucket_name("backups"), key, logs, [_expiry(14)])
 
     def grant(self, role: iam.IRole, bucket: s3.IBucket, *, folder: str = "", delete: bool = False) -> None:
         """Read and write, and perhaps delete, what is in the folder; list it."""

@@ -58,11 +58,11 @@ SPAN_DAYS = 3
 PROMETHEUS_GIB = 8
 """observability/prometheus/prometheus.yml: no more. Reckoned as full."""
 PROMETHEUS_COPIES = 2
-PROMETHEUS_BACKUP_DAYS = 35 + 30
+PROMETHEUS_BACKUP_DAYS = 14 + 30
 """deploy/buckets.py."""
 
 # What stands in the templates; a test compares. (Not imported: whoever imports aws_cdk starts Node.)
-CPU_PERCENT, REQUESTS_A_MINUTE = 60, 30_000
+CPU_PERCENT, REQUESTS_A_MINUTE = 60, 18_000
 """At which autoscaling starts another task."""
 LOG_DAYS = 14
 """Of WAL that are kept, for recovery to any moment."""
@@ -74,7 +74,7 @@ FREE_SHARE = 0.2
 """Of the storage: room for a vacuum, WAL, and until it has grown (deploy/alarms.py, deploy/database.py)."""
 ROLLUP_WRITES = 2
 """A delta, then the minute or hour that it is added to."""
-NIGHTLY_DAYS = 35
+NIGHTLY_DAYS = 14
 """deploy/backups.py."""
 STEPS = {"large": 1, "xlarge": 2, "2xlarge": 4}
 """AWS's prices of a family go by size."""
@@ -89,7 +89,6 @@ class Assumed:
     sessions: int = 1
     """In a batch: 1 when each client sends its own, more when game servers send for their players."""
     raw_days: int = DEFAULTS["raw_retention_days"]
-    monthly_copies: int = 12
     is_access_on_stdout: bool = True
     prometheus_copy_h: int = 1
 
@@ -181,8 +180,7 @@ def _usage(players: int, measured: Measured, assumed: Assumed, size_name: str) -
     wal_batch = assumed.sessions * measured.wal_bytes.of(session_reports)
     wal = (batches * wal_batch + ROLLUP_WRITES * sum(rollups.values())) / GIB
     storage = max(size.database_gib, stored / (1 - FREE_SHARE))
-    # One whole copy and what differs each night; a copy of a month ago shares nothing with today's but the hours and days.
-    copies = stored + NIGHTLY_DAYS * written + max(assumed.monthly_copies - 1, 0) * (stored - kept["hours and days"])
+    copies = stored + NIGHTLY_DAYS * written  # one whole copy, and what differs each night
     return Usage(
         players=players,
         size_name=size_name,
@@ -224,7 +222,6 @@ def levers(assumed: Assumed) -> dict[str, Assumed]:
         "game servers send 100 sessions in a batch": replace(assumed, sessions=100),
         "both": replace(assumed, interval_s=60, sessions=100),
         "raw batches for 2 days (`GAMEPULSE_RAW_RETENTION_DAYS`)": replace(assumed, raw_days=2),
-        "no monthly copies of the database (deploy/backups.py)": replace(assumed, monthly_copies=0),
         "access lines to Loki only, not to stdout": replace(assumed, is_access_on_stdout=False),
         "Prometheus copied each 6 hours": replace(assumed, prometheus_copy_h=6),
     }

@@ -244,4 +244,4 @@ def test_what_is_counted_is_what_is_deployed(production: Templates) -> None:
     assert (database["MultiAZ"], database["StorageType"], database["BackupRetentionPeriod"]) == (True, "gp3", used_by.LOG_DAYS)
     [plan] = of("Backup::BackupPlan")
     kept = [rule["Lifecycle"]["DeleteAfterDays"] for rule in plan["BackupPlan"]["BackupPlanRule"]]
-    assert kept == [used_by.NIGHTLY_DAYS, 365]
+    assert kept == [used_by.NIGHTLY_DAYS]

@@ -164,8 +164,7 @@ def test_files_are_given_over_tls_only_and_by_roles_only(stacks: Stacks) -> None
 def test_files_and_database_are_backed_up_each_night(stacks: Stacks) -> None:
     plan = stacks.one("Backup::BackupPlan")["BackupPlan"]["BackupPlanRule"]
     assert {one["ScheduleExpression"]: one["Lifecycle"]["DeleteAfterDays"] for one in plan} == {
-        "cron(0 19 * * ? *)": 35,
-        "cron(0 20 1 * ? *)": 365,
+        "cron(0 19 * * ? *)": 14,
     }
     assert set(stacks.one("Backup::BackupSelection")["BackupSelection"]["Resources"]) == {
         f"arn:aws:rds:ap-northeast-2:111122223333:db:gamepulse-{stacks.environment}-database",
@@ -225,7 +224,7 @@ def test_old_objects_are_deleted(stacks: Stacks) -> None:
 
     assert {name: days(name) for name in BUCKETS} == {
         "gamepulse-loki-logs-111122223333": (14, 1),
-        "gamepulse-backups-111122223333": (35, 30),
+        "gamepulse-backups-111122223333": (14, 30),
         "gamepulse-traffic-logs-111122223333": (90, 30),
         "gamepulse-edge-logs-111122223333": (90, 30),
     }

@@ -385,7 +385,7 @@ def test_the_service_keeps_connections_longer_than_the_load_balancer(stacks: Sta
 
 def test_the_service_grows_by_cpu_memory_and_requests(stacks: Stacks) -> None:
     target = stacks.one("ApplicationAutoScaling::ScalableTarget")
-    assert (target["MinCapacity"], target["MaxCapacity"]) == {"staging": (2, 6), "production": (3, 30)}[stacks.environment]
+    assert (target["MinCapacity"], target["MaxCapacity"]) == {"staging": (2, 6), "production": (3, 70)}[stacks.environment]
     assert target["ResourceId"] == f"service/gamepulse-{stacks.environment}-cluster/gamepulse-app"
     found: dict[str, Any] = {}
     for one in stacks.all("ApplicationAutoScaling::ScalingPolicy"):
@@ -398,7 +398,7 @@ def test_the_service_grows_by_cpu_memory_and_requests(stacks: Stacks) -> None:
     assert found == {
         "ECSServiceAverageCPUUtilization": (60, 60, 300),
         "ECSServiceAverageMemoryUtilization": (75, 60, 300),
-        "ALBRequestCountPerTarget": (30_000, 60, 300),
+        "ALBRequestCountPerTarget": (18_000, 60, 300),
     }
 
 
