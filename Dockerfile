@@ -35,7 +35,7 @@ COPY docker/rds-roots.pem docker/
 ARG SOURCE_DATE_EPOCH=0
 RUN venv/bin/python -m stack.image
 
-FROM scratch AS gamepulse
+FROM scratch AS root
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="GamePulse" \
@@ -49,28 +49,30 @@ ENV PATH=/usr/bin PYTHONPATH=/opt/gamepulse PYTHONUNBUFFERED=1 PYTHONDONTWRITEBY
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 # On Fargate an empty volume belongs to the user of the image only where the image says that it has one there.
 VOLUME ["/tmp"]
-USER 10100:10100
-EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/usr/bin/python", "-m", "gamepulse.probe"]
-ENTRYPOINT ["/usr/bin/python", "-m", "gamepulse"]
-CMD ["serve"]
 
-# What is done to a deployment beside serving: databases and logins, copies and backups of the metrics, new passwords.
-FROM gamepulse AS operations
-COPY --from=build /root/operations /
-COPY --from=build --chown=65534:65534 /root/empty /prometheus
-VOLUME ["/tmp", "/prometheus"]
-HEALTHCHECK NONE
-ENTRYPOINT ["/usr/bin/python", "-m", "operations"]
-CMD ["--help"]
-
-# What compose needs beside it: the players of the demo, and the step that makes the keys.
-FROM gamepulse AS demo
+# What compose needs beside it: the players of the demo, and the step that makes the keys. Not on top of `gamepulse`: with a
+# health check that was taken back (`NONE`), `docker compose up --wait` would not take it as running.
+FROM root AS demo
 COPY --from=build /root/demo /
 ENV PYTHONPATH=/opt/gamepulse:/opt/demo
 WORKDIR /opt/demo
 USER 10101:10101
-HEALTHCHECK NONE
 ENTRYPOINT ["/usr/bin/python", "-m"]
 CMD ["stack.replay", "--home", "/run/keys/demo"]
+
+# What is done to a deployment beside serving: databases and logins, copies and backups of the metrics, new passwords.
+FROM root AS operations
+COPY --from=build /root/operations /
+COPY --from=build --chown=65534:65534 /root/empty /prometheus
+VOLUME ["/prometheus"]
+USER 10100:10100
+ENTRYPOINT ["/usr/bin/python", "-m", "operations"]
+CMD ["--help"]
+
+FROM root AS gamepulse
+USER 10100:10100
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/usr/bin/python", "-m", "gamepulse.probe"]
+ENTRYPOINT ["/usr/bin/python", "-m", "gamepulse"]
+CMD ["serve"]

@@ -3,10 +3,12 @@
 from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_backup as backup
 from aws_cdk import aws_events as events
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from deploy.config import Config
+from deploy.people import of_account
 
 
 class Backups(Construct):
@@ -25,7 +27,10 @@ class Backups(Construct):
         plan = backup.BackupPlan(self, "Plan", backup_plan_name=config.stack_name("backups"), backup_vault=vault)
         plan.add_rule(_rule("nightly", events.Schedule.cron(hour="19", minute="0"), 35))
         plan.add_rule(_rule("monthly", events.Schedule.cron(hour="20", minute="0", day="1"), 365))
-        plan.add_selection("All", resources=resources, allow_restores=False)
+        role = iam.Role(
+            self, "Role", description="AWS Backup, at night", assumed_by=of_account(config, "backup.amazonaws.com")
+        )  # the plan gives it AWS's own policy for backups
+        plan.add_selection("All", resources=resources, role=role, allow_restores=False)
 
 
 def _rule(name: str, schedule: events.Schedule, days: int) -> backup.BackupPlanRule:

@@ -8,6 +8,7 @@ from aws_cdk import aws_rds as rds
 from constructs import Construct
 
 from deploy.config import REGION, ZONES, Config
+from deploy.people import of_account
 
 MINUTES = 10
 
@@ -30,9 +31,7 @@ class LostZone(Construct):
             self,
             "Role",
             description="AWS FIS, when it takes a zone away",
-            assumed_by=iam.PrincipalWithConditions(
-                iam.ServicePrincipal("fis.amazonaws.com"), {"StringEquals": {"aws:SourceAccount": config.account}}
-            ),
+            assumed_by=of_account(config, "fis.amazonaws.com"),
             managed_policies=[
                 iam.ManagedPolicy.from_aws_managed_policy_name(f"service-role/AWSFaultInjectionSimulator{part}Access")
                 for part in ("Network", "ECS", "RDS")

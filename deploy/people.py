@@ -23,6 +23,11 @@ ENROL = (
 )
 
 
+def of_account(config: Config, service: str) -> iam.IPrincipal:
+    """A service of AWS, but only for this account: asked by another, it must not use our role."""
+    return iam.PrincipalWithConditions(iam.ServicePrincipal(service), {"StringEquals": {"aws:SourceAccount": config.account}})
+
+
 class Admins(Construct):
     """The group `gamepulse-admins`: it deploys by CDK's roles, looks, restarts, and adds people to Grafana."""
 

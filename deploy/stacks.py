@@ -124,7 +124,7 @@ class JobsStack(Stack):
             files={"prometheus-data": points[files.PROMETHEUS]},
         )
         data.files.grant(saves.role, files.PROMETHEUS)
-        data.buckets.backups.grant_read_write(saves.role, "prometheus/*")
+        data.buckets.grant(saves.role, data.buckets.backups, folder="prometheus/")
         rotates = Program(
             self, "rotate", config=config, key=data.key, task=JOB, containers=programs.rotate(at, self.cluster.cluster_name)
         )
@@ -215,12 +215,12 @@ class ServicesStack(Stack):
         self._service(prometheus, one_writer=True)
 
         alertmanager = self._program("alertmanager", size.alertmanager, programs.alertmanager(config, at))
-        data.alerts.grant_publish(alertmanager.role)
+        alertmanager.role.add_to_principal_policy(iam.PolicyStatement(actions=["sns:Publish"], resources=[data.alerts.topic_arn]))
         alertmanager.role.add_to_principal_policy(encrypting(data.key, "sns"))
         self._service(alertmanager, one_writer=True)
 
         loki = self._program("loki", size.loki, programs.loki(at))
-        data.buckets.loki.grant_read_write(loki.role)
+        data.buckets.grant(loki.role, data.buckets.loki, delete=True)
         self._service(loki, one_writer=True)
 
         jaeger = self._program("jaeger", size.jaeger, programs.jaeger(), {"jaeger-data": points[files.JAEGER]})

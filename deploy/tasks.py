@@ -17,6 +17,7 @@ from constructs import Construct
 
 from deploy.config import NAME, REGION, Config, Task
 from deploy.network import PRIVATE
+from deploy.people import of_account
 
 type Started = dict[str, ecs.ContainerDependencyCondition]
 
@@ -107,11 +108,7 @@ class Program(Construct):
                 )
 
     def _role(self, id: str, description: str) -> iam.Role:
-        # Only tasks of this account: ECS, asked by another, must not use it.
-        who = iam.PrincipalWithConditions(
-            iam.ServicePrincipal("ecs-tasks.amazonaws.com"), {"StringEquals": {"aws:SourceAccount": self._config.account}}
-        )
-        return iam.Role(self, id, assumed_by=who, description=description)
+        return iam.Role(self, id, assumed_by=of_account(self._config, "ecs-tasks.amazonaws.com"), description=description)
 
     def _add_volumes(self, containers: list[Container], files: Mapping[str, efs.IAccessPoint]) -> None:
         for volume in dict.fromkeys(volume for one in containers for volume in one.mounts.values()):

@@ -58,22 +58,27 @@ def staged() -> Iterator[Path]:
         yield folder
 
 
-def build(target: str, tag: str, file: str, context: Path, **arguments: str) -> None:
+def build(target: str, tag: str, file: str, context: Path, *flags: str, **arguments: str) -> None:
     words = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
-    docker("build", "--quiet", f"--file={context / file}", f"--target={target}", f"--tag={tag}", *words, str(context))
+    docker("build", "--quiet", f"--file={context / file}", f"--target={target}", f"--tag={tag}", *flags, *words, str(context))
+
+
+def build_ours(target: str, tag: str, *flags: str, is_upstream: bool) -> None:
+    """The service, or with it the demo: on the maker's Python, or on Debian's."""
+    build(target, tag, "Dockerfile", CHECKOUT, *flags, **({} if is_upstream else {"PYTHON_IMAGE": DEBIAN}))
 
 
 def make_images(tag: str, *, is_upstream: bool) -> None:
     """All of ours: on the makers' images, or on stand-ins, and then without Grafana's: there is neither a module nor a package of it."""
     if is_upstream:
-        bases, python = {}, {}
+        bases = {}
     else:
         make_debian()
         with staged() as folder:
             for name in STANDINS:
                 build(name, f"gamepulse-test/{name}:standin", "Dockerfile", folder, DEBIAN=DEBIAN)
-        bases, python = {f"{name.upper()}_IMAGE": f"gamepulse-test/{name}:standin" for name in STANDINS}, {"PYTHON_IMAGE": DEBIAN}
+        bases = {f"{name.upper()}_IMAGE": f"gamepulse-test/{name}:standin" for name in STANDINS}
     for name in ("gamepulse", "operations", "demo"):
-        build(name, f"gamepulse/{name}:{tag}", "Dockerfile", CHECKOUT, **python)
+        build_ours(name, f"gamepulse/{name}:{tag}", is_upstream=is_upstream)
     for name in (*COMPONENTS, *(["grafana"] if is_upstream else [])):
         build(name, f"gamepulse/{name}:{tag}", "docker/Dockerfile", CHECKOUT, **bases)

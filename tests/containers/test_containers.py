@@ -1,26 +1,37 @@
 """Containers as compose.yaml describes them: rights, limits, networks; killed and started again; gone and back with their data."""
 
+import hashlib
 import json
 import os
 import re
 import subprocess
+import tarfile
 import time
 import zlib
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 
+from gamepulse import __version__
 from stack.prepare import alertmanager_configuration
 from stack.settings import CHECKOUT
 from tests.batches import batch, report
 from tests.conftest import wait_for
-from tests.containers.conftest import SERVICES, STEPS
+from tests.containers.conftest import IS_UPSTREAM, SERVICES, STEPS
 from tests.containers.engine import ComposeStack, docker, kill
+from tests.containers.images import build_ours
 from tests.stack.conftest import Stores
 
 REGION = "containers"
+LIST_AND_COMMANDS = """
+import json, pathlib
+folders = [pathlib.Path(root, name) for root in ("/", "/usr", "/usr/local", "/opt/gamepulse") for name in ("bin", "sbin")]
+commands = [path.name for folder in folders if folder.is_dir() for path in folder.iterdir()]
+print(json.dumps(json.loads(pathlib.Path("/usr/share/gamepulse/sbom.cdx.json").read_text()) | {"commands": commands}))
+"""
 
 
 def send(stack: ComposeStack, seq: int = 0) -> int:
@@ -149,8 +160,8 @@ def test_image_is_small_and_says_what_is_in_it(stack: ComposeStack) -> None:
         size = sum(len(squeezed.compress(part)) for part in iter(partial(saved.stdout.read, 1 << 20), b"")) + len(squeezed.flush())
     print(f"{image}: {size / 1e6:.1f} MB compressed")
     assert size <= 80e6
-    script = "import os, sys; print(open('/usr/share/gamepulse/sbom.cdx.json').read()); os.path.exists('/bin/sh') and sys.exit(1)"
-    listed = json.loads(docker("run", "--rm", "--entrypoint=/usr/bin/python", image, "-c", script))
+    listed = json.loads(docker("run", "--rm", "--entrypoint=/usr/bin/python", image, "-c", LIST_AND_COMMANDS))
+    assert {re.sub(r"[\d.]+$", "", name) for name in listed.pop("commands")} == {"python"}, "neither shell nor package manager"
     assert listed["specVersion"] == "1.6"
     assert listed["metadata"]["component"]["name"] == "gamepulse"
     names = {re.sub(r"[-_.]+", "-", one["name"]).lower() for one in listed["components"]}
@@ -159,11 +170,66 @@ def test_image_is_small_and_says_what_is_in_it(stack: ComposeStack) -> None:
     assert {"libc6", "python", "uplot", "swagger-ui-dist"} <= names
 
 
+def layers(image: str, folder: Path) -> list[set[tuple[object, ...]]]:
+    """Of each layer its files, with all that is said of them; not their order, which this machine's engine may change."""
+
+    def described(layer: tarfile.TarFile, one: tarfile.TarInfo) -> tuple[object, ...]:
+        content = layer.extractfile(one) if one.isreg() else None
+        digest = hashlib.sha256(content.read()).hexdigest() if content else ""
+        return one.name, one.type, one.mode, one.uid, one.gid, one.mtime, one.linkname, digest
+
+    docker("save", f"--output={folder / 'image.tar'}", image)
+    found = []
+    with tarfile.open(folder / "image.tar") as saved:
+        manifest = saved.extractfile("manifest.json")
+        assert manifest
+        for name in json.load(manifest)[0]["Layers"]:
+            with tarfile.open(fileobj=saved.extractfile(name)) as layer:
+                found.append({described(layer, one) for one in layer})
+    return found
+
+
+def test_image_made_anew_has_the_same_layers(stack: ComposeStack, tmp_path: Path) -> None:
+    image = f"gamepulse/demo:{stack.environ['GAMEPULSE_TAG']}"  # the service's layers, and its own
+    again = f"{image}-again"
+    build_ours("demo", again, "--no-cache", is_upstream=IS_UPSTREAM)
+    try:
+        first, second = (layers(name, tmp_path) for name in (image, again))
+    finally:
+        docker("image", "rm", again)
+    assert [one ^ other for one, other in zip(first, second, strict=True)] == [set()] * len(first)
+
+
+def test_image_says_what_it_is(stack: ComposeStack) -> None:
+    [said] = json.loads(docker("image", "inspect", f"gamepulse/gamepulse:{stack.environ['GAMEPULSE_TAG']}"))
+    labels = {name.removeprefix("org.opencontainers.image."): value for name, value in said["Config"]["Labels"].items()}
+    assert (labels["title"], labels["version"], labels["licenses"]) == ("GamePulse", __version__, "Apache-2.0")
+    assert labels["description"]
+    assert labels["revision"]
+
+
 @pytest.mark.timeout(240)
 def test_load_of_the_profile_meets_its_thresholds(stack: ComposeStack, stores: Stores) -> None:
     said = stack.compose("--profile", "load", "run", "--rm", "--no-deps", "--pull", "never", "load")  # a threshold not met fails
     assert "smoke" in said
     wait_for("k6's metrics", lambda: stores.prometheus('{__name__=~"k6_.+",environment="local"}'), 30)
+
+
+@pytest.mark.timeout(240)
+def test_demo_replays_measurements_of_players_everywhere(stack: ComposeStack) -> None:
+    """Their countries are known by what the replay says of their addresses, and by the demo's geography."""
+    params: dict[str, str | int] = {"game": "demo", "group_by": "region,country", "limit": 1000}
+
+    def countries() -> set[str]:
+        groups = httpx.get(f"{stack.url('gamepulse')}/v1/quality", params=params).json()["groups"]
+        return {one["country"] for one in groups if one["region"] == "ap-northeast-2"} - {"ZZ"}
+
+    assert not countries()
+    try:
+        stack.up("demo")
+        wait_for("players of several countries", lambda: len(countries()) > 2, 60)
+    finally:
+        stack.compose("rm", "--stop", "--force", "demo")
 
 
 @pytest.mark.parametrize("receiver", ["webhook", "sns"])

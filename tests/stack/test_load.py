@@ -1,13 +1,21 @@
 """The load by k6: what is told is what is stored and counted. How fast is not asked here."""
 
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 
+from stack.settings import CHECKOUT
 from tests.conftest import Stack, wait_for
 from tests.stack.conftest import Json, Stores
+from tests.stack.test_faults import kill
 
 OURS = "region LIKE 'load-%'"
 EVENTS = "jsonb_to_recordset(coalesce(events, '[]')) AS event (region text, kind text)"
@@ -60,3 +68,19 @@ def test_reports_are_counted_in_the_rollups_and_by_prometheus(smoked: Json, stac
     wait_for("the rollups", lambda: counted() == said(smoked, "reports_safe"))
     for name in ("reports_safe", "reports_duplicate", "batches_stored"):
         assert stores.number(f"sum(max_over_time(k6_{name}_total[1h]))") == said(smoked, name)
+
+
+@pytest.mark.timeout(300)
+def test_what_is_refused_is_sent_again_until_it_is_safe(smoked: Json, stack: Stack, tmp_path: Path) -> None:
+    """PostgreSQL is stopped meanwhile. The last test here: what it sends is counted beside what the others look at."""
+    said_so_far, summary = tmp_path / "said", tmp_path / "summary.json"
+    with said_so_far.open("w") as output:
+        command = [sys.executable, "-m", "tests.load", "smoke"]
+        environ = stack.environ | {"SUMMARY": str(summary)}
+        load = subprocess.Popen(command, env=environ, cwd=CHECKOUT, stdout=output, stderr=subprocess.STDOUT)
+        wait_for("batches", lambda: any(int(n) > 100 for n in re.findall(r"(\d+) complete", said_so_far.read_text())), 60)
+        kill(stack, "postgres", signal.SIGINT)
+        assert load.wait(timeout=120) == 0, said_so_far.read_text()  # every threshold, and PostgreSQL has what was answered as safe
+    told = json.loads(summary.read_text())
+    assert said(told, "batches_retried") > 0
+    assert told["metrics"]["batches_lost"]["values"]["count"] == 0

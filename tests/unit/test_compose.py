@@ -104,6 +104,13 @@ def test_programs_are_started_with_the_same_flags(native: dict[str, Component]) 
     assert "--cluster.listen-address=" in command("alertmanager")
 
 
+def test_postgresql_and_valkey_are_set_by_their_files_alone() -> None:
+    """The same files as natively; said besides is where to listen, and where to write what need not last."""
+    flags = re.findall(r"-c (\w+)=", " ".join(command("postgres")))
+    assert flags == ["config_file", "listen_addresses"]
+    assert {word for word in command("valkey") if word.startswith("-")} == {"--bind", "--protected-mode", "--dir"}
+
+
 def test_the_service_has_the_same_settings(settings: Settings) -> None:
     ours = {name.removesuffix("_FILE"): value for name, value in SERVICES["gamepulse"]["environment"].items()}
     theirs = service_environment(settings, load_keys(settings.home))
@@ -206,7 +213,7 @@ def test_container_is_limited(name: str) -> None:
 def test_every_volume_of_an_image_is_given(name: str) -> None:
     """Else the engine makes one at each start, and leaves it behind."""
     target = SERVICES[name]["image"].partition("/")[2].partition(":")[0]
-    built_on = {"operations": "gamepulse", "demo": "gamepulse"}.get(target)
+    built_on = "root" if target in {"gamepulse", "operations", "demo"} else None
     declared = {
         path
         for one in filter(None, (target, built_on))
@@ -219,6 +226,14 @@ def test_every_volume_of_an_image_is_given(name: str) -> None:
     )
     given = {volume.split(":")[1] for volume in SERVICES[name].get("volumes", [])} | set(SERVICES[name].get("tmpfs", []))
     assert declared <= given
+
+
+def test_what_programs_keep_outlives_them() -> None:
+    kept = {name: {volume.partition(":")[0] for volume in one.get("volumes", [])} - {"keys"} for name, one in SERVICES.items()}
+    keepers = ("postgres", "collector", "prometheus", "alertmanager", "loki", "jaeger", "grafana")
+    assert {name: volumes for name, volumes in kept.items() if volumes} == {name: {name} for name in keepers}
+    assert set(COMPOSE["volumes"]) == {"keys", *keepers}
+    assert {SERVICES[name]["restart"] for name in PROGRAMS} == {"unless-stopped"}
 
 
 @pytest.mark.parametrize("name", PROGRAMS - {"demo"})
@@ -277,6 +292,8 @@ def test_order_of_the_start() -> None:
 
     assert before("gamepulse") >= {"keys", "postgres", "migrate", "valkey"}
     assert before("demo") >= {"gamepulse"}
+    assert before("collector") >= {"migrate"}
+    assert before("grafana") >= {"migrate"}
     for one in SERVICES.values():
         for needed, how in one.get("depends_on", {}).items():
             wanted = "service_completed_successfully" if needed in STEPS else "service_healthy"
