@@ -76,7 +76,7 @@ def server(own_folder: Path) -> Iterator[Server]:
         yield Server(port)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def migrated(server: Server) -> Server:
     for _ in range(2):  # twice: it changes nothing that is there
         server.migrate()
