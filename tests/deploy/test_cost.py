@@ -98,11 +98,11 @@ def test_machines_by_hand(measured: Measured) -> None:
 
 
 def test_tasks_by_hand(plain: Measured) -> None:
-    # 60 % of a core ÷ 1 ms are 600 a second, so it is the count of requests that decides: 30,000 a minute.
+    # 60 % of a core ÷ 1 ms are 600 a second, so it is the count of requests that decides: 18,000 a minute.
     one = usage(50_000, plain, Assumed())
-    assert (one.task_rps, one.tasks_peak, one.tasks_mean, one.size_name) == (500, 10, 5, "large")
-    slow = usage(50_000, replace(plain, task_cpu_us=2_000), Assumed())
-    assert (slow.task_rps, slow.tasks_peak) == (300, 17)
+    assert (one.task_rps, one.tasks_peak, one.tasks_mean, one.size_name) == (300, 17, 2_500 / 300, "large")
+    slow = usage(50_000, replace(plain, task_cpu_us=4_000), Assumed())
+    assert (slow.task_rps, slow.tasks_peak) == (150, 34)
     assert usage(500, plain, Assumed()).tasks_mean == SIZES["small"].app_tasks_min
 
 
