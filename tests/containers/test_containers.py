@@ -212,7 +212,8 @@ def test_image_says_what_it_is(stack: ComposeStack) -> None:
 def test_load_of_the_profile_meets_its_thresholds(stack: ComposeStack, stores: Stores) -> None:
     said = stack.compose("--profile", "load", "run", "--rm", "--no-deps", "--pull", "never", "load")  # a threshold not met fails
     assert "smoke" in said
-    wait_for("k6's metrics", lambda: stores.prometheus('{__name__=~"k6_.+",environment="local"}'), 30)
+    query = 'k6_vus_max{environment="local",instance=~"load-smoke-.+"}'  # the dashboard's runs
+    wait_for(query, lambda: stores.prometheus(query), 30)
 
 
 @pytest.mark.timeout(240)

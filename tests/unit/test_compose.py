@@ -187,8 +187,9 @@ def test_k6_sends_its_metrics_as_make_load_does() -> None:
     assert {name: value for name, value in ours.items() if name.startswith(("K6_O", "OTEL_EXPORTER"))} == {
         name: value for name, value in theirs.items() if name != "OTEL_RESOURCE_ATTRIBUTES"
     }
-    without_run = ",".join(pair for pair in theirs["OTEL_RESOURCE_ATTRIBUTES"].split(",") if "=run" not in pair)
-    assert ours["OTEL_RESOURCE_ATTRIBUTES"] == without_run
+    of_run = [pair for pair in theirs["OTEL_RESOURCE_ATTRIBUTES"].split(",") if pair.endswith("=run")]
+    assert {*ours["OTEL_RESOURCE_ATTRIBUTES"].split(","), *of_run} == set(theirs["OTEL_RESOURCE_ATTRIBUTES"].split(","))
+    assert [pair.replace("=run", "=$RUN") for pair in of_run] == re.findall(r"(service\.instance\.id=\S+);", TARGETS["load"])
 
 
 # -- rules of the house ------------------------------------------------------------------------------------------------------------

@@ -41,8 +41,9 @@ class RealGrafana(Grafana):
 
 @pytest.fixture(scope="module")
 def grafana(stack: ComposeStack, stores: Stores) -> RealGrafana:
-    """Players of all kinds, refusals, a PostgreSQL that hangs, and the demo's players as compose starts them."""
+    """Players of all kinds, refusals, a PostgreSQL that hangs, a load, and the demo's players as compose starts them."""
     stack.up("demo")
+    stack.compose("--profile", "load", "run", "--rm", "--no-deps", "--pull", "never", "load")
     key = {"authorization": f"Bearer {stack.file['demo']['ingest_key']}"}
     postgres = stack.container("postgres")["Id"]
     with httpx.Client(base_url=stack.url("gamepulse"), timeout=30) as client:
