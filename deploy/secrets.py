@@ -7,9 +7,7 @@ from constructs import Construct
 
 from deploy.config import EDGE_REGION, NAME
 
-DIGITS = "0123456789"
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-NOT_HEXADECIMAL = f"ghijklmnopqrstuvwxyz{LETTERS.upper()}"
+NOT_HEXADECIMAL = "ghijklmnopqrstuvwxyz"
 
 ORIGIN = f"{NAME}/origin-header"
 
@@ -21,7 +19,7 @@ class Secrets(Construct):
         super().__init__(scope, id)
         self._key = key
         # 64 hexadecimal digits, as the service wants it. It is never rotated: with another one, players are strangers.
-        self.player_hash_key = self._secret("player-hash-key", length=64, without=NOT_HEXADECIMAL)
+        self.player_hash_key = self._secret("player-hash-key", length=64, hexadecimal=True)
         self.monitor = self._secret("database/monitor")
         self.grafana_reader = self._secret("database/grafana-reader")
         self.grafana_state = self._secret("database/grafana")
@@ -35,14 +33,20 @@ class Secrets(Construct):
     def all(self) -> list[secretsmanager.Secret]:
         return [child for child in self.node.children if isinstance(child, secretsmanager.Secret)]
 
-    def _secret(self, name: str, length: int = 40, without: str = "", regions: list[str] | None = None) -> secretsmanager.Secret:
+    def _secret(
+        self, name: str, length: int = 40, hexadecimal: bool = False, regions: list[str] | None = None
+    ) -> secretsmanager.Secret:
         return secretsmanager.Secret(
             self,
             name.title().replace("/", "").replace("-", ""),
             secret_name=f"{NAME}/{name}",
             encryption_key=self._key,
             generate_secret_string=secretsmanager.SecretStringGenerator(
-                password_length=length, exclude_punctuation=True, exclude_characters=without, require_each_included_type=not without
+                password_length=length,
+                exclude_punctuation=True,
+                exclude_uppercase=hexadecimal,
+                exclude_characters=NOT_HEXADECIMAL if hexadecimal else None,
+                require_each_included_type=not hexadecimal,
             ),
             replica_regions=[secretsmanager.ReplicaRegion(region=region) for region in regions or []],
             removal_policy=RemovalPolicy.RETAIN,
