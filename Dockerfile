@@ -17,6 +17,8 @@ RUN --mount=type=cache,target=/cache python3.13 -m venv venv && \
     venv/bin/uv pip install --quiet --python venv --require-hashes -c requirements-dev.lock -r tools.txt && \
     grep -oE '^(httpx|stamina)==\S+' requirements-dev.lock > demo.txt && \
     venv/bin/uv pip install --quiet --require-hashes -c requirements-dev.lock -r demo.txt --target demo && \
+    grep -oE '^(boto3|s3transfer)==\S+' requirements-dev.lock > operations.txt && \
+    venv/bin/uv pip install --quiet --require-hashes --no-deps -c requirements-dev.lock -r operations.txt --target aws && \
     venv/bin/uv pip install --quiet --require-hashes -r requirements.lock --target packages
 
 FROM tools AS build
@@ -28,6 +30,8 @@ COPY src src
 RUN venv/bin/uv pip install --quiet --python venv --no-deps --no-build-isolation --offline --target service .
 COPY stack stack
 COPY data data
+COPY operations operations
+COPY docker/rds-roots.pem docker/
 ARG SOURCE_DATE_EPOCH=0
 RUN venv/bin/python -m stack.image
 
@@ -41,7 +45,10 @@ LABEL org.opencontainers.image.title="GamePulse" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /root/runtime /
 COPY --from=build /root/service /
-ENV PATH=/usr/bin PYTHONPATH=/opt/gamepulse PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 GAMEPULSE_HOST=0.0.0.0
+ENV PATH=/usr/bin PYTHONPATH=/opt/gamepulse PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 GAMEPULSE_HOST=0.0.0.0 \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+# On Fargate an empty volume belongs to the user of the image only where the image says that it has one there.
+VOLUME ["/tmp"]
 STOPSIGNAL SIGTERM
 
 # What compose needs beside it: the players of the demo, and the step that makes the keys. Not on top of `gamepulse`: with a
@@ -53,6 +60,15 @@ WORKDIR /opt/demo
 USER 10101:10101
 ENTRYPOINT ["/usr/bin/python", "-m"]
 CMD ["stack.replay", "--home", "/run/keys/demo"]
+
+# What is done to a deployment beside serving: databases and logins, copies and backups of the metrics, new passwords.
+FROM root AS operations
+COPY --from=build /root/operations /
+COPY --from=build --chown=65534:65534 /root/empty /prometheus
+VOLUME ["/prometheus"]
+USER 10100:10100
+ENTRYPOINT ["/usr/bin/python", "-m", "operations"]
+CMD ["--help"]
 
 FROM root AS gamepulse
 USER 10100:10100

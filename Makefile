@@ -1,11 +1,11 @@
 # GamePulse. `make` lists what there is; CONTRIBUTING.md says more.
 .DEFAULT_GOAL := help
-.PHONY: help up down status test test-containers test-upstream load faults outage check bench web dashboards tools
+.PHONY: help up down status test test-containers test-upstream synth deploy console prove destroy cost load faults outage check bench web dashboards tools
 BIN := .venv/bin
 PAGE := src/gamepulse/static/index.html
 
 help: ## List the targets (at once)
-	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Settings: DETACH=1 DEMO=0 GAMEPULSE_HOME=.gamepulse GAMEPULSE_PORT_OFFSET=0, as in: make up DETACH=1"
 
 up: .venv/installed $(PAGE) ## Start everything; Ctrl-C stops it (page after 1 min; first time 15 min more to build the rest)
@@ -26,6 +26,25 @@ test-containers: .venv/installed ## Make all images without a registry, start co
 test-upstream: .venv/installed tools ## The same on the makers' images, Grafana included (needs a registry and an engine)
 	UPSTREAM=1 $(BIN)/pytest tests/containers --timeout=1800
 
+ENV ?= staging
+synth: .venv/installed ## Write the AWS templates into cdk.out, without an account: ENV=staging|production (20 s)
+	@$(BIN)/python -m deploy synth $(ENV)
+
+deploy: .venv/installed ## Deploy to AWS: ENV=staging|production; docs/deploy.md says what is needed first (1 h the first time)
+	@$(BIN)/python -m deploy deploy $(ENV) $(if $(VERSION),--version $(VERSION))
+
+console: .venv/installed ## Reach a program of ENV=… from here, by SSM: NAME=prometheus|alertmanager|loki|jaeger (until Ctrl-C)
+	@$(BIN)/python -m deploy console $(ENV) $(NAME)
+
+prove: .venv/installed ## Show on a real account what cannot be shown without: ENV=staging, evidence.json (3 h; up to 50 USD)
+	@$(BIN)/python -m deploy prove $(ENV)
+
+destroy: .venv/installed ## Take ENV=staging away from AWS, but for what has data (40 min)
+	@$(BIN)/python -m deploy destroy $(ENV)
+
+cost: .venv/installed ## Reckon what AWS costs a month for 10, 50 and 200 thousand players (1 s); more: python -m deploy cost --help
+	@$(BIN)/python -m deploy cost
+
 FAULTS ?= 1000
 faults: .venv/installed $(PAGE) ## Strike at random under load: FAULTS=1000, SEED=… for the same faults again (25 min)
 	$(BIN)/python -m tests.faults.campaign --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
@@ -38,10 +57,10 @@ load: .venv/installed ## Send k6's players to what runs: SCENARIO=smoke|load|str
 outage: .venv/installed $(PAGE) ## Stop each store for MINUTES=10 of load, and kill the Collector meanwhile (25 min)
 	$(BIN)/python -m tests.outage --minutes $(MINUTES)
 
-check: .venv/installed ## Check format, lint and types (1 min; without Go on the PATH: 1 min more to install it, once)
-	$(BIN)/ruff format --check src stack deploy bench tests observability
-	$(BIN)/ruff check src stack deploy bench tests observability
-	$(BIN)/mypy --strict src stack deploy bench tests observability
+check: .venv/installed ## Check format, lint and types (1 min; 3 the first time, and 1 more without Go on the PATH)
+	$(BIN)/ruff format --check src stack deploy operations bench tests observability
+	$(BIN)/ruff check src stack deploy operations bench tests observability
+	$(BIN)/mypy --strict src stack deploy operations bench tests observability
 	$(BIN)/python -m stack.web check
 	$(BIN)/python -m bench.programs
 

@@ -39,8 +39,8 @@ def measure(plan: Plan, dimension_set: int) -> Figures:
 
 
 async def _rolled(port: int, dimension_set: int, players: int) -> Figures:
-    await migrate.migrate(database.url(port))
-    await migrate.put_demo(database.url(port), "a" * 43, "b" * 43)
+    await migrate.migrate({"dsn": database.url(port)})
+    await migrate.put_demo({"dsn": database.url(port)}, "a" * 43, "b" * 43)
     before = database.sizes(port)
     connection = await asyncpg.connect(database.url(port))
     for start, block in (await _minutes(connection, dimension_set, players)).items():

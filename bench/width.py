@@ -335,7 +335,7 @@ async def ask(port: int, questions: int, now: datetime) -> Figures:
 
     No answer is kept anywhere: each question reads its rows and puts them together. Names of dimensions stay in the process.
     """
-    pool = await open_pool(database.url(port), "query", size=1)
+    pool = await open_pool({"dsn": database.url(port)}, "query", size=1)
     names, dice, took_ms = gather.Names(), random.Random(3), []
     for _ in range(WARM_UP + questions):
         end = now.replace(minute=0, second=0) - dice.randrange(-1, HOURS - 4) * HOUR
@@ -382,8 +382,8 @@ def with_history(plan: Plan, console: Console) -> Round:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         port = free_ports()[0]
         stack.enter_context(database.postgres(folder / "postgres", port))
-        asyncio.run(migrate.migrate(database.url(port)))
-        asyncio.run(migrate.put_demo(database.url(port), "a" * 43, "b" * 43))
+        asyncio.run(migrate.migrate({"dsn": database.url(port)}))
+        asyncio.run(migrate.put_demo({"dsn": database.url(port)}, "a" * 43, "b" * 43))
         first, *others, last = asyncio.run(history(port, plan, at_peak["reports_per_s"], console))
     return {"peak": at_peak, "first": first, **{f"{one['rows']:.0f}": one for one in others}, "last": last}
 

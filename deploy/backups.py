@@ -1,12 +1,15 @@
-"""AWS Backup: the database and the files each night, kept five weeks, and a year of months."""
+"""AWS Backup: database and files, each night. Not for longer than RDS goes back: raw batches are in the copies, too."""
 
 from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_backup as backup
 from aws_cdk import aws_events as events
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from deploy.config import Config
+from deploy.database import BACKUP_DAYS
+from deploy.people import of_account
 
 
 class Backups(Construct):
@@ -23,9 +26,11 @@ class Backups(Construct):
             removal_policy=RemovalPolicy.RETAIN,
         )
         plan = backup.BackupPlan(self, "Plan", backup_plan_name=config.stack_name("backups"), backup_vault=vault)
-        plan.add_rule(_rule("nightly", events.Schedule.cron(hour="19", minute="0"), 35))
-        plan.add_rule(_rule("monthly", events.Schedule.cron(hour="20", minute="0", day="1"), 365))
-        plan.add_selection("All", resources=resources, allow_restores=False)
+        plan.add_rule(_rule("nightly", events.Schedule.cron(hour="19", minute="0"), BACKUP_DAYS))
+        role = iam.Role(
+            self, "Role", description="AWS Backup, at night", assumed_by=of_account(config, "backup.amazonaws.com")
+        )  # the plan gives it AWS's own policy for backups
+        plan.add_selection("All", resources=resources, role=role, allow_restores=False)
 
 
 def _rule(name: str, schedule: events.Schedule, days: int) -> backup.BackupPlanRule:

@@ -3,7 +3,6 @@
 from aws_cdk import Duration
 from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_ec2 as ec2
-from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_elasticloadbalancingv2 as elb
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
@@ -64,10 +63,8 @@ class Balancer(Construct):
             default_action=elb.ListenerAction.fixed_response(403, content_type="text/plain", message_body="Forbidden"),
         )
 
-    def add(
-        self, id: str, *, host: str, port: int, health: str, service: ecs.FargateService, priority: int
-    ) -> elb.ApplicationTargetGroup:
-        """What comes through CloudFront for `host` goes to `service`."""
+    def add(self, id: str, *, host: str, port: int, health: str, priority: int) -> elb.ApplicationTargetGroup:
+        """What comes through CloudFront for `host` goes to these targets."""
         targets = elb.ApplicationTargetGroup(
             self,
             id,
@@ -95,5 +92,4 @@ class Balancer(Construct):
             ],
             action=elb.ListenerAction.forward([targets]),
         )
-        service.attach_to_application_target_group(targets)
         return targets

@@ -1,11 +1,13 @@
 """S3 buckets: closed to the public, TLS only, versions kept, old things deleted."""
 
 from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from deploy.config import Config
+from deploy.tasks import encrypting
 
 NOT_CURRENT_DAYS = 30
 
@@ -37,9 +39,25 @@ class Buckets(Construct):
 
     def __init__(self, scope: Construct, id: str, *, config: Config, key: kms.IKey, logs: s3.IBucket) -> None:
         super().__init__(scope, id)
+        self._key = key
         # Loki deletes what is older than its own limit (observability/loki/loki.yaml: 7 days); this is the net below it.
         self.loki = self._bucket("Loki", config.bucket_name("loki-logs"), key, logs, [_expiry(14, not_current=1)])
-        self.backups = self._bucket("Backups", config.bucket_name("backups"), key, logs, [_expiry(35)])
+        self.backups = self._bucket("Backups", config.bucket_name("backups"), key, logs, [_expiry(14)])
+
+    def grant(self, role: iam.IRole, bucket: s3.IBucket, *, folder: str = "", delete: bool = False) -> None:
+        """Read and write, and perhaps delete, what is in the folder; list it."""
+        listing = {"StringLike": {"s3:prefix": f"{folder}*"}} if folder else None
+        role.add_to_principal_policy(
+            iam.PolicyStatement(actions=["s3:ListBucket"], resources=[bucket.bucket_arn], conditions=listing)
+        )
+        role.add_to_principal_policy(
+            iam.PolicyStatement(
+                # S3 takes away the parts of what was not sent to its end only from who may say so.
+                actions=["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", *(["s3:DeleteObject"] if delete else [])],
+                resources=[bucket.arn_for_objects(f"{folder}*")],
+            )
+        )
+        role.add_to_principal_policy(encrypting(self._key, "s3"))
 
     def _bucket(self, id: str, name: str, key: kms.IKey, logs: s3.IBucket, rules: list[s3.LifecycleRule]) -> s3.Bucket:
         return s3.Bucket(

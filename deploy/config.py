@@ -1,6 +1,7 @@
 """What a deployment is: the numbers of the requirements, and the two sizes that there are to choose from."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,7 @@ IDLE_S = 60
 """The load balancer closes a connection that was idle so long; the service keeps it longer."""
 DEREGISTRATION_S = 15
 """A task that is to stop gets no new requests, and ends those that it has, for so long."""
+IMAGES = ("gamepulse", "operations", "collector", "prometheus", "alertmanager", "loki", "jaeger", "grafana")
 SOURCE_HEADER = "X-Origin-Secret"
 """CloudFront says by it that it is ours."""
 
@@ -73,21 +75,21 @@ SIZES = {
         jaeger=Task(cpu=512, memory_mib=2048),
         grafana=Task(cpu=512, memory_mib=1024),
         infrastructure=Task(cpu=256, memory_mib=512),
-        budget_usd=1_500,
+        budget_usd=5_000,
     ),
     "large": Size(
         database_class="r7g.2xlarge",
         database_gib=1_000,
         cache_class="cache.m7g.large",
         app_tasks_min=3,
-        app_tasks_max=30,
+        app_tasks_max=70,
         prometheus=Task(cpu=2048, memory_mib=8192, disk_gib=60),
         alertmanager=Task(cpu=256, memory_mib=512),
         loki=Task(cpu=2048, memory_mib=4096, disk_gib=60),
         jaeger=Task(cpu=1024, memory_mib=4096),
         grafana=Task(cpu=512, memory_mib=1024),
         infrastructure=Task(cpu=256, memory_mib=512),
-        budget_usd=8_000,
+        budget_usd=20_000,
     ),
 }
 
@@ -115,7 +117,7 @@ class Config:
             "environment": "staging|production",
             "account": r"\d{12}",
             "domain": r"([a-z0-9-]+\.)+[a-z]{2,}",
-            "hosted_zone_id": "Z[A-Z0-9]+",
+            "hosted_zone_id": "[A-Z0-9]+",
             "version": r"\w[\w.-]{0,127}",
             "email": r"[^@\s]+@[^@\s]+",
             "repository": r"[\w.-]+/[\w.-]+",
@@ -146,3 +148,25 @@ class Config:
 
     def bucket_name(self, content: str) -> str:
         return f"{NAME}-{content}-{self.account}"
+
+
+def read_config(variables: Mapping[str, str]) -> Config:
+    """From the variables ENV, SIZE, AWS_ACCOUNT … Raises ValueError, naming what is wrong."""
+    size = variables.get("SIZE", "small")
+    if size not in SIZES:
+        raise ValueError(f"SIZE is {size!r}, and must be one of {', '.join(SIZES)}")
+    names = ("ENV", "AWS_ACCOUNT", "DOMAIN", "HOSTED_ZONE_ID", "VERSION", "EMAIL", "REPOSITORY")
+    missing = [name for name in names if not variables.get(name)]
+    if missing:
+        raise ValueError(f"missing: {', '.join(missing)}")
+    env, account, domain, zone, version, email, repository = (variables[name] for name in names)
+    return Config(
+        environment=env,  # type: ignore[arg-type]  # Config checks it
+        account=account,
+        domain=domain,
+        hosted_zone_id=zone,
+        version=version,
+        email=email,
+        repository=repository,
+        size=SIZES[size],
+    )

@@ -10,6 +10,7 @@ from constructs import Construct
 
 from deploy.config import Config
 from deploy.network import PRIVATE
+from deploy.people import of_account
 
 ENGINE = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.of("18.3", "18"))
 MASTER = "gamepulse_admin"
@@ -77,6 +78,13 @@ class Database(Construct):
             performance_insight_encryption_key=key,
             performance_insight_retention=rds.PerformanceInsightRetention.DEFAULT,
             monitoring_interval=Duration.seconds(60),
+            monitoring_role=iam.Role(
+                self,
+                "Monitoring",
+                description="RDS, when it says how its machine is",
+                assumed_by=of_account(config, "monitoring.rds.amazonaws.com"),
+                managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name("service-role/AmazonRDSEnhancedMonitoringRole")],
+            ),
             cloudwatch_logs_exports=["postgresql", "upgrade"],
             deletion_protection=config.is_production,
             removal_policy=RemovalPolicy.RETAIN if config.is_production else RemovalPolicy.SNAPSHOT,

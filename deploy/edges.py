@@ -95,6 +95,9 @@ class SecurityGroups(Construct):
             )
             for name in GROUPS
         }
+        # AWS's own rule, which lets all out, is certain to go only when the group itself has another. This one lets nothing out.
+        for group in self._groups.values():
+            group.add_egress_rule(ec2.Peer.ipv4("127.0.0.1/32"), ec2.Port.icmp_ping(), "nothing")
         for edge in EDGES:
             port = ec2.Port.tcp(edge.port)
             if edge.source not in NOT_GROUPS:

@@ -47,10 +47,11 @@ class Files(Construct):
             lifecycle_policy=efs.LifecyclePolicy.AFTER_30_DAYS,
             out_of_infrequent_access_policy=efs.OutOfInfrequentAccessPolicy.AFTER_1_ACCESS,
             enable_automatic_backups=False,  # the plan is in backups.py
-            allow_anonymous_access=False,
+            # Else CDK lets everyone write who may mount. With the policy below, which allows nothing, nobody is anonymous.
+            allow_anonymous_access=True,
             removal_policy=RemovalPolicy.RETAIN,
         )
-        # Over TLS, through an access point, by a role that may: nobody else.
+        # Over TLS, by a role that may: nobody else.
         self.system.add_to_resource_policy(
             iam.PolicyStatement(
                 sid="OnlyOverTls",

@@ -4,9 +4,8 @@ from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_ecr as ecr
 from constructs import Construct
 
-from deploy.config import NAME
+from deploy.config import IMAGES, NAME
 
-IMAGES = ("gamepulse", "operations", "collector", "prometheus", "alertmanager", "loki", "jaeger", "grafana")
 KEPT = 30
 
 
@@ -15,6 +14,18 @@ class Images(Construct):
 
     def __init__(self, scope: Construct, id: str) -> None:
         super().__init__(scope, id)
+        # Inspector also finds Python's packages in images without a package manager, as ours are; the basic scan does not.
+        ecr.CfnRegistryScanningConfiguration(
+            self,
+            "Scanning",
+            scan_type="ENHANCED",
+            rules=[
+                {
+                    "scanFrequency": "SCAN_ON_PUSH",
+                    "repositoryFilters": [{"filter": f"{NAME}/*", "filterType": "WILDCARD"}],
+                }
+            ],
+        )
         self.repositories = {name: self._repository(name) for name in IMAGES}
 
     def _repository(self, name: str) -> ecr.Repository:

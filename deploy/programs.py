@@ -136,7 +136,6 @@ def prometheus(config: Config) -> list[Container]:
             command=("snapshots",),
             user=NOBODY,
             mounts=both,
-            health=("/usr/bin/python", "-m", "operations", "probe"),
             after={"restore": ENDED},
             stop_s=STOP_LONGEST_S,
         ),

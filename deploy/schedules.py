@@ -8,6 +8,7 @@ from constructs import Construct
 
 from deploy.config import Config
 from deploy.network import PRIVATE
+from deploy.people import of_account
 from deploy.tasks import Program
 
 type Job = tuple[Program, ec2.ISecurityGroup, str]
@@ -18,9 +19,7 @@ class Schedules(Construct):
 
     def __init__(self, scope: Construct, id: str, *, config: Config, cluster: ecs.ICluster, vpc: ec2.IVpc, jobs: list[Job]) -> None:
         super().__init__(scope, id)
-        who = iam.PrincipalWithConditions(
-            iam.ServicePrincipal("scheduler.amazonaws.com"), {"StringEquals": {"aws:SourceAccount": config.account}}
-        )
+        who = of_account(config, "scheduler.amazonaws.com")
         for program, group, when in jobs:
             role = iam.Role(self, f"{program.family}-role", assumed_by=who, description=f"Starts {program.family} on its schedule")
             program.definition.grant_run(role)

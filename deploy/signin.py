@@ -1,6 +1,6 @@
 """Who may look at Grafana: people of a Cognito pool, with a second factor. Only an admin adds people to it."""
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import Duration, RemovalPolicy, SecretValue
 from aws_cdk import aws_cognito as cognito
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_secretsmanager as secretsmanager
@@ -39,9 +39,9 @@ class SignIn(Construct):
             removal_policy=RemovalPolicy.RETAIN if config.is_production else RemovalPolicy.DESTROY,
         )
         if config.is_production:
-            made = pool.node.default_child
-            assert isinstance(made, cognito.CfnUserPool)
-            made.add_property_override("UserPoolAddOns.AdvancedSecurityMode", "ENFORCED")
+            users = pool.node.default_child
+            assert isinstance(users, cognito.CfnUserPool)
+            users.add_property_override("UserPoolAddOns.AdvancedSecurityMode", "ENFORCED")
         for name in GROUPS:
             cognito.CfnUserPoolGroup(self, name.capitalize(), user_pool_id=pool.user_pool_id, group_name=name)
         prefix = f"{NAME}-{config.account}"
@@ -64,11 +64,14 @@ class SignIn(Construct):
             refresh_token_validity=Duration.hours(12),
         )
         self.client_id = client.user_pool_client_id
+        made = client.node.default_child
+        assert isinstance(made, cognito.CfnUserPoolClient)
         self.client_secret = secretsmanager.Secret(
             self,
             "Secret",
             secret_name=f"{NAME}/grafana/client",
             encryption_key=key,
-            secret_string_value=client.user_pool_client_secret,
+            # By CloudFormation itself: CDK would ask for it with a Lambda function.
+            secret_string_value=SecretValue.resource_attribute(made.attr_client_secret),
             removal_policy=RemovalPolicy.DESTROY,
         )

@@ -5,32 +5,37 @@ from typing import Any
 from aws_cdk import RemovalPolicy, Stack
 from aws_cdk import aws_backup as backup
 from aws_cdk import aws_certificatemanager as acm
+from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_route53 as route53
 from aws_cdk import aws_route53_targets as targets
 from aws_cdk import aws_servicediscovery as servicediscovery
-from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from deploy import files, programs
+from deploy.alarms import Alarms, alarm, of_answers
 from deploy.backups import Backups
 from deploy.balancer import Balancer
 from deploy.buckets import Buckets, LogBucket
+from deploy.budget import Budget
 from deploy.cache import Cache
 from deploy.config import APP, INTERNAL_DOMAIN, JOB, ZONES, Config
 from deploy.database import SERVICE, Database
 from deploy.edge import Edge
 from deploy.edges import SecurityGroups
+from deploy.faults import LostZone
 from deploy.files import Files
 from deploy.images import Images
 from deploy.network import Network
+from deploy.people import Admins, Workflows
 from deploy.scaling import scale
 from deploy.schedules import Schedules
 from deploy.secrets import Secrets
 from deploy.signin import SignIn
 from deploy.tasks import Program, Service, encrypting
+from deploy.topics import Topics
 
 
 class ImagesStack(Stack):
@@ -80,8 +85,8 @@ class DataStack(Stack):
             backup.BackupResource.from_efs_file_system(self.files.system),
         ]
         Backups(self, "Backups", config=config, key=self.key, resources=resources)
-        self.topic = sns.Topic(self, "Topic", topic_name=config.stack_name("alerts"), master_key=self.key, enforce_ssl=True)
-        sns.Subscription(self, "People", topic=self.topic, protocol=sns.SubscriptionProtocol.EMAIL, endpoint=config.email)
+        topics = Topics(self, "Topics", config=config, key=self.key)
+        self.alerts, self.alarms = topics.alerts, topics.alarms
 
     def addresses(self) -> programs.Addresses:
         return programs.Addresses(
@@ -89,7 +94,7 @@ class DataStack(Stack):
             cache_host=self.cache.host,
             backups_bucket=self.buckets.backups.bucket_name,
             loki_bucket=self.buckets.loki.bucket_name,
-            topic_arn=self.topic.topic_arn,
+            topic_arn=self.alerts.topic_arn,
         )
 
 
@@ -108,7 +113,7 @@ class JobsStack(Stack):
             execute_command_configuration=ecs.ExecuteCommandConfiguration(logging=ecs.ExecuteCommandLogging.DEFAULT),
         )
         self.namespace = servicediscovery.PrivateDnsNamespace(self, "Names", name=INTERNAL_DOMAIN, vpc=network.vpc)
-        Program(self, "migrate", config=config, key=data.key, task=JOB, containers=programs.migrate(at, secrets))
+        migrates = Program(self, "migrate", config=config, key=data.key, task=JOB, containers=programs.migrate(at, secrets))
         saves = Program(
             self,
             "backup",
@@ -119,7 +124,7 @@ class JobsStack(Stack):
             files={"prometheus-data": points[files.PROMETHEUS]},
         )
         data.files.grant(saves.role, files.PROMETHEUS)
-        data.buckets.backups.grant_read_write(saves.role, "prometheus/*")
+        data.buckets.grant(saves.role, data.buckets.backups, folder="prometheus/")
         rotates = Program(
             self, "rotate", config=config, key=data.key, task=JOB, containers=programs.rotate(at, self.cluster.cluster_name)
         )
@@ -152,6 +157,7 @@ class JobsStack(Stack):
                 resources=["*"],
             )
         )
+        self.programs = [migrates, saves, rotates, looks]
         Schedules(
             self,
             "Schedules",
@@ -209,12 +215,12 @@ class ServicesStack(Stack):
         self._service(prometheus, one_writer=True)
 
         alertmanager = self._program("alertmanager", size.alertmanager, programs.alertmanager(config, at))
-        data.topic.grant_publish(alertmanager.role)
+        alertmanager.role.add_to_principal_policy(iam.PolicyStatement(actions=["sns:Publish"], resources=[data.alerts.topic_arn]))
         alertmanager.role.add_to_principal_policy(encrypting(data.key, "sns"))
         self._service(alertmanager, one_writer=True)
 
         loki = self._program("loki", size.loki, programs.loki(at))
-        data.buckets.loki.grant_read_write(loki.role)
+        data.buckets.grant(loki.role, data.buckets.loki, delete=True)
         self._service(loki, one_writer=True)
 
         jaeger = self._program("jaeger", size.jaeger, programs.jaeger(), {"jaeger-data": points[files.JAEGER]})
@@ -230,7 +236,9 @@ class ServicesStack(Stack):
             iam.PolicyStatement(actions=["cloudwatch:GetMetricData", "cloudwatch:ListMetrics"], resources=["*"])
         )
         seen = self._service(grafana, grace_s=180)
-        balancer.add("Grafana", host=config.grafana, port=3000, health="/api/health", service=seen.service, priority=20)
+        seen.service.attach_to_application_target_group(
+            balancer.add("Grafana", host=config.grafana, port=3000, health="/api/health", priority=20)
+        )
 
         self._service(
             self._program("infrastructure", size.infrastructure, programs.infrastructure(config, at, secrets)), one_writer=True
@@ -238,16 +246,34 @@ class ServicesStack(Stack):
 
         app = self._program("gamepulse-app", APP, programs.app(config, at, secrets))
         data.database.grant_connect(app.role, SERVICE)
-        served = self._service(app, tasks=size.app_tasks_min, grace_s=90, group="app")
-        reached = balancer.add("App", host=config.play, port=8080, health="/health/ready", service=served.service, priority=10)
+        reached = balancer.add("App", host=config.play, port=8080, health="/health/ready", priority=10)
+        self.rollback = [alarm(self, config, one) for one in of_answers(reached)]
+        served = self._service(
+            app,
+            tasks=size.app_tasks_min,
+            grace_s=90,
+            group="app",
+            rollback_alarms=[config.stack_name(one.node.id) for one in self.rollback],
+        )
+        served.service.attach_to_application_target_group(reached)
+        for one in self.rollback:
+            served.service.node.add_dependency(one)
+            one.add_alarm_action(actions.SnsAction(data.alarms))
         scale(served.service, reached, config.size)
-        self.balancer, self.app_targets, self.app = balancer.balancer, reached, served.service
+        self.balancer, self.targets = balancer.balancer, reached
 
     def _program(self, name: str, task: Any, containers: Any, mounted: Any = None) -> Program:
         return Program(self, name, config=self._config, key=self._key, task=task, containers=containers, files=mounted)
 
     def _service(
-        self, program: Program, *, tasks: int = 1, grace_s: int | None = None, one_writer: bool = False, group: str = ""
+        self,
+        program: Program,
+        *,
+        tasks: int = 1,
+        grace_s: int | None = None,
+        one_writer: bool = False,
+        group: str = "",
+        rollback_alarms: list[str] | None = None,
     ) -> Service:
         return Service(
             self,
@@ -259,6 +285,7 @@ class ServicesStack(Stack):
             tasks=tasks,
             grace_s=grace_s,
             one_writer=one_writer,
+            rollback_alarms=rollback_alarms,
         )
 
 
@@ -272,3 +299,40 @@ class EdgeStack(Stack):
             self, "Zone", hosted_zone_id=config.hosted_zone_id, zone_name=config.domain
         )
         Edge(self, "Edge", config=config, zone=zone, access_logs=logs)
+
+
+class OperationsStack(Stack):
+    """Who is told, who may do what, what it may cost, what is tried out."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        config: Config,
+        data: DataStack,
+        jobs: JobsStack,
+        services: ServicesStack,
+        **stack: Any,
+    ) -> None:
+        super().__init__(scope, id, description="GamePulse: operations", **stack)
+        one_task = ("prometheus", "alertmanager", "loki", "jaeger", "grafana", "infrastructure")
+        Alarms(
+            self,
+            "Alarms",
+            config=config,
+            topic=data.alarms,
+            alerts=data.alerts,
+            cluster=jobs.cluster,
+            services=dict.fromkeys(one_task, 1) | {"gamepulse-app": config.size.app_tasks_min},
+            balancer=services.balancer,
+            targets=services.targets,
+            database=data.database.instance,
+            cache_node=f"{config.stack_name('cache')}-001",
+        )
+        Budget(self, "Budget", config=config)
+        roles = {one.family: [one.role, one.execution_role] for one in jobs.programs}
+        cluster = jobs.cluster.cluster_name
+        Admins(self, "Admins", config=config, cluster=cluster, jobs=[role for both in roles.values() for role in both])
+        Workflows(self, "Workflows", config=config, cluster=cluster, migrate=roles["migrate"])
+        LostZone(self, "LostZone", config=config, cluster=jobs.cluster, database=data.database.instance, stop=services.rollback[0])

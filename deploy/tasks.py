@@ -17,6 +17,7 @@ from constructs import Construct
 
 from deploy.config import NAME, REGION, Config, Task
 from deploy.network import PRIVATE
+from deploy.people import of_account
 
 type Started = dict[str, ecs.ContainerDependencyCondition]
 
@@ -88,6 +89,7 @@ class Program(Construct):
             execution_role=self._role("Execution", f"What ECS needs to start {id}"),
         )
         self.role = self.definition.task_role
+        self.execution_role = self.definition.obtain_execution_role()
         self.log = logs.LogGroup(
             self,
             "Log",
@@ -106,11 +108,7 @@ class Program(Construct):
                 )
 
     def _role(self, id: str, description: str) -> iam.Role:
-        # Only tasks of this account: ECS, asked by another, must not use it.
-        who = iam.PrincipalWithConditions(
-            iam.ServicePrincipal("ecs-tasks.amazonaws.com"), {"StringEquals": {"aws:SourceAccount": self._config.account}}
-        )
-        return iam.Role(self, id, assumed_by=who, description=description)
+        return iam.Role(self, id, assumed_by=of_account(self._config, "ecs-tasks.amazonaws.com"), description=description)
 
     def _add_volumes(self, containers: list[Container], files: Mapping[str, efs.IAccessPoint]) -> None:
         for volume in dict.fromkeys(volume for one in containers for volume in one.mounts.values()):
@@ -215,7 +213,9 @@ class Service(Construct):
         tasks: int = 1,
         grace_s: int | None = None,
         one_writer: bool = False,
+        rollback_alarms: list[str] | None = None,
     ) -> None:
+        """`rollback_alarms`: by name; one of them takes a deployment back."""
         super().__init__(scope, id)
         self.service = ecs.FargateService(
             self,
@@ -229,6 +229,9 @@ class Service(Construct):
             security_groups=[group],
             platform_version=ecs.FargatePlatformVersion.VERSION1_4,
             circuit_breaker=ecs.DeploymentCircuitBreaker(rollback=True),
+            deployment_alarms=ecs.DeploymentAlarmConfig(alarm_names=rollback_alarms, behavior=ecs.AlarmBehavior.ROLLBACK_ON_ALARM)
+            if rollback_alarms
+            else None,
             min_healthy_percent=0 if one_writer else 100,
             max_healthy_percent=100 if one_writer else 200,
             availability_zone_rebalancing=(

@@ -59,9 +59,9 @@ def stack_components(settings: Settings, keys: Keys) -> list[Component]:
 
 
 def service_environment(settings: Settings, keys: Keys) -> dict[str, str]:
-    """The settings of the service; `gamepulse migrate` and `gamepulse demo` take the same."""
+    """The settings of the service."""
     return {
-        "GAMEPULSE_DATABASE_URL": postgres.database_url(settings, keys),
+        "GAMEPULSE_DATABASE_URL": postgres.service_database_url(settings, keys),
         "GAMEPULSE_VALKEY_URL": f"redis://{settings.address('valkey')}/0",
         "GAMEPULSE_HOST": LISTEN,
         "GAMEPULSE_PORT": str(settings.port("gamepulse")),

@@ -93,6 +93,7 @@ def grafana_environment(settings: Settings, keys: Keys) -> dict[str, str]:
         "POSTGRES_USER": "gamepulse_grafana",
         "POSTGRES_PASSWORD": keys.grafana_password,
         "POSTGRES_TLS": "disable",
+        "POSTGRES_CA": "",
     }
 
 

@@ -14,7 +14,8 @@ from py_compile import PycInvalidationMode
 from stack.sbom import write_sbom
 
 BUILD = Path("/build")
-RUNTIME, SERVICE, DEMO = (Path("/root") / name for name in ("runtime", "service", "demo"))
+RUNTIME, SERVICE, OPERATIONS, DEMO = (Path("/root") / name for name in ("runtime", "service", "operations", "demo"))
+EMPTY = Path("/root/empty")
 PACKAGES = "opt/gamepulse"
 UNUSED: tuple[str, ...] = (
     "__pycache__",
@@ -34,6 +35,9 @@ NOT_IMPORTED = ("faker", "faker-*", "f2py", "include", "bin", "testing")
 """Of the packages: made-up data (for Litestar's examples, which are off), parts for compilers, commands, test tools."""
 OF_THE_INSTALLER = ("RECORD", "uv_cache.json", "direct_url.json")
 """When it was installed, and a list with the hash of that: other in each build."""
+AWS = ("ecs", "s3", "secretsmanager", "*.json")
+"""What `operations` asks of botocore's descriptions of services; the service needs none, to sign a token."""
+ROOTS = "docker/rds-roots.pem"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # glibc opens it by its name when a thread ends.
 BY_NAME = ("libgcc_s.so.1",)
@@ -105,7 +109,8 @@ def copy_settings(root: Path) -> None:
     (etc / "group").write_text("".join(f"{name}:x:{number}:\n" for name, number in USERS.items()))
     (etc / "nsswitch.conf").write_text("hosts: files dns\n")
     copy_file(CERTIFICATES, root)
-    (root / "tmp").mkdir(mode=0o1777)
+    (root / "tmp").mkdir()
+    (root / "tmp").chmod(0o1777)  # mkdir's mode is without what umask takes
 
 
 def compile_python(root: Path) -> None:
@@ -131,16 +136,30 @@ def lay_out(root: Path, parts: dict[str, str], ignore: tuple[str, ...] = ()) -> 
         shutil.copytree(BUILD / source, root / target, ignore=shutil.ignore_patterns(*SOURCES, *ignore), dirs_exist_ok=True)
 
 
+def copy_descriptions() -> None:
+    """Of the services of AWS that `operations` speaks to."""
+    source, target = (root / "botocore/data" for root in (BUILD / "packages", OPERATIONS / PACKAGES))
+    target.mkdir(parents=True)
+    for path in (path for name in AWS for path in source.glob(name)):
+        (shutil.copytree if path.is_dir() else shutil.copyfile)(path, target / path.name)
+
+
 def main() -> None:
-    """Make /root/runtime, /root/service and /root/demo."""
+    """Make /root/runtime, /root/service, /root/operations and /root/demo."""
     epoch = int(os.environ["SOURCE_DATE_EPOCH"])
     binary = copy_python(RUNTIME)
     lay_out(RUNTIME, {"packages": PACKAGES}, NOT_IMPORTED)
+    shutil.rmtree(RUNTIME / PACKAGES / "botocore/data")
     libraries = copy_libraries(
         RUNTIME, [binary, *binaries_in(inside(RUNTIME, Path(sysconfig.get_path("stdlib")))), *binaries_in(BUILD / "packages")]
     )
     copy_settings(RUNTIME)
     lay_out(SERVICE, {"service": PACKAGES}, ("bin", *OF_THE_INSTALLER))
+    (SERVICE / "etc/ssl").mkdir(parents=True)
+    shutil.copyfile(BUILD / ROOTS, SERVICE / "etc/ssl/rds-roots.pem")
+    lay_out(OPERATIONS, {"aws": PACKAGES, "operations": f"{PACKAGES}/operations"}, ("bin", "examples", *OF_THE_INSTALLER))
+    copy_descriptions()
+    EMPTY.mkdir()
     lay_out(DEMO, {"demo": "opt/demo", "stack": "opt/demo/stack", "data": "opt/demo/data"})
     write_sbom(
         SERVICE / "usr/share/gamepulse/sbom.cdx.json",
@@ -149,7 +168,7 @@ def main() -> None:
         BUILD / "web/package-lock.json",
         epoch,
     )
-    for root in (RUNTIME, SERVICE, DEMO):
+    for root in (RUNTIME, SERVICE, OPERATIONS, DEMO):
         compile_python(root)
         set_times(root, epoch)
 

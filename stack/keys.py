@@ -13,6 +13,9 @@ class Keys:
 
     postgres_password: str
     database_password: str
+    """Of the owner of the tables."""
+    service_password: str
+    """Of the service's login."""
     player_hash_key: str
     ingest_key: str
     server_key: str
@@ -36,6 +39,7 @@ def _new_keys() -> Keys:
     return Keys(
         postgres_password=secrets.token_hex(24),
         database_password=secrets.token_hex(24),
+        service_password=secrets.token_hex(24),
         player_hash_key=secrets.token_hex(32),
         ingest_key=secrets.token_urlsafe(32),
         server_key=secrets.token_urlsafe(32),

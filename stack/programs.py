@@ -43,7 +43,7 @@ PROGRAMS = {
                 "promtool": "github.com/prometheus/prometheus/cmd/promtool",
             },
             200,
-            tags="remove_all_sd",  # no cloud's service discovery: targets come from files
+            tags="remove_all_sd,enable_dns_sd",  # no cloud's service discovery: targets come from files, and in AWS from names
         ),
         Program(
             "alertmanager",
@@ -58,6 +58,7 @@ PROGRAMS = {
         Program("sloth", {"sloth": "github.com/slok/sloth/cmd/sloth"}, 100),
         Program("compose", {"docker-compose": "github.com/docker/compose/v2/cmd"}, 95),
         Program("k6", {"k6": "go.k6.io/k6"}, 120),
+        Program("actionlint", {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"}, 20),
     )
 }
 

@@ -1,15 +1,12 @@
 """`make up`: starts what does not run yet, in order, says where everything is, and stays until it is told to stop."""
 
-import json
-import os
 import signal
-import subprocess
 import time
 from dataclasses import replace
 from types import FrameType
 
 from stack import postgres
-from stack.components import Component, gamepulse_command, grafana_component, service_environment, stack_components
+from stack.components import Component, grafana_component, stack_components
 from stack.down import stop_orphans, take_down
 from stack.grafana import MISSING, find_grafana
 from stack.keys import Keys, load_keys
@@ -17,10 +14,9 @@ from stack.lock import only_one
 from stack.prepare import check_ports, make_folders, render_alertmanager, render_prometheus
 from stack.programs import BUILD_LIMIT_S, ensure_program
 from stack.record import say_urls, write_stack_file
-from stack.settings import CHECKOUT, Problem, Settings
+from stack.settings import Problem, Settings
 from stack.supervise import Process, Supervisor
 
-STEP_LIMIT_S = 120
 WATCH_EVERY_S = 2
 ENDS_MAX = 4  # of a program that shall become ready: about 7 s when it ends at once
 
@@ -108,13 +104,8 @@ def _start_service(settings: Settings, supervisor: Supervisor, keys: Keys, wante
     for name in ("postgres", "valkey"):
         supervisor.start(name)
     _wait(supervisor, [wanted["postgres"], wanted["valkey"]])
-    postgres.create_database(settings, keys)
     if not supervisor.runs("gamepulse"):
-        environment = service_environment(settings, keys)
-        _step("migrate", environment)
-        _step("demo", environment, json.dumps({"ingest_key": keys.ingest_key, "server_key": keys.server_key}))
-        postgres.create_monitor_login(settings, keys)
-        postgres.create_grafana_login(settings, keys)
+        postgres.prepare_database(settings, keys)
         supervisor.start("gamepulse")
     _wait(supervisor, [wanted["gamepulse"]])
     write_stack_file(settings)
@@ -145,23 +136,6 @@ def _start_grafana(
     check_ports(settings, [wanted["grafana"]])
     supervisor.add([component.supervised for component in (*every, wanted["grafana"])])
     supervisor.start("grafana")
-
-
-def _step(name: str, environment: dict[str, str], stdin: str = "") -> None:
-    """Run `gamepulse NAME` to its end."""
-    done = subprocess.run(
-        gamepulse_command(name),
-        input=stdin,
-        env=os.environ | environment,
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=STEP_LIMIT_S,
-        check=False,
-    )
-    if done.returncode:
-        last = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-        raise Problem(f"`gamepulse {name}` failed:\n{last}")
 
 
 def _wait(supervisor: Supervisor, components: list[Component]) -> None:

@@ -21,9 +21,8 @@ def files(keys: Keys) -> dict[str, Mapping[str, str]]:
     stack = {"urls": {"gamepulse": "http://gamepulse:8080"}, "demo": demo}
     return {
         "gamepulse": {
-            "database-url": f"postgresql://gamepulse:{keys.database_password}@postgres:5432/gamepulse",
+            "database-url": f"postgresql://gamepulse_service:{keys.service_password}@postgres:5432/gamepulse",
             "player-hash-key": keys.player_hash_key,
-            "demo.json": json.dumps({"ingest_key": keys.ingest_key, "server_key": keys.server_key}),
         },
         "demo": {"stack.json": json.dumps(stack)},
         "collector": {"monitor-password": keys.monitor_password},
@@ -32,8 +31,10 @@ def files(keys: Keys) -> dict[str, Mapping[str, str]]:
         "postgres": {
             "superuser-password": keys.postgres_password,
             "owner-password": keys.database_password,
+            "service-password": keys.service_password,
             "monitor-password": keys.monitor_password,
             "grafana-password": keys.grafana_password,
+            "demo.json": json.dumps({"ingest_key": keys.ingest_key, "server_key": keys.server_key}),
         },
     }
 

@@ -52,7 +52,7 @@ def aggregate_command(parent: int | None) -> None:
 def migrate_command() -> None:
     """Bring the database to the newest version."""
     try:
-        version = asyncio.run(migrate.migrate(_settings().database_url))
+        version = asyncio.run(migrate.migrate(database.login(_settings())))
     except database.Unsafe as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"The database is at version {version}.")
@@ -66,7 +66,7 @@ def demo(keys: BinaryIO) -> None:
         read = msgspec.json.decode(keys.read(), type=DemoKeys)
     except msgspec.DecodeError as error:
         raise click.ClickException(f"{keys.name}: {error}") from None
-    asyncio.run(migrate.put_demo(_settings().database_url, read.ingest_key, read.server_key))
+    asyncio.run(migrate.put_demo(database.login(_settings()), read.ingest_key, read.server_key))
     click.echo("The game `demo` is there.")
 
 
@@ -74,9 +74,8 @@ def demo(keys: BinaryIO) -> None:
 def settings_command() -> None:
     """List all settings: environment variables and their defaults. GAMEPULSE_<NAME>_FILE names a file with the value instead."""
     for field in msgspec.structs.fields(Settings):
-        name = field.name.upper() if field.name.startswith("otel_") else settings.PREFIX + field.name.upper()
         default = "required" if field.required else f"default {field.default!r}"
-        click.echo(f"{name:38} {default}")
+        click.echo(f"{settings.variable(field.name):38} {default}")
 
 
 if __name__ == "__main__":

@@ -133,6 +133,7 @@ class Aggregator:
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         self._settings = settings
+        self._login = database.login(settings)
         self._telemetry = telemetry
         self._led: dict[int, Shard] = {}
         self._given_up: list[int] = []
@@ -140,7 +141,9 @@ class Aggregator:
         self._origins = Origins(self._labels.bounded, self._labels.today)
         self._thresholds: dict[int, Thresholds] = {}
         self._slugs: dict[int, str] = {}
-        self._valkey = redis.Redis.from_url(settings.valkey_url, socket_timeout=0.5, socket_connect_timeout=0.5)
+        self._valkey = redis.Redis.from_url(
+            settings.valkey_url, password=settings.valkey_password or None, socket_timeout=0.5, socket_connect_timeout=0.5
+        )
         self._breaker = CircuitBreaker(VALKEY_FAILURES_MAX, VALKEY_AGAIN_S, _VALKEY_AWAY, "valkey")
         self._roller = Roller(telemetry)
         self._counting = asyncio.Lock()
@@ -196,7 +199,7 @@ class Aggregator:
 
     async def _connect(self, stack: AsyncExitStack, idle_timeout_s: int) -> database.Connection:
         connection = await asyncpg.connect(
-            self._settings.database_url,
+            **self._login,
             timeout=database.CONNECT_TIMEOUT_S,
             command_timeout=60,
             server_settings={

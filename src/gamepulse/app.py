@@ -80,12 +80,21 @@ class App:
     async def _lifespan(self, framework: Litestar) -> AsyncIterator[None]:
         configured = self._settings
         telemetry = self._telemetry = Telemetry(configured, "web")
-        ingest_pool = await database.open_pool(configured.database_url, "ingest", size=INGEST_CONNECTIONS_MAX)
-        look_up_pool = await database.open_pool(configured.database_url, "ingest", size=LOOK_UP_CONNECTIONS_MAX, name="look_up")
-        query_pool = await database.open_pool(configured.database_url, "query", size=QUERY_CONNECTIONS_MAX)
-        valkey = redis.Redis.from_url(configured.valkey_url, socket_timeout=1, socket_connect_timeout=1)
+        login = database.login(configured)
+        ingest_pool = await database.open_pool(login, "ingest", size=INGEST_CONNECTIONS_MAX)
+        look_up_pool = await database.open_pool(login, "ingest", size=LOOK_UP_CONNECTIONS_MAX, name="look_up")
+        query_pool = await database.open_pool(login, "query", size=QUERY_CONNECTIONS_MAX)
+        valkey, news = (
+            redis.Redis.from_url(
+                configured.valkey_url,
+                password=configured.valkey_password or None,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=1,
+            )
+            for timeout_s in (1, None)  # news may be long in coming
+        )
         acceptor = Acceptor(ingest_pool, look_up_pool, telemetry, configured.pending_reports_max)
-        live = Live(query_pool, configured.valkey_url, telemetry)
+        live = Live(query_pool, news, telemetry)
         geography = Geography(configured.trusted_proxies, configured.geo_database)
         self._ingest = Ingest(configured, Keys(look_up_pool), geography, acceptor, telemetry)
         framework.state.reader = serve.Reader(

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib.resources import files
@@ -10,8 +10,12 @@ from typing import Any
 
 import asyncpg
 
+from gamepulse.settings import Settings
+
 type PoolConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 type Connection = PoolConnection | asyncpg.Connection[asyncpg.Record]
+type Login = Mapping[str, Any]
+"""Where PostgreSQL is and as whom: keywords of asyncpg's `connect`. TLS is what the URL says (sslmode, sslrootcert)."""
 
 
 class Pool:
@@ -73,10 +77,23 @@ UNREACHABLE = (
 """What is raised when PostgreSQL is away, stopping, full, has just failed over, or could lose data."""
 
 
+def login(settings: Settings) -> Login:
+    """Of the settings: with the password in the URL, or with a new token of AWS for each connection."""
+    if settings.database_auth == "password":
+        return {"dsn": settings.database_url}
+    from gamepulse.tokens import Tokens  # noqa: PLC0415 — botocore takes 14 MB and a second, in each process
+
+    return {"dsn": settings.database_url, "password": Tokens(settings.database_url, settings.aws_region).make}
+
+
 @cache
 def queries(name: str) -> dict[str, str]:
-    """The named queries (`-- name: x`) of sql/<name>.sql."""
-    text = files("gamepulse").joinpath(f"sql/{name}.sql").read_text()
+    """The named queries of sql/<name>.sql."""
+    return named(files("gamepulse").joinpath(f"sql/{name}.sql").read_text())
+
+
+def named(text: str) -> dict[str, str]:
+    """The queries of a text, each after a line `-- name: x`."""
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
@@ -85,13 +102,13 @@ async def _keep(connection: Connection) -> None:
     """Replaces asyncpg's reset (a round trip a use): our roles change no session state."""
 
 
-async def open_pool(url: str, role: str, *, size: int, name: str = "") -> Pool:
+async def open_pool(login: Login, role: str, *, size: int, name: str = "") -> Pool:
     """A pool whose connections act as gamepulse_<role>, each verified before its first use; named after the role, unless otherwise.
 
     Connects when first used, so it opens while PostgreSQL is away.
     """
     pool = asyncpg.create_pool(
-        url,
+        **login,
         min_size=0,
         max_size=size,
         timeout=CONNECT_TIMEOUT_S,

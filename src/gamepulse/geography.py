@@ -36,7 +36,8 @@ class Geography:
             return self._look_up(peer)
         if b"cloudfront-viewer-country" in headers:
             return _from_edge(headers)
-        return self._look_up(self._client(peer, headers.get(b"x-forwarded-for")))
+        viewer = headers.get(b"cloudfront-viewer-address")
+        return self._look_up(_without_port(viewer) if viewer else self._client(peer, headers.get(b"x-forwarded-for")))
 
     def _client(self, peer: str, forwarded: bytes | None) -> str:
         """The rightmost address that is not a proxy of ours: those further left could be made up."""
@@ -53,7 +54,7 @@ class Geography:
             return NOWHERE
         try:
             record = self._reader.get(address)
-        except ValueError:
+        except (ValueError, TypeError):  # TypeError: a NUL in it
             return NOWHERE
         return _from_record(record) if isinstance(record, dict) else NOWHERE
 
@@ -96,6 +97,11 @@ def _from_record(record: RecordDict) -> Place:
     part = first.get("iso_code") if isinstance(first, dict) else None
     number = record.get("autonomous_system_number")
     return Place(code, f"{code}-{part}" if part else None, f"AS{number}" if number else None)
+
+
+def _without_port(viewer: bytes) -> str:
+    """The address in CloudFront-Viewer-Address: `192.0.2.1:443`, `2001:db8::1:443` (so it writes IPv6) or `[2001:db8::1]:443`."""
+    return viewer.decode("latin-1").rpartition(":")[0].strip("[]")
 
 
 _VIEWER = ("country", "country-region", "asn")

@@ -225,12 +225,12 @@ def _point(at: datetime, measures: Measures) -> LivePoint:
 class Live:
     """The channels that someone watches. Told by Valkey when there is news; without Valkey, it looks once a second."""
 
-    def __init__(self, pool: database.Pool, valkey_url: str, telemetry: Telemetry) -> None:
+    def __init__(self, pool: database.Pool, valkey: redis.Redis, telemetry: Telemetry) -> None:
         self._pool = pool
         self._telemetry = telemetry
         self._channels: dict[int, Channel] = {}
         self._news = asyncio.Event()
-        self._valkey = redis.Redis.from_url(valkey_url, socket_connect_timeout=1)
+        self._valkey = valkey
         self._tasks: list[asyncio.Task[None]] = []
         self.is_draining = False
         telemetry.observe.append(lambda: telemetry.metrics.set(metrics.LIVE_VIEWERS, self.viewers))

@@ -1,12 +1,13 @@
 """Brings the database to the newest version, with Alembic: SQL files in migrations/versions/, never changed once released."""
 
+from functools import partial
 from importlib.resources import as_file, files
 from typing import Any
 
 import asyncpg
 from alembic import command, op
 from alembic.config import Config
-from sqlalchemy import Connection, make_url
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from gamepulse import database
@@ -15,12 +16,15 @@ from gamepulse.keys import hash_key
 _LOCK = 0x6770_6D69  # one migration at a time ("gpmi")
 
 
-async def migrate(database_url: str) -> str:
-    """Migrate to the newest version and return its name. Raises database.Unsafe for a server that could lose data."""
-    url = make_url(database_url).set(drivername="postgresql+asyncpg")
-    engine = create_async_engine(url)
+async def migrate(login: database.Login, owner: str | None = None) -> str:
+    """Migrate to the newest version and return its name. `owner`: whose the tables are to be, if not the login's own.
+
+    Raises database.Unsafe for a server that could lose data.
+    """
+    # Not SQLAlchemy's own way to connect: that knows neither sslmode in a URL nor a password that is made anew.
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=partial(_connect, login, owner))
     try:
-        await _verify(database_url)
+        await _verify(login)
         async with engine.connect() as connection:
             await connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK})")
             await connection.commit()
@@ -32,8 +36,13 @@ async def migrate(database_url: str) -> str:
         await engine.dispose()
 
 
-async def _verify(database_url: str) -> None:
-    connection = await asyncpg.connect(database_url, timeout=database.CONNECT_TIMEOUT_S)
+async def _connect(login: database.Login, owner: str | None) -> "asyncpg.Connection[asyncpg.Record]":
+    settings = {"role": owner} if owner else None
+    return await asyncpg.connect(**login, timeout=database.CONNECT_TIMEOUT_S, server_settings=settings)
+
+
+async def _verify(login: database.Login) -> None:
+    connection = await _connect(login, None)
     try:
         await database.verify(connection)
     finally:
@@ -56,9 +65,9 @@ def run_sql(name: str) -> None:
     adapted.run_async(lambda connection: connection.execute(text))
 
 
-async def put_demo(database_url: str, ingest_key: str, server_key: str) -> None:
-    """The demo studio and its public game `demo`, with these two keys. Doing it again changes nothing."""
-    connection = await asyncpg.connect(database_url, timeout=database.CONNECT_TIMEOUT_S)
+async def put_demo(login: database.Login, ingest_key: str, server_key: str, owner: str | None = None) -> None:
+    """The demo studio and its public game `demo`, with these two keys. Doing it again changes nothing. `owner`: as above."""
+    connection = await _connect(login, owner)
     try:
         async with connection.transaction():
             studio_id = await connection.fetchval(

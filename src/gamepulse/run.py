@@ -143,17 +143,17 @@ def serve(settings: Settings) -> None:
     server.keeper = keeper
     server.on_startup(keeper.start)
     try:
-        asyncio.run(_verify(settings.database_url))
+        asyncio.run(_verify(database.login(settings)))
         server.serve()
     finally:
         keeper.stop()
         lines.close()
 
 
-async def _verify(database_url: str) -> None:
+async def _verify(login: database.Login) -> None:
     """Check PostgreSQL's promises. When it is away that is no reason not to start: requests are answered 503 until it is there."""
     try:
-        connection = await asyncpg.connect(database_url, timeout=database.CONNECT_TIMEOUT_S)
+        connection = await asyncpg.connect(**login, timeout=database.CONNECT_TIMEOUT_S)
     except database.UNREACHABLE as error:
         _log.warning("PostgreSQL is away (%s); serving 503 until it is there", type(error).__name__)
         return

@@ -11,7 +11,8 @@ from msgspec import Meta
 
 PREFIX = "GAMEPULSE_"
 FILE = "_FILE"
-OTEL = {
+NAMED_BY_OTHERS = {
+    "AWS_REGION",
     "OTEL_EXPORTER_OTLP_COMPRESSION",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_RESOURCE_ATTRIBUTES",
@@ -21,13 +22,17 @@ OTEL = {
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What differs between environments. Each field is the variable GAMEPULSE_<NAME>, but for those of OpenTelemetry (OTEL_…)."""
+    """What differs between environments. Each field is the variable GAMEPULSE_<NAME>, but for OTEL_… and AWS_…."""
 
     database_url: str
     """postgresql://user@host:port/database; its user must be a member of the gamepulse_… roles."""
     player_hash_key: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
     """64 hexadecimal digits: the secret under which player ids are hashed. With another one, players are strangers."""
+    database_auth: Literal["password", "aws-iam"] = "password"
+    """aws-iam: each new connection signs in with a token of its own, made with the task's credentials, instead of a password."""
     valkey_url: str = "redis://127.0.0.1:6379/0"
+    """redis://, or rediss:// for TLS, whose certificate is then verified; a user in it is whom `valkey_password` is for."""
+    valkey_password: str = ""
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535)] = 8080
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
@@ -52,6 +57,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     otel_resource_attributes: str = ""
     otel_sdk_disabled: bool = False
     """true: no metrics, no traces, no access log; what goes wrong is still told on stdout."""
+    aws_region: str = ""
+    """Where the database of aws-iam is. ECS sets it."""
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field of Settings."""
+    name = field.upper()
+    return name if name in NAMED_BY_OTHERS else PREFIX + name
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -65,7 +78,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
             values[name.removeprefix(PREFIX).removesuffix(FILE).lower()] = _content(name, value, environment)
         elif name.startswith(PREFIX):
             values[name.removeprefix(PREFIX).lower()] = value
-        elif name in OTEL:
+        elif name in NAMED_BY_OTHERS:
             values[name.lower()] = value
     for name in ("home", "port_offset"):  # read by stack/, not by the service
         values.pop(name, None)
@@ -75,6 +88,8 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
             ip_network(cidr.strip())
     except (msgspec.ValidationError, ValueError) as error:
         raise ValueError(f"settings (environment variables {PREFIX}…): {error}") from None
+    if settings.database_auth == "aws-iam" and not settings.aws_region:
+        raise ValueError(f"settings: {PREFIX}DATABASE_AUTH is aws-iam, which needs AWS_REGION")
     return settings
 
 

@@ -12,7 +12,7 @@ from tests.stack.conftest import Stores, stores  # noqa: F401 — a fixture
 
 IS_UPSTREAM = os.environ.get("UPSTREAM") == "1"
 collect_ignore = [] if IS_UPSTREAM else ["upstream"]  # Grafana's
-STEPS = ("keys", "database", "migrate", "logins", "game")
+STEPS = ("keys", "migrate")
 SERVICES = ("gamepulse", "collector", "prometheus", "alertmanager", "loki", "jaeger", "postgres", "valkey")
 """What is started: all but the demo's players, who would be in the way, and without a registry all but Grafana."""
 STARTED = (*SERVICES, *(["grafana"] if IS_UPSTREAM else []))

@@ -78,7 +78,7 @@ def make_images(tag: str, *, is_upstream: bool) -> None:
             for name in STANDINS:
                 build(name, f"gamepulse-test/{name}:standin", "Dockerfile", folder, DEBIAN=DEBIAN)
         bases = {f"{name.upper()}_IMAGE": f"gamepulse-test/{name}:standin" for name in STANDINS}
-    for name in ("gamepulse", "demo"):
+    for name in ("gamepulse", "operations", "demo"):
         build_ours(name, f"gamepulse/{name}:{tag}", is_upstream=is_upstream)
     for name in (*COMPONENTS, *(["grafana"] if is_upstream else [])):
         build(name, f"gamepulse/{name}:{tag}", "docker/Dockerfile", CHECKOUT, **bases)

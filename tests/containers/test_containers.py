@@ -97,7 +97,7 @@ def test_each_user_reads_its_own_keys_only(stack: ComposeStack) -> None:
         " try:\n  path.is_file() and (path.read_text(), print(path.relative_to('/run/keys')))\n except PermissionError: pass"
     )
     read = docker("exec", stack.container("gamepulse")["Id"], "/usr/bin/python", "-c", script).split()
-    assert read == ["gamepulse/database-url", "gamepulse/demo.json", "gamepulse/player-hash-key"]
+    assert read == ["gamepulse/database-url", "gamepulse/player-hash-key"]
 
 
 def test_documentation_is_served_without_what_the_image_leaves_out(stack: ComposeStack) -> None:

@@ -2,17 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from deploy.synth import synthesise
+from tests.deploy.templates import ACCOUNT, Json, Stacks, Templates
 
-type Json = dict[str, Any]
-type Templates = dict[str, Json]
-"""By the stack's part: network, data …"""
+__all__ = ["Json", "Templates"]
 
-ACCOUNT = "111122223333"
 STAGING = {
     "ENV": "staging",
     "SIZE": "small",
@@ -47,3 +44,9 @@ def staging(assembly: Path) -> Templates:
 @pytest.fixture(scope="session")
 def production(tmp_path_factory: pytest.TempPathFactory) -> Templates:
     return synthesised(PRODUCTION, tmp_path_factory.mktemp("production"))
+
+
+@pytest.fixture(scope="session", params=["staging", "production"])
+def stacks(request: pytest.FixtureRequest) -> Stacks:
+    """Those of each environment, with references resolved."""
+    return Stacks(request.param, request.getfixturevalue(request.param))

@@ -2,9 +2,7 @@
 
 import asyncio
 import ctypes
-import json
 import os
-import subprocess
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -167,10 +165,8 @@ class Machine:
             await self._start(
                 replace(components["postgres"], command=[*components["postgres"].command, *options]), components["valkey"]
             )
-            await asyncio.to_thread(postgres.create_database, self.settings, self.keys)
+            await asyncio.to_thread(postgres.prepare_database, self.settings, self.keys)
             environment = await self._service_environment()
-            for command in ("migrate", "demo"):
-                await asyncio.to_thread(self._gamepulse, command, environment)
             await self.run(SLOW_COMMITS)
             second = Component("aggregator", gamepulse_command("aggregate"), lambda: "", environment=environment)
             for name in ("collector", "prometheus"):
@@ -231,7 +227,3 @@ class Machine:
             "GAMEPULSE_WORKERS": str(WORKERS),
             "GAMEPULSE_TRACE_SAMPLE_RATIO": "0",
         }
-
-    def _gamepulse(self, command: str, environment: Mapping[str, str]) -> None:
-        keys = json.dumps({"ingest_key": self.keys.ingest_key, "server_key": self.keys.server_key})
-        subprocess.run(gamepulse_command(command), env=os.environ | environment, input=keys, text=True, timeout=120, check=True)

@@ -38,7 +38,7 @@ type Database = asyncpg.Connection[asyncpg.Record]
 
 @pytest.fixture
 async def ingest(database_url: str) -> AsyncIterator[database.Pool]:
-    pool = await database.open_pool(database_url, "ingest", size=2)
+    pool = await database.open_pool({"dsn": database_url}, "ingest", size=2)
     yield pool
     pool.terminate()
 
@@ -169,7 +169,7 @@ async def test_nobody_waits_longer_for_postgresql(
         with pytest.raises(TimeoutError):
             await quality.find_game(ingest, "demo")
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_S", 1)
-    pool = await database.open_pool(database_url, "query", size=1)
+    pool = await database.open_pool({"dsn": database_url}, "query", size=1)
     with pytest.raises(asyncpg.QueryCanceledError):
         async with database.use(pool, 3) as own:
             await own.execute("SELECT pg_sleep(3)")
@@ -179,7 +179,7 @@ async def test_nobody_waits_longer_for_postgresql(
 async def test_nobody_waits_longer_for_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "CONNECT_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        pool = await database.open_pool(f"postgresql://x@127.0.0.1:{silent.getsockname()[1]}/x", "ingest", size=1)
+        pool = await database.open_pool({"dsn": f"postgresql://x@127.0.0.1:{silent.getsockname()[1]}/x"}, "ingest", size=1)
         started = time.monotonic()
         with pytest.raises(TimeoutError):
             async with database.use(pool, 5):
@@ -192,7 +192,7 @@ async def test_nobody_waits_longer_for_a_connection(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_key_that_is_too_long_is_not_looked_up() -> None:
-    pool = await database.open_pool(f"postgresql://x@127.0.0.1:{free_port()}/x", "ingest", size=1)
+    pool = await database.open_pool({"dsn": f"postgresql://x@127.0.0.1:{free_port()}/x"}, "ingest", size=1)
     assert (await refused(Keys(pool).find("k" * keys.KEY_LENGTH_MAX)))[0] == "database_unavailable"
     assert (await refused(Keys(pool).find("k" * (keys.KEY_LENGTH_MAX + 1))))[0] == "unknown_key"
     pool.terminate()
@@ -389,7 +389,7 @@ async def test_a_timeline_and_what_is_found_are_cut(
         await client.post("/v1/reports", json=batch(2, session=str(session), player="p"))
         await client.post("/v1/reports", json=batch(1, player="p"))
     await complete(client)
-    pool = await database.open_pool(database_url, "query", size=1)
+    pool = await database.open_pool({"dsn": database_url}, "query", size=1)
     game = quality.Game(1, 1, "demo")
     for name, most, expected in (
         ("BATCHES_MAX", 2, (4, True)), ("BATCHES_MAX", 3, (6, False)), ("REPORTS_MAX", 5, (4, True)), ("REPORTS_MAX", 6, (6, False)),

@@ -104,7 +104,7 @@ async def put_names(connection: Database, count: int) -> list[int]:
 
 @pytest.fixture
 async def asker(database_url: str) -> AsyncIterator[database.Pool]:
-    pool = await database.open_pool(database_url, "query", size=1)
+    pool = await database.open_pool({"dsn": database_url}, "query", size=1)
     yield pool
     pool.terminate()
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from gamepulse import errors
-from gamepulse.settings import PREFIX, Settings
+from gamepulse.settings import PREFIX, Settings, variable
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "data/README.md", ROOT / "bench/README.md"])
@@ -66,9 +66,8 @@ def test_defaults_are_those_of_the_code() -> None:
 
 
 def test_every_setting_is_described_and_no_other() -> None:
-    said = set(re.findall(rf"`((?:{PREFIX}|OTEL_)[A-Z_]+)`", (ROOT / "docs/operations.md").read_text()))
-    names = [field.name.upper() for field in msgspec.structs.fields(Settings)]
-    variables = {name if name.startswith("OTEL_") else PREFIX + name for name in names}
+    said = set(re.findall(rf"`((?:{PREFIX}|OTEL_|AWS_)[A-Z_]+)`", (ROOT / "docs/operations.md").read_text()))
+    variables = {variable(field.name) for field in msgspec.structs.fields(Settings)}
     assert said - {"GAMEPULSE_HOME", "GAMEPULSE_PORT_OFFSET"} == variables
 
 

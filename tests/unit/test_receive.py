@@ -99,6 +99,22 @@ def test_the_edges_headers_are_believed_from_proxies_only() -> None:
     assert geography.locate("10.0.0.7", {b"cloudfront-viewer-country": b"<b>"}) == NOWHERE
 
 
+def test_the_viewers_address_is_believed_from_proxies_only() -> None:
+    geography = Geography("10.0.0.0/8", str(GEOGRAPHY))
+    known, known6 = geography.locate("192.0.2.1", {}), geography.locate("2001:db8:a::1", {})
+    assert NOWHERE not in (known, known6) and known != known6
+    for written, place in (
+        (b"192.0.2.1:46532", known), (b"2001:db8:a::1:46532", known6), (b"[2001:db8:a::1]:46532", known6),
+        (b"2001:0db8:000a:0000:0000:0000:0000:0001:1", known6),
+        (b"192.0.2.1", NOWHERE), (b"rubbish", NOWHERE), (b":", NOWHERE), (b"\xff:1", NOWHERE), (b"[]:1", NOWHERE), (b"192.0.2.1\0:1", NOWHERE),
+    ):  # fmt: skip
+        headers = {b"cloudfront-viewer-address": written, b"x-forwarded-for": b"198.51.100.1"}  # the header comes first
+        assert geography.locate("10.0.0.7", headers) == place, written
+    spoofed = {b"cloudfront-viewer-address": b"192.0.2.1:46532"}
+    assert geography.locate("198.18.0.1", spoofed) == NOWHERE
+    assert geography.locate("10.0.0.7", spoofed | {b"cloudfront-viewer-country": b"SE"}) == Place("SE", None, None)
+
+
 def test_an_undeclared_metric_cannot_be_recorded() -> None:
     counted = Metrics()
     with pytest.raises(LookupError, match="not declared"):
@@ -122,7 +138,8 @@ def test_settings_say_what_is_wrong() -> None:
     assert settings.load(good).port == 8080
     for name, value in (
         ("GAMEPULSE_PORT", "80a"), ("GAMEPULSE_PORT", "0"), ("GAMEPULSE_TYPO", "1"), ("GAMEPULSE_PLAYER_HASH_KEY", "short"),
-        ("GAMEPULSE_TRUSTED_PROXIES", "everyone"), ("GAMEPULSE_TRACE_SAMPLE_RATIO", "2"),
+        ("GAMEPULSE_TRUSTED_PROXIES", "everyone"), ("GAMEPULSE_TRACE_SAMPLE_RATIO", "2"), ("GAMEPULSE_DATABASE_AUTH", "kerberos"),
+        ("GAMEPULSE_DATABASE_AUTH", "aws-iam"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="settings"):
             settings.load(good | {name: value})

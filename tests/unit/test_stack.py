@@ -107,7 +107,7 @@ def test_the_collector_is_told_where_the_file_system_of_the_data_is_mounted(tmp_
 
 
 DEFAULTS = {f"COLLECTOR_{of}" for of in ("MEMORY_MIB", "COMPRESSION", "QUEUE_POINTS", "QUEUE_LOG_RECORDS", "QUEUE_SPANS")}
-DEFAULTS |= {"LOKI_STORE", "LOKI_BUCKET"}
+DEFAULTS |= {"LOKI_STORE", "LOKI_BUCKET", "POSTGRES_CA"}
 """Right as they are on one machine."""
 
 

@@ -1,0 +1,98 @@
+"""Builds the images and pushes them to ECR; what its scan finds stops a deployment."""
+
+import base64
+import os
+import shutil
+import subprocess
+import time
+from typing import Any
+
+from deploy.account import Account, tell
+from deploy.config import IMAGES, NAME
+from stack.settings import CHECKOUT, Problem
+
+DOCKERFILES = dict.fromkeys(IMAGES, "docker/Dockerfile") | dict.fromkeys(("gamepulse", "operations"), "Dockerfile")
+SBOM_IN_IMAGE, SBOM = "/usr/share/gamepulse/sbom.cdx.json", CHECKOUT / "sbom.cdx.json"
+BUILD_LIMIT_S = 1800
+SCAN_LIMIT_S = 600
+STOPS = ("CRITICAL", "HIGH")
+
+
+def push_images(account: Account) -> None:
+    """All that this version does not have there yet: tags cannot be moved, so what is there is right. Raises Problem."""
+    ecr, version = account.client("ecr"), account.config.version
+    missing = [name for name in IMAGES if not is_pushed(ecr, name, version)]
+    if not missing:
+        return
+    registry = _sign_in(ecr)
+    for number, name in enumerate(missing, 1):
+        image = f"{registry}/{NAME}/{name}:{version}"
+        tell(f"Image {number} of {len(missing)}: {name}")
+        arguments = ["--file", DOCKERFILES[name], "--target", name, "--platform", "linux/amd64", "--tag", image]
+        arguments += ["--build-arg", f"VERSION={version}", "--build-arg", f"REVISION={version.rpartition('-')[2]}"]
+        _engine("build", *arguments, ".")
+        _engine("push", "--quiet", image)
+    _keep_sbom(f"{registry}/{NAME}/gamepulse:{version}")
+    for name in IMAGES:
+        check_scan(ecr, name, version)
+
+
+def is_pushed(ecr: Any, name: str, version: str) -> bool:
+    try:
+        return bool(ecr.describe_images(repositoryName=f"{NAME}/{name}", imageIds=[{"imageTag": version}])["imageDetails"])
+    except ecr.exceptions.ImageNotFoundException:
+        return False
+
+
+def check_scan(ecr: Any, name: str, version: str, limit_s: float = SCAN_LIMIT_S) -> None:
+    """Wait for ECR's scan. Raises Problem when it finds something severe, or does not end."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            said = ecr.describe_image_scan_findings(repositoryName=f"{NAME}/{name}", imageId={"imageTag": version})
+            status = said["imageScanStatus"]["status"]
+        except ecr.exceptions.ScanNotFoundException:
+            said, status = {}, "PENDING"
+        if status in {"COMPLETE", "ACTIVE"}:
+            break
+        if status not in {"PENDING", "IN_PROGRESS"}:
+            raise Problem(f"ECR's scan of {name} says {status}: Inspector must be on in the account (docs/deploy.md).")
+        if time.monotonic() > deadline:
+            raise Problem(f"ECR has not scanned {name} within {limit_s} s.")
+        time.sleep(min(5, limit_s / 10))
+    counts = said.get("imageScanFindings", {}).get("findingSeverityCounts", {})
+    if severe := {level: counts[level] for level in STOPS if counts.get(level)}:
+        raise Problem(
+            f"ECR's scan of {name}:{version} finds {severe}. Look at them in ECR, and take newer bases (docker/Dockerfile)."
+        )
+    tell(f"{name}: scanned, {counts or 'nothing found'}")
+
+
+def _keep_sbom(image: str) -> None:
+    """What is in the service's image, out of it."""
+    made = _engine("create", image).strip()
+    try:
+        _engine("cp", f"{made}:{SBOM_IN_IMAGE}", str(SBOM))
+    finally:
+        _engine("rm", made)
+
+
+def _sign_in(ecr: Any) -> str:
+    """The registry's address."""
+    [answer] = ecr.get_authorization_token()["authorizationData"]
+    user, _, password = base64.b64decode(answer["authorizationToken"]).decode().partition(":")
+    registry = str(answer["proxyEndpoint"]).removeprefix("https://")
+    _engine("login", "--username", user, "--password-stdin", registry, given=password)
+    return registry
+
+
+def _engine(*arguments: str, given: str | None = None) -> str:
+    engine = os.environ.get("DOCKER") or shutil.which("docker")
+    if engine is None:
+        raise Problem("Docker is needed to build the images, and is not on the PATH.")
+    done = subprocess.run(
+        [engine, *arguments], cwd=CHECKOUT, input=given, stdout=subprocess.PIPE, text=True, timeout=BUILD_LIMIT_S, check=False
+    )
+    if done.returncode:
+        raise Problem(f"`docker {arguments[0]}` failed.")
+    return done.stdout

@@ -1,0 +1,1 @@
+"""What is done to a deployment beside serving: its logins, its metrics' copies and backups, its passwords' rotation."""

@@ -1,0 +1,153 @@
+"""The command line: `python -m operations`. Secrets and addresses come from the environment."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import BinaryIO
+
+import asyncpg
+import click
+import msgspec
+
+from gamepulse import database
+from operations import logins, snapshots
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Entry point."""
+
+
+def needed(name: str) -> str:
+    """A variable of the environment, or what the file holds that <name>_FILE names. Raises click's error, naming it."""
+    value = optional(name)
+    if not value:
+        raise click.ClickException(f"{name} (or {name}_FILE, a file with it) is needed")
+    return value
+
+
+def optional(name: str) -> str | None:
+    path = os.environ.get(f"{name}_FILE")
+    if path is None:
+        return os.environ.get(name) or None
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise click.ClickException(f"{name}_FILE cannot be read ({error.strerror})") from None
+
+
+def _admin() -> database.Login:
+    password = optional("DATABASE_ADMIN_PASSWORD")
+    return {"dsn": needed("DATABASE_ADMIN_URL")} | ({"password": password} if password else {})
+
+
+@main.command("migrate")
+@click.option("--demo", type=click.File("rb"), help="Make the demo's game too, with the keys of this JSON file.")
+def migrate_command(demo: BinaryIO | None) -> None:
+    """Make owner, databases, tables and logins, or bring them to the newest version.
+
+    DATABASE_ADMIN_URL, DATABASE_ADMIN_PASSWORD: of who may create roles and databases. MONITOR_PASSWORD,
+    GRAFANA_READER_PASSWORD: of the Collector's and Grafana's logins. GRAFANA_PASSWORD: of the owner of Grafana's own
+    database, if it is to be. OWNER_PASSWORD: if somebody is to sign in as the owner. SERVICE_PASSWORD: of the service's
+    login, if that is not to sign in with tokens of AWS.
+    """
+    passwords = logins.Passwords(
+        monitor=needed("MONITOR_PASSWORD"),
+        reader=needed("GRAFANA_READER_PASSWORD"),
+        owner=optional("OWNER_PASSWORD"),
+        service=optional("SERVICE_PASSWORD"),
+        grafana=optional("GRAFANA_PASSWORD"),
+    )
+    try:
+        keys = msgspec.json.decode(demo.read(), type=logins.Demo) if demo else None
+        version = asyncio.run(logins.prepare(_admin(), passwords, keys))
+    except msgspec.MsgspecError as error:
+        raise click.ClickException(f"the demo's keys: {error}") from None
+    except (*database.UNREACHABLE, asyncpg.PostgresError) as error:
+        raise click.ClickException(f"PostgreSQL: {error or type(error).__name__}") from None
+    click.echo(f"The database is at version {version}; its logins are there.")
+
+
+@main.command("grafana-login")
+@click.option("--login", required=True, help="The login's name, as gamepulse_grafana_2.")
+@click.option("--studio", required=True, type=int, help="The only studio that it reads.")
+def grafana_login(login: str, studio: int) -> None:
+    """Make a login for another Grafana organisation. GRAFANA_READER_PASSWORD: its password; the other variables as of `migrate`."""
+    try:
+        asyncio.run(logins.put_reader(_admin(), login, needed("GRAFANA_READER_PASSWORD"), studio))
+    except (*database.UNREACHABLE, asyncpg.PostgresError) as error:
+        raise click.ClickException(f"PostgreSQL: {error or type(error).__name__}") from None
+    click.echo(f"{login} reads studio {studio}.")
+
+
+TSDB = click.option("--tsdb", type=click.Path(file_okay=False, path_type=Path), default="/prometheus", show_default=True)
+COPIES = click.option("--copies", type=click.Path(file_okay=False, path_type=Path), default="/prometheus-data", show_default=True)
+
+
+class Telling(click.Command):
+    """A command whose failure is told in a line."""
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except snapshots.Failed as error:
+            raise click.ClickException(str(error)) from None
+
+
+@main.command("snapshots", cls=Telling)
+@TSDB
+@COPIES
+@click.option("--prometheus", default="127.0.0.1:9090", show_default=True, help="Its address; it runs with --web.enable-admin-api.")
+@click.option("--every", default=snapshots.EVERY_S, show_default=True, help="Seconds between two copies.")
+def snapshots_command(tsdb: Path, copies: Path, prometheus: str, every: float) -> None:
+    """Copy Prometheus' data every hour, and once more at SIGTERM, when Prometheus has ended. The latest two are kept."""
+    snapshots.keep_taking(tsdb, copies, prometheus, click.echo, every)
+
+
+@main.command(cls=Telling)
+@TSDB
+@COPIES
+def restore(tsdb: Path, copies: Path) -> None:
+    """Put the latest copy into Prometheus' folder, if that has no data. Before Prometheus starts."""
+    snapshots.restore(tsdb, copies, click.echo)
+
+
+@main.command("backup", cls=Telling)
+@COPIES
+def backup_command(copies: Path) -> None:
+    """Put the latest copy of Prometheus' data into the bucket BACKUP_BUCKET."""
+    from operations import backup  # noqa: PLC0415 — boto3 takes a second and 30 MB, which others need not
+
+    backup.back_up(copies, needed("BACKUP_BUCKET"), click.echo)
+
+
+@main.command(cls=Telling)
+@COPIES
+@click.option("--key", help="Of the backup; else the latest.")
+def fetch(copies: Path, key: str | None) -> None:
+    """Make a copy of a backup in BACKUP_BUCKET. While Prometheus' service has no task: the next one restores it."""
+    from operations import backup  # noqa: PLC0415 — as above
+
+    backup.fetch(copies, needed("BACKUP_BUCKET"), key, click.echo)
+
+
+@main.command("rotate", cls=Telling)
+def rotate_command() -> None:
+    """Give the logins of telemetry new passwords. DATABASE_URL: without a user. ECS_CLUSTER: where their tasks run."""
+    from operations import rotate  # noqa: PLC0415 — as above
+
+    asyncio.run(rotate.rotate(needed("DATABASE_URL"), needed("ECS_CLUSTER"), click.echo))
+
+
+@main.command()
+def console() -> None:
+    """Wait until SIGTERM: somebody forwards ports through this task."""
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # a container's first process is not ended by what it does not wait for
+    click.echo("Waiting, so that ports can be forwarded.")
+    signal.sigwait(ends)
+
+
+if __name__ == "__main__":
+    main()
