@@ -1,6 +1,7 @@
 """What holds data: keys, secrets, buckets, RDS, EFS, ElastiCache, ECR, Backup, SNS."""
 
 import json
+import string
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -58,12 +59,21 @@ class Secret(Resource, kind="AWS::SecretsManager::Secret", service="secretsmanag
         found = self.call("describe_secret", SecretId=self.physical_resource_id)
         value = self.call("get_secret_value", SecretId=self.physical_resource_id)["SecretString"]
         how = self.properties.get("GenerateSecretString")
-        # What AWS does not tell of how it made the value is judged by the value.
-        held = how and len(value) == how["PasswordLength"] and not set(how.get("ExcludeCharacters", "")) & set(value) and value.isalnum()
-        return found | {"SecretString": value, "GenerateSecretString": how if held else {}, "ReplicaRegions": found.get("ReplicationStatus")}
+        return found | {  # type: ignore[no-any-return]
+            "SecretString": value,
+            "GenerateSecretString": how if how and _is_made(value, how) else {},
+            "ReplicaRegions": found.get("ReplicationStatus"),
+        }
 
     def delete(self) -> None:
         self.call("delete_secret", SecretId=self.physical_resource_id, ForceDeleteWithoutRecovery=True)
+
+
+def _is_made(value: str, how: Json) -> bool:
+    """AWS does not tell how it made a value: the value does."""
+    left_out = set(how.get("ExcludeCharacters", "")) | set(string.punctuation if how["ExcludePunctuation"] else "")
+    left_out |= set(string.ascii_uppercase if how.get("ExcludeUppercase") else "")
+    return len(value) == how["PasswordLength"] and not left_out & set(value)
 
 
 class Bucket(Resource, kind="AWS::S3::Bucket", service="s3"):
@@ -384,6 +394,20 @@ class Repository(Resource, kind="AWS::ECR::Repository", service="ecr"):
         policy = self.call("get_lifecycle_policy", RepositoryName=self.physical_resource_id)
         tags = self.call("list_tags_for_resource", ResourceArn=found["repositoryArn"])["tags"]
         return found | {"LifecyclePolicy": policy, "Tags": tags}  # type: ignore[no-any-return]
+
+
+class RegistryScanning(Resource, kind="AWS::ECR::RegistryScanningConfiguration", service="ecr"):
+    """Of the whole registry: it cannot be deleted, only be as it was."""
+
+    def create(self, wanted: Json) -> None:
+        self.physical_resource_id = self.account.id
+        self.call("put_registry_scanning_configuration", wanted)
+
+    def read(self) -> Json:
+        return dict(self.call("get_registry_scanning_configuration")["scanningConfiguration"])
+
+    def delete(self) -> None:
+        self.call("put_registry_scanning_configuration", ScanType="BASIC", Rules=[])
 
 
 class BackupVault(Resource, kind="AWS::Backup::BackupVault", service="backup"):
