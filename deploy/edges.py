@@ -34,26 +34,26 @@ class Edge:
     source: str
     target: str
     port: int
-    why: str
+    why: str  # EC2 takes letters, digits and little else: no apostrophes
 
 
 EDGES = (
     Edge(INTERNET, "balancer", 80, "answered with the way to 443, nothing else"),
     Edge(CLOUDFRONT, "balancer", 443, "all that people and games ask"),
     Edge("balancer", "app", 8080, "requests"),
-    Edge("balancer", "grafana", 3000, "requests for the host grafana.<domain>"),
+    Edge("balancer", "grafana", 3000, "requests for the host of Grafana"),
     Edge("app", "database", 5432, "reports, rollups"),
     Edge("app", "cache", 6379, "news for live pages"),
     Edge("app", "prometheus", 9090, "metrics by OTLP"),
     Edge("app", "loki", 3100, "logs by OTLP"),
     Edge("app", "jaeger", 4317, "traces by OTLP"),
-    Edge("app", INTERNET, 443, "the requirements'; webhooks"),
+    Edge("app", INTERNET, 443, "required; webhooks"),
     Edge("infrastructure", "database", 5432, "how PostgreSQL is"),
     Edge("infrastructure", "cache", 6379, "how Valkey is"),
     Edge("infrastructure", "prometheus", 9090, "metrics by OTLP"),
     Edge("infrastructure", INTERNET, 443, "how long certificates are valid"),
-    Edge("prometheus", "app", 8888, "the Collectors' own metrics"),
-    Edge("prometheus", "infrastructure", 8888, "the Collector's own metrics"),
+    Edge("prometheus", "app", 8888, "metrics of the Collectors themselves"),
+    Edge("prometheus", "infrastructure", 8888, "metrics of the Collector itself"),
     Edge("prometheus", "alertmanager", 9093, "alerts, and its metrics"),
     Edge("prometheus", "loki", 3100, "its metrics"),
     Edge("prometheus", "jaeger", 8888, "its metrics"),

@@ -128,6 +128,7 @@ def prometheus(config: Config) -> list[Container]:
             user=NOBODY,
             mounts=both,
             essential=False,
+            restart=False,
             stop_s=STOP_LONGEST_S,
         ),
         Container(
@@ -302,6 +303,7 @@ def migrate(at: Addresses, secrets: Secrets) -> list[Container]:
             name="migrate",
             image="operations",
             command=("migrate",),
+            restart=False,
             environment={"DATABASE_ADMIN_URL": at.database.url(database.MASTER, "postgres")},
             json_secrets={"DATABASE_ADMIN_PASSWORD": (at.database.master, "password")},
             secrets={
@@ -321,6 +323,7 @@ def rotate(at: Addresses, cluster: str) -> list[Container]:
             name="rotate",
             image="operations",
             command=("rotate",),
+            restart=False,
             environment={"DATABASE_URL": at.database.url(""), "ECS_CLUSTER": cluster},
             mounts=TEMPORARY,
         )
@@ -334,6 +337,7 @@ def backup(at: Addresses) -> list[Container]:
             name="backup",
             image="operations",
             command=("backup",),
+            restart=False,
             user=NOBODY,
             environment={"BACKUP_BUCKET": at.backups_bucket},
             mounts={"/prometheus-data": "prometheus-data", **TEMPORARY},
@@ -344,4 +348,4 @@ def backup(at: Addresses) -> list[Container]:
 
 def console() -> list[Container]:
     """A way for an engineer to a program's own page: SSM's port forwarding goes through it. ECS Exec has to write its own files."""
-    return [Container(name="console", image="operations", command=("console",), read_only=False)]
+    return [Container(name="console", image="operations", command=("console",), restart=False, read_only=False)]

@@ -52,6 +52,8 @@ class Container:
     health_start_s: int = 60
     after: Started = field(default_factory=dict)
     essential: bool = True
+    restart: bool = True
+    """In place, when it has ended. Not for what is to end."""
     memory_mib: int | None = None
     stop_s: int = STOP_S
     read_only: bool = True
@@ -145,8 +147,8 @@ class Program(Construct):
             memory_limit_mib=one.memory_mib,
             essential=one.essential,
             # Started again in place: with the task's disk, on which what was not sent yet lies.
-            enable_restart_policy=one.essential,
-            restart_attempt_period=Duration.seconds(60) if one.essential else None,
+            enable_restart_policy=one.restart,
+            restart_attempt_period=Duration.seconds(60) if one.restart else None,
             readonly_root_filesystem=one.read_only,
             linux_parameters=limits,
             stop_timeout=Duration.seconds(one.stop_s),

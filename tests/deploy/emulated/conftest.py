@@ -1,0 +1,34 @@
+"""The emulated account with staging's stacks in it. Files here are run in the order of their names: test_update.py is the last, and changes it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.conftest import STAGING, synthesised
+from tests.deploy.templates import ACCOUNT, Templates
+from tests.deploy.emulated.account import Account
+from tests.deploy.emulated.emulation import emulation
+from tests.deploy.emulated.stacks import deploy
+
+
+@pytest.fixture(scope="package")
+def account() -> Iterator[Account]:
+    with emulation(ACCOUNT, domain=STAGING["DOMAIN"], hosted_zone_id=STAGING["HOSTED_ZONE_ID"]) as account:
+        yield account
+
+
+@pytest.fixture(scope="package")
+def deployed(account: Account, staging: Templates, assembly: Path) -> Account:
+    """Version 0.1.0, small."""
+    assert staging
+    deploy(account, assembly)
+    return account
+
+
+@pytest.fixture(scope="session")
+def next_assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same environment's next version, and large."""
+    folder = tmp_path_factory.mktemp("next")
+    synthesised(STAGING | {"VERSION": "0.2.0", "SIZE": "large"}, folder)
+    return folder

@@ -1,0 +1,241 @@
+"""The next version, and a larger size, over what is deployed; then the end of it all. After these tests nothing is left."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.deploy.emulated.account import Account, Json
+from tests.deploy.emulated.lost import LOST
+from tests.deploy.emulated.stacks import deploy, destroy, lacking, resources_of
+
+HOLD_DATA = {
+    "AWS::RDS::DBInstance",
+    "AWS::EFS::FileSystem",
+    "AWS::EFS::AccessPoint",
+    "AWS::S3::Bucket",
+    "AWS::SecretsManager::Secret",
+    "AWS::KMS::Key",
+    "AWS::ECR::Repository",
+    "AWS::Backup::BackupVault",
+    "AWS::Cognito::UserPool",
+    "AWS::ElastiCache::ReplicationGroup",
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the stacks had made: by stack and logical id, its type, physical id and properties."""
+
+    resources: dict[tuple[str, str], tuple[str, str, Json]]
+
+    def ids(self, kinds: set[str]) -> dict[tuple[str, str], str]:
+        return {key: id for key, (kind, id, _) in self.resources.items() if kind in kinds}
+
+
+def see(account: Account, assembly: Path) -> Seen:
+    found = resources_of(account, assembly)
+    return Seen({(one.stack, one.logical_resource_id): (one.kind, one.physical_resource_id, one.properties) for one in found})
+
+
+@pytest.fixture(scope="module")
+def before(deployed: Account, assembly: Path) -> Seen:
+    return see(deployed, assembly)
+
+
+@pytest.fixture(scope="module")
+def secrets_before(deployed: Account) -> dict[str, str]:
+    return values_of(deployed)
+
+
+@pytest.fixture(scope="module")
+def updated(deployed: Account, before: Seen, secrets_before: dict[str, str], next_assembly: Path) -> Account:
+    assert before.resources
+    assert secrets_before
+    deploy(deployed, next_assembly)
+    return deployed
+
+
+@pytest.fixture(scope="module")
+def after(updated: Account, next_assembly: Path) -> Seen:
+    return see(updated, next_assembly)
+
+
+def values_of(account: Account) -> dict[str, str]:
+    secrets = account.client("secretsmanager")
+    return {one["Name"]: secrets.get_secret_value(SecretId=one["ARN"])["SecretString"] for one in secrets.list_secrets()["SecretList"]}
+
+
+def families(account: Account) -> Iterator[Json]:
+    ecs = account.client("ecs")
+    for name in ecs.list_task_definition_families(status="ACTIVE")["families"]:
+        yield ecs.describe_task_definition(taskDefinition=name)["taskDefinition"]
+
+
+def test_what_holds_data_is_the_same_as_before(before: Seen, after: Seen) -> None:
+    was = before.ids(HOLD_DATA)
+    assert {kind for kind, _, _ in before.resources.values()} >= HOLD_DATA
+    assert after.ids(HOLD_DATA) == was
+
+
+def test_secrets_have_the_same_values(updated: Account, secrets_before: dict[str, str]) -> None:
+    assert values_of(updated) == secrets_before
+
+
+def test_only_task_definitions_are_replaced(before: Seen, after: Seen) -> None:
+    replaced = {kind for key, (kind, id, _) in before.resources.items() if after.resources[key][1] != id}
+    assert replaced == {"AWS::ECS::TaskDefinition"}
+    assert before.resources.keys() == after.resources.keys()
+
+
+def test_only_these_types_change(before: Seen, after: Seen) -> None:
+    changed = {kind for key, (kind, _, properties) in before.resources.items() if after.resources[key][2] != properties}
+    assert changed == {
+        "AWS::ECS::TaskDefinition",  # the version
+        "AWS::ECS::Service",  # which definition; how many tasks
+        "AWS::Scheduler::Schedule",  # which definition
+        "AWS::IAM::Policy",  # which definition a schedule may start
+        "AWS::RDS::DBInstance",  # the size, from here on
+        "AWS::ElastiCache::ReplicationGroup",
+        "AWS::ApplicationAutoScaling::ScalableTarget",
+        "AWS::CloudWatch::Alarm",
+        "AWS::Budgets::Budget",
+    }
+
+
+def test_all_tasks_are_of_the_new_version(updated: Account) -> None:
+    found = list(families(updated))
+    assert len(found) == 11
+    assert {one["image"].rpartition(":")[2] for task in found for one in task["containerDefinitions"]} == {"0.2.0"}
+    app = next(one for one in found if one["family"] == "gamepulse-app")["containerDefinitions"][0]
+    assert {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": "service.version=0.2.0"} in app["environment"]
+
+
+def test_services_and_schedules_run_the_new_definitions_and_the_old_ones_are_gone(updated: Account) -> None:
+    ecs, scheduler = updated.client("ecs"), updated.client("scheduler")
+    newest = {one["family"]: one["taskDefinitionArn"] for one in families(updated)}
+    assert set(ecs.list_task_definitions(status="ACTIVE")["taskDefinitionArns"]) == set(newest.values())
+    names = [one.rpartition("/")[2] for one in ecs.list_services(cluster="gamepulse-staging-cluster")["serviceArns"]]
+    for one in ecs.describe_services(cluster="gamepulse-staging-cluster", services=names)["services"]:
+        assert one["taskDefinition"] == newest[one["serviceName"]]
+    for name in ("backup", "rotate"):
+        target = scheduler.get_schedule(Name=f"gamepulse-staging-{name}")["Target"]
+        assert target["EcsParameters"]["TaskDefinitionArn"] == newest[name]
+
+
+def test_everything_is_as_large_as_said(updated: Account) -> None:
+    [database] = updated.client("rds").describe_db_instances()["DBInstances"]
+    assert (database["DBInstanceClass"], database["AllocatedStorage"]) == ("db.r7g.2xlarge", 1000)
+    [cache] = updated.client("elasticache").describe_replication_groups()["ReplicationGroups"]
+    assert cache["CacheNodeType"] == "cache.m7g.large"
+    [target] = updated.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="ecs")["ScalableTargets"]
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (3, 30)
+    cpu = {one["family"]: one["cpu"] for one in families(updated)}
+    assert (cpu["prometheus"], cpu["gamepulse-app"]) == ("2048", "1024")
+
+
+def test_nothing_is_lost_by_the_update(updated: Account, next_assembly: Path) -> None:
+    gaps = {(one.kind, path) for one in resources_of(updated, next_assembly) for path in lacking(one.properties, one.read())}
+    assert gaps <= {(kind, path) for kind, paths in LOST.items() for path in paths}
+
+
+def test_the_same_again_changes_nothing(updated: Account, after: Seen, next_assembly: Path) -> None:
+    deploy(updated, next_assembly)
+    assert see(updated, next_assembly) == after
+
+
+@pytest.fixture(scope="module")
+def destroyed(updated: Account, after: Seen, next_assembly: Path) -> Account:
+    assert after.resources
+    updated.client("s3").put_object(Bucket="gamepulse-backups-111122223333", Key="prometheus/one", Body=b"a snapshot")
+    destroy(updated, next_assembly)
+    return updated
+
+
+def test_all_stacks_are_gone(destroyed: Account) -> None:
+    for region in ("ap-northeast-2", "us-east-1"):
+        found = destroyed.client("cloudformation", region).list_stacks()["StackSummaries"]
+        assert {one["StackStatus"] for one in found} == {"DELETE_COMPLETE"}
+
+
+def test_the_database_leaves_a_last_snapshot(destroyed: Account) -> None:
+    rds = destroyed.client("rds")
+    assert not rds.describe_db_instances()["DBInstances"]
+    [snapshot] = rds.describe_db_snapshots(SnapshotType="manual")["DBSnapshots"]
+    assert (snapshot["DBInstanceIdentifier"], snapshot["Encrypted"]) == ("gamepulse-staging-database", True)
+
+
+def test_what_has_data_is_still_there(destroyed: Account, after: Seen, secrets_before: dict[str, str]) -> None:
+    s3 = destroyed.client("s3")
+    assert s3.get_object(Bucket="gamepulse-backups-111122223333", Key="prometheus/one")["Body"].read() == b"a snapshot"
+    assert {one["Name"] for one in s3.list_buckets()["Buckets"]} == set(after.ids({"AWS::S3::Bucket"}).values())
+    [system] = destroyed.client("efs").describe_file_systems()["FileSystems"]
+    assert [system["FileSystemId"]] == list(after.ids({"AWS::EFS::FileSystem"}).values())
+    [key] = after.ids({"AWS::KMS::Key"}).values()
+    assert destroyed.client("kms").describe_key(KeyId=key)["KeyMetadata"]["KeyState"] == "Enabled"
+    assert len(destroyed.client("ecr").describe_repositories()["repositories"]) == 8
+    assert destroyed.client("backup").describe_backup_vault(BackupVaultName="gamepulse-staging-vault")
+    # Those of Grafana's client and of the database's master end with what they open.
+    kept = {name: value for name, value in secrets_before.items() if not name.startswith(("rds!", "gamepulse/grafana/client"))}
+    assert values_of(destroyed) == kept
+
+
+def test_the_buckets_are_still_closed(destroyed: Account) -> None:
+    for bucket in destroyed.client("s3").list_buckets()["Buckets"]:
+        answer = destroyed.client("s3").get_public_access_block(Bucket=bucket["Name"])
+        assert set(answer["PublicAccessBlockConfiguration"].values()) == {True}
+
+
+def nothing_of(account: Account) -> dict[str, Any]:
+    """What must be empty, by what it is."""
+    ec2, iam = account.client("ec2"), account.client("iam")
+    elb, cloudfront = account.client("elbv2"), account.client("cloudfront", "us-east-1")
+    return {
+        "networks": ec2.describe_vpcs()["Vpcs"],
+        "subnets": ec2.describe_subnets()["Subnets"],
+        "addresses": ec2.describe_addresses()["Addresses"],
+        "gateways": [one for one in ec2.describe_nat_gateways()["NatGateways"] if one["State"] != "deleted"],
+        "endpoints": [one for one in ec2.describe_vpc_endpoints()["VpcEndpoints"] if one["State"] != "deleted"],
+        "balancers": elb.describe_load_balancers()["LoadBalancers"],
+        "targets": elb.describe_target_groups()["TargetGroups"],
+        "definitions": account.client("ecs").list_task_definitions(status="ACTIVE")["taskDefinitionArns"],
+        "caches": account.client("elasticache").describe_replication_groups()["ReplicationGroups"],
+        "mounts": account.client("efs").describe_access_points()["AccessPoints"],
+        "logs": account.client("logs").describe_log_groups()["logGroups"],
+        "schedules": account.client("scheduler").list_schedules()["Schedules"],
+        "names": account.client("servicediscovery").list_namespaces()["Namespaces"],
+        "topics": account.client("sns").list_topics()["Topics"],
+        "alarms": account.client("cloudwatch").describe_alarms()["MetricAlarms"],
+        "roles": [one for one in iam.list_roles()["Roles"] if one["RoleName"].startswith("gamepulse")],
+        "groups": iam.list_groups()["Groups"],
+        "distributions": cloudfront.list_distributions()["DistributionList"].get("Items", []),
+        "acls": account.client("wafv2", "us-east-1").list_web_acls(Scope="CLOUDFRONT")["WebACLs"],
+        "plans": account.client("backup").list_backup_plans()["BackupPlansList"],
+        "pools": account.client("cognito-idp").list_user_pools(MaxResults=10)["UserPools"],
+        "kept": list(account.kept),
+    }
+
+
+def test_what_has_no_data_is_gone(destroyed: Account) -> None:
+    assert {name: found for name, found in nothing_of(destroyed).items() if found} == {}
+
+
+def test_the_cluster_is_gone(destroyed: Account) -> None:
+    ecs = destroyed.client("ecs")
+    assert not [one for one in ecs.describe_clusters()["clusters"] if one["status"] == "ACTIVE"]
+
+
+def test_only_records_that_aws_made_itself_are_left_in_the_zone(destroyed: Account) -> None:
+    left = destroyed.client("route53").list_resource_record_sets(HostedZoneId="Z0123456789")["ResourceRecordSets"]
+    assert not [one for one in left if "AliasTarget" in one]
+    assert {one["Type"] for one in left} <= {"NS", "SOA", "CNAME"}  # the CNAMEs show to ACM whose the names are
+
+
+def test_a_secret_that_is_gone_is_not_found(destroyed: Account) -> None:
+    with pytest.raises(ClientError, match="ResourceNotFound"):
+        destroyed.client("secretsmanager").get_secret_value(SecretId="gamepulse/grafana/client")
+    assert json.dumps([])
