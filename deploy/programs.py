@@ -302,6 +302,7 @@ def migrate(at: Addresses, secrets: Secrets) -> list[Container]:
             name="migrate",
             image="operations",
             command=("migrate",),
+            goes_on=False,
             environment={"DATABASE_ADMIN_URL": at.database.url(database.MASTER, "postgres")},
             json_secrets={"DATABASE_ADMIN_PASSWORD": (at.database.master, "password")},
             secrets={
@@ -321,6 +322,7 @@ def rotate(at: Addresses, cluster: str) -> list[Container]:
             name="rotate",
             image="operations",
             command=("rotate",),
+            goes_on=False,
             environment={"DATABASE_URL": at.database.url(""), "ECS_CLUSTER": cluster},
             mounts=TEMPORARY,
         )
@@ -334,6 +336,7 @@ def backup(at: Addresses) -> list[Container]:
             name="backup",
             image="operations",
             command=("backup",),
+            goes_on=False,
             user=NOBODY,
             environment={"BACKUP_BUCKET": at.backups_bucket},
             mounts={"/prometheus-data": "prometheus-data", **TEMPORARY},
@@ -344,4 +347,4 @@ def backup(at: Addresses) -> list[Container]:
 
 def console() -> list[Container]:
     """A way for an engineer to a program's own page: SSM's port forwarding goes through it. ECS Exec has to write its own files."""
-    return [Container(name="console", image="operations", command=("console",), read_only=False)]
+    return [Container(name="console", image="operations", command=("console",), goes_on=False, read_only=False)]

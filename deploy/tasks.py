@@ -52,6 +52,8 @@ class Container:
     health_start_s: int = 60
     after: Started = field(default_factory=dict)
     essential: bool = True
+    goes_on: bool = True
+    """False: it ends, and ECS is not to start it again, as it would also after success."""
     memory_mib: int | None = None
     stop_s: int = STOP_S
     read_only: bool = True
@@ -145,8 +147,8 @@ class Program(Construct):
             memory_limit_mib=one.memory_mib,
             essential=one.essential,
             # Started again in place: with the task's disk, on which what was not sent yet lies.
-            enable_restart_policy=one.essential,
-            restart_attempt_period=Duration.seconds(60) if one.essential else None,
+            enable_restart_policy=one.essential and one.goes_on,
+            restart_attempt_period=Duration.seconds(60) if one.essential and one.goes_on else None,
             readonly_root_filesystem=one.read_only,
             linux_parameters=limits,
             stop_timeout=Duration.seconds(one.stop_s),
