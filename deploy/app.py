@@ -7,7 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from aws_cdk import Acknowledgment, App, Environment, Stack, Tags, Validations
+from cdk_nag import AwsSolutionsChecks
+from constructs import IConstruct
 
+from deploy.acknowledged import Left, left
 from deploy.config import EDGE_REGION, NAME, REGION, Config, read_config
 from deploy.stacks import DataStack, EdgeStack, ImagesStack, JobsStack, NetworkStack, OperationsStack, ServicesStack
 
@@ -33,7 +36,18 @@ def build(config: Config, outdir: str | None = None) -> App:
     Validations.of(network).acknowledge(Acknowledgment(id="CloudFormation-Validate::W3010", reason="the requirements' zones"))
     for key, value in {"application": NAME, "environment": config.environment}.items():
         Tags.of(app).add(key, value)
+    check(app, left(config))
     return app
+
+
+def check(app: App, accepted: list[Left]) -> None:
+    """From now on `app.synth()` raises RuntimeError when cdk-nag finds what is not accepted."""
+    Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    for one in accepted:
+        at: IConstruct = app
+        for name in (one.stack, *one.path.split("/")):
+            at = at.node.find_child(name)
+        Validations.of(at).acknowledge(Acknowledgment(id=f"AwsSolutions::AwsSolutions-{one.rule}", reason=one.why))
 
 
 if __name__ == "__main__":
