@@ -58,22 +58,22 @@ class Account:
 
     def _answer(self, model: Any, context: Json, **_: Any) -> tuple[Any, Json] | None:
         """For the operations of KEPT: an answer, instead of asking moto."""
-        verb, kind, id = re.fullmatch(r"(Create|Get|Describe|Update|Delete)?(.*?)s?", model.name), "", ""
+        verb, kind, own_id = re.fullmatch(r"(Create|Get|Describe|Update|Delete)?(.*?)s?", model.name), "", ""
         assert verb
         for one, name in KEPT[model.service_model.service_name].items():
             if verb[2] in {one, one.removesuffix("y") + "ie"}:
-                kind, id = one, name
+                kind, own_id = one, name
         if not kind:
             return None
         given = context["given"]
         if verb[1] == "Create":
-            given = {id: str(uuid.uuid4())} | given
-            self.kept[kind, given[id]] = given
-        found = self.kept.get((kind, given[id]))
+            given = {own_id: str(uuid.uuid4())} | given
+            self.kept[kind, given[own_id]] = given
+        found = self.kept.get((kind, given[own_id]))
         if found is None:
-            return SimpleNamespace(status_code=404), {"Error": {"Code": "NotFound", "Message": f"{kind} {given[id]}"}}
+            return SimpleNamespace(status_code=404), {"Error": {"Code": "NotFound", "Message": f"{kind} {given[own_id]}"}}
         if verb[1] == "Delete":
-            del self.kept[kind, given[id]]
+            del self.kept[kind, given[own_id]]
         return SimpleNamespace(status_code=200), {kind: found, f"{kind}s": [found], "ETag": "kept", **found}
 
 
@@ -82,11 +82,13 @@ def _remember(params: Json, context: Json, **_: Any) -> None:
 
 
 @contextmanager
-def emulated_account(id: str, *, domain: str, hosted_zone_id: str) -> Iterator[Account]:
+def emulated_account(own_id: str, *, domain: str, hosted_zone_id: str) -> Iterator[Account]:
     """Empty, but for what `cdk bootstrap` and buying a domain leave there, and AWS's own managed policies."""
     with mock_aws(config={"iam": {"load_aws_managed_policies": True}}):
-        role = boto3.client("sts", region_name=REGION).assume_role(RoleArn=f"arn:aws:iam::{id}:role/deployer", RoleSessionName="tests")
-        account = Account(id, role["Credentials"])
+        role = boto3.client("sts", region_name=REGION).assume_role(
+            RoleArn=f"arn:aws:iam::{own_id}:role/deployer", RoleSessionName="tests"
+        )
+        account = Account(own_id, role["Credentials"])
         for region in (REGION, EDGE_REGION):
             account.client("ssm", region).put_parameter(Name="/cdk-bootstrap/hnb659fds/version", Value="30", Type="String")
             _have_no_default_network(account.client("ec2", region))
@@ -117,11 +119,11 @@ def _have_prefix_lists(account: Account) -> None:
     lists = ec2_backends[account.id][REGION].managed_prefix_lists
     for known in [one for one in lists.values() if one.prefix_list_name in PREFIX_LISTS]:
         del lists[known.id]
-    for name, id in PREFIX_LISTS.items():
+    for name, own_id in PREFIX_LISTS.items():
         given = {"PrefixListName": name, "MaxEntries": 55, "AddressFamily": "IPv4"}
         made = account.client("ec2").create_managed_prefix_list(**given)["PrefixList"]["PrefixListId"]
-        lists[id] = lists.pop(made)
-        lists[id].id = id
+        lists[own_id] = lists.pop(made)
+        lists[own_id].id = own_id
 
 
 def text(value: Any) -> str:

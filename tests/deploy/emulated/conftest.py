@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.conftest import STAGING, synthesised
-from tests.deploy.templates import ACCOUNT, Templates
 from tests.deploy.emulated.account import Account
 from tests.deploy.emulated.emulation import emulation
 from tests.deploy.emulated.stacks import deploy
+from tests.deploy.templates import ACCOUNT, Templates
 
 
 @pytest.fixture(scope="package")

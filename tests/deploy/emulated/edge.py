@@ -1,6 +1,6 @@
 """CloudFront and its web ACL."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tests.deploy.emulated.account import Json
 from tests.deploy.emulated.stacks import Resource
@@ -14,7 +14,7 @@ class _Policy(Resource, service="cloudfront"):
         told = lists(wanted[self.config])
         self.physical_resource_id = self.call(f"create_{self.what}", {self.config: told})["Id"]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = self.call(f"get_{self.what}", Id=self.physical_resource_id)
         return {self.config: plain(found[self.config])}
 
@@ -54,30 +54,35 @@ class Distribution(Resource, kind="AWS::CloudFront::Distribution", service="clou
         self.physical_resource_id, self.arn = made["Id"], made["ARN"]
         self.attributes = {"DomainName": made["DomainName"], "Id": made["Id"]}
 
-    def _named(self, value: Json) -> Json:
+    def _named(self, value: Any) -> Any:
         if isinstance(value, dict):
             return {self.renamed.get(name, name): self._named(one) for name, one in value.items()}
-        return [self._named(one) for one in value] if isinstance(value, list) else value  # type: ignore[return-value]
+        return [self._named(one) for one in value] if isinstance(value, list) else value
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         config = plain(self.call("get_distribution_config", Id=self.physical_resource_id)["DistributionConfig"])
         back = {new: old for old, new in self.renamed.items()}
 
-        def named(value: Json) -> Json:
+        def named(value: Any) -> Any:
             if isinstance(value, dict):
                 return {back.get(name, name): named(one) for name, one in value.items()}
-            return [named(one) for one in value] if isinstance(value, list) else value  # type: ignore[return-value]
+            return [named(one) for one in value] if isinstance(value, list) else value
 
-        return {"DistributionConfig": named(config), "Tags": self.call("list_tags_for_resource", Resource=self.arn)["Tags"]["Items"]}
+        return {
+            "DistributionConfig": named(config),
+            "Tags": self.call("list_tags_for_resource", Resource=self.arn)["Tags"]["Items"],
+        }
 
     def delete(self) -> None:
         answer = self.call("get_distribution_config", Id=self.physical_resource_id)
         config = answer["DistributionConfig"] | {"Enabled": False}
-        tag = self.call("update_distribution", Id=self.physical_resource_id, IfMatch=answer["ETag"], DistributionConfig=config)["ETag"]
+        tag = self.call("update_distribution", Id=self.physical_resource_id, IfMatch=answer["ETag"], DistributionConfig=config)[
+            "ETag"
+        ]
         self.call("delete_distribution", Id=self.physical_resource_id, IfMatch=tag)
 
 
-def lists(value: Json) -> Json:
+def lists(value: Any) -> Any:
     """Lists of templates as CloudFront's API has them."""
     if isinstance(value, dict):
         return {name: lists(one) for name, one in value.items()}
@@ -86,14 +91,13 @@ def lists(value: Json) -> Json:
     return value
 
 
-def plain(value: Json) -> Json:
+def plain(value: Any) -> Any:
     """The way back."""
     if isinstance(value, dict):
         if "Quantity" in value:
-            items = [plain(one) for one in value.get("Items", [])]
-            return items  # type: ignore[return-value]
+            return [plain(one) for one in value.get("Items", [])]
         return {name: plain(one) for name, one in value.items()}
-    return [plain(one) for one in value] if isinstance(value, list) else value  # type: ignore[return-value]
+    return [plain(one) for one in value] if isinstance(value, list) else value
 
 
 class WebAcl(Resource, kind="AWS::WAFv2::WebACL", service="wafv2"):
@@ -105,12 +109,12 @@ class WebAcl(Resource, kind="AWS::WAFv2::WebACL", service="wafv2"):
     def _id(self) -> Json:
         return dict(zip(("Name", "Id", "Scope"), self.physical_resource_id.split("|"), strict=True))
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = self.call("get_web_acl", self._id())["WebACL"]
         tags = self.call("list_tags_for_resource", ResourceARN=found["ARN"])["TagInfoForResource"]["TagList"]
         # The name says for what it is.
         scope = "CLOUDFRONT" if ":global/" in found["ARN"] else "REGIONAL"
-        return found | {"Scope": scope, "Tags": tags}  # type: ignore[no-any-return]
+        return found | {"Scope": scope, "Tags": tags}
 
     def delete(self) -> None:
         lock = self.call("get_web_acl", self._id())["LockToken"]

@@ -21,13 +21,17 @@ class Ec2(Resource, service="ec2"):
         self.made(self.call(f"create_{self.thing}", told | self.tags(wanted)))
 
     def tags(self, wanted: Json) -> Json:
-        return {"TagSpecifications": [{"ResourceType": self.thing.replace("_", "-"), "Tags": wanted["Tags"]}]} if "Tags" in wanted else {}
+        return (
+            {"TagSpecifications": [{"ResourceType": self.thing.replace("_", "-"), "Tags": wanted["Tags"]}]}
+            if "Tags" in wanted
+            else {}
+        )
 
     def made(self, answer: Json) -> None:
         [content] = [one for one in answer.values() if isinstance(one, dict) and self.id_name in one]
         self.physical_resource_id = content[self.id_name]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         answer = self.call(f"describe_{self.thing}s", {f"{self.id_name}s": [self.physical_resource_id]})
         [[found]] = [one for one in answer.values() if isinstance(one, list)]
         return dict(found)
@@ -45,8 +49,10 @@ class Vpc(Ec2, kind="AWS::EC2::VPC"):
         for name in self.elsewhere:
             self.call("modify_vpc_attribute", {"VpcId": self.physical_resource_id, name: {"Value": wanted[name]}})
 
-    def read(self) -> Json:
-        asked = {name: self.call("describe_vpc_attribute", VpcId=self.physical_resource_id, Attribute=name) for name in self.elsewhere}
+    def read(self) -> Any:
+        asked = {
+            name: self.call("describe_vpc_attribute", VpcId=self.physical_resource_id, Attribute=name) for name in self.elsewhere
+        }
         return super().read() | {name: answer[name]["Value"] for name, answer in asked.items()}
 
 
@@ -68,10 +74,10 @@ class VpcGatewayAttachment(Resource, kind="AWS::EC2::VPCGatewayAttachment", serv
         self.call("attach_internet_gateway", wanted)
         self.physical_resource_id = f"IGW|{wanted['VpcId']}"
 
-    def read(self) -> Json:
-        id = self.properties["InternetGatewayId"]
-        [found] = self.call("describe_internet_gateways", InternetGatewayIds=[id])["InternetGateways"]
-        return found | found["Attachments"][0]  # type: ignore[no-any-return]
+    def read(self) -> Any:
+        own_id = self.properties["InternetGatewayId"]
+        [found] = self.call("describe_internet_gateways", InternetGatewayIds=[own_id])["InternetGateways"]
+        return found | found["Attachments"][0]
 
     def delete(self) -> None:
         self.call("detach_internet_gateway", self.properties)
@@ -86,7 +92,7 @@ class Eip(Ec2, kind="AWS::EC2::EIP"):
         self.physical_resource_id = found["PublicIp"]
         self.attributes = {"AllocationId": found["AllocationId"], "PublicIp": found["PublicIp"]}
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         return dict(self.call("describe_addresses", AllocationIds=[self.attributes["AllocationId"]])["Addresses"][0])
 
     def delete(self) -> None:
@@ -99,7 +105,7 @@ class NatGateway(Ec2, kind="AWS::EC2::NatGateway"):
     def tags(self, wanted: Json) -> Json:
         return {"TagSpecifications": [{"ResourceType": "natgateway", "Tags": wanted["Tags"]}]}
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = super().read()
         return found | found["NatGatewayAddresses"][0]
 
@@ -113,7 +119,7 @@ class Route(Resource, kind="AWS::EC2::Route", service="ec2"):
         self.call("create_route", wanted)
         self.physical_resource_id = f"{wanted['RouteTableId']}|{wanted['DestinationCidrBlock']}"
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         table = self.properties["RouteTableId"]
         [found] = self.call("describe_route_tables", RouteTableIds=[table])["RouteTables"]
         destination = self.properties["DestinationCidrBlock"]
@@ -129,7 +135,7 @@ class SubnetRouteTableAssociation(Resource, kind="AWS::EC2::SubnetRouteTableAsso
     def create(self, wanted: Json) -> None:
         self.physical_resource_id = self.call("associate_route_table", wanted)["AssociationId"]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         [table] = self.call("describe_route_tables", RouteTableIds=[self.properties["RouteTableId"]])["RouteTables"]
         [found] = [one for one in table["Associations"] if one["RouteTableAssociationId"] == self.physical_resource_id]
         return dict(found)
@@ -147,11 +153,11 @@ class NetworkAclEntry(Resource, kind="AWS::EC2::NetworkAclEntry", service="ec2")
         self.call("create_network_acl_entry", wanted)
         self.physical_resource_id = f"{wanted['NetworkAclId']}|{wanted['RuleNumber']}|{wanted['Egress']}"
 
-    def read(self) -> Json:
-        id, number, egress = (self.properties[name] for name in ("NetworkAclId", "RuleNumber", "Egress"))
-        [acl] = self.call("describe_network_acls", NetworkAclIds=[id])["NetworkAcls"]
+    def read(self) -> Any:
+        own_id, number, egress = (self.properties[name] for name in ("NetworkAclId", "RuleNumber", "Egress"))
+        [acl] = self.call("describe_network_acls", NetworkAclIds=[own_id])["NetworkAcls"]
         [found] = [one for one in acl["Entries"] if (one["RuleNumber"], one["Egress"]) == (number, egress)]
-        return {"NetworkAclId": id, **found}
+        return {"NetworkAclId": own_id, **found}
 
     def delete(self) -> None:
         self.call("delete_network_acl_entry", {name: self.properties[name] for name in ("NetworkAclId", "RuleNumber", "Egress")})
@@ -173,7 +179,7 @@ class SubnetNetworkAclAssociation(Resource, kind="AWS::EC2::SubnetNetworkAclAsso
         found = self.call("describe_network_acls", Filters=[{"Name": name, "Values": [value]}])["NetworkAcls"]
         return [one for acl in found for one in acl["Associations"]]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = self._associations("association.subnet-id", self.properties["SubnetId"])
         [association] = [one for one in found if one["SubnetId"] == self.properties["SubnetId"]]
         return association
@@ -194,7 +200,7 @@ class FlowLog(Resource, kind="AWS::EC2::FlowLog", service="ec2"):
         assert not answer.get("Unsuccessful"), answer
         [self.physical_resource_id] = answer["FlowLogIds"]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         [found] = self.call("describe_flow_logs", FlowLogIds=[self.physical_resource_id])["FlowLogs"]
         # The type of what is logged is told by its id.
         return {"ResourceType": "VPC" if found["ResourceId"].startswith("vpc-") else "", **found}
@@ -206,7 +212,7 @@ class FlowLog(Resource, kind="AWS::EC2::FlowLog", service="ec2"):
 class VpcEndpoint(Ec2, kind="AWS::EC2::VPCEndpoint"):
     thing, id_name = "vpc_endpoint", "VpcEndpointId"
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = super().read()
         return found | {"SecurityGroupIds": [one["GroupId"] for one in found.get("Groups", [])]}
 
@@ -228,15 +234,15 @@ class SecurityGroup(Ec2, kind="AWS::EC2::SecurityGroup"):
             "create_security_group",
             {"GroupName": self.name, "Description": wanted["GroupDescription"], "VpcId": wanted["VpcId"], **tags},
         )
-        self.physical_resource_id = id = answer["GroupId"]
-        self.attributes = {"GroupId": id}
+        self.physical_resource_id = own_id = answer["GroupId"]
+        self.attributes = {"GroupId": own_id}
         if rules := wanted.get("SecurityGroupEgress"):
-            self.call("revoke_security_group_egress", GroupId=id, IpPermissions=[permission(ANYWHERE)])
-            self.call("authorize_security_group_egress", GroupId=id, IpPermissions=[permission(one) for one in rules])
+            self.call("revoke_security_group_egress", GroupId=own_id, IpPermissions=[permission(ANYWHERE)])
+            self.call("authorize_security_group_egress", GroupId=own_id, IpPermissions=[permission(one) for one in rules])
         if rules := wanted.get("SecurityGroupIngress"):
-            self.call("authorize_security_group_ingress", GroupId=id, IpPermissions=[permission(one) for one in rules])
+            self.call("authorize_security_group_ingress", GroupId=own_id, IpPermissions=[permission(one) for one in rules])
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = super().read()
         return {
             "GroupDescription": found["Description"],
@@ -254,7 +260,7 @@ class _Rule(Resource, service="ec2"):
         [rule] = answer["SecurityGroupRules"]
         self.physical_resource_id = rule["SecurityGroupRuleId"]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         """As the group has it: moto's own list of rules has no descriptions."""
         [group] = self.call("describe_security_groups", GroupIds=[self.properties["GroupId"]])["SecurityGroups"]
         egress = self.way == "egress"

@@ -1,6 +1,7 @@
 """Who is told, who may, and what is tried: alarms, events, the budget, people, experiments."""
 
 import json
+from typing import Any
 from urllib.parse import unquote
 
 from tests.deploy.emulated.account import Json
@@ -13,10 +14,10 @@ class Alarm(Resource, kind="AWS::CloudWatch::Alarm", service="cloudwatch"):
         self.call("put_metric_alarm", wanted)
         self.attributes = {"Arn": self.read()["AlarmArn"]}
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         answer = self.call("describe_alarms", AlarmNames=[self.physical_resource_id], AlarmTypes=["MetricAlarm", "CompositeAlarm"])
         [found] = answer["MetricAlarms"]
-        return found | {"Tags": self.call("list_tags_for_resource", ResourceARN=found["AlarmArn"])["Tags"]}  # type: ignore[no-any-return]
+        return found | {"Tags": self.call("list_tags_for_resource", ResourceARN=found["AlarmArn"])["Tags"]}
 
     def update(self, wanted: Json, changed: set[str]) -> None:
         self.call("put_metric_alarm", wanted)
@@ -32,9 +33,9 @@ class Rule(Resource, kind="AWS::Events::Rule", service="events"):
         answer = self.call("put_targets", Rule=name, Targets=wanted["Targets"])
         assert not answer["FailedEntryCount"], answer
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = self.call("describe_rule", Name=self.physical_resource_id)
-        return found | {  # type: ignore[no-any-return]
+        return found | {
             "EventPattern": json.loads(found["EventPattern"]),
             "Targets": self.call("list_targets_by_rule", Rule=self.physical_resource_id)["Targets"],
             "Tags": self.call("list_tags_for_resource", ResourceARN=found["Arn"])["Tags"],
@@ -53,7 +54,7 @@ class Budget(Resource, kind="AWS::Budgets::Budget", service="budgets"):
     def _id(self) -> Json:
         return {"AccountId": self.account.id, "BudgetName": self.physical_resource_id}
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = self.call("describe_budget", self._id())["Budget"]
         told = self.call("describe_notifications_for_budget", self._id())["Notifications"]
         return {"Budget": found, "NotificationsWithSubscribers": [{"Notification": one} for one in told]}
@@ -74,10 +75,10 @@ class Group(Resource, kind="AWS::IAM::Group", service="iam"):
         for arn in wanted["ManagedPolicyArns"]:
             self.call("attach_group_policy", GroupName=wanted["GroupName"], PolicyArn=arn)
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         name = {"GroupName": self.physical_resource_id}
         attached = self.call("list_attached_group_policies", name)["AttachedPolicies"]
-        return self.call("get_group", name)["Group"] | {"ManagedPolicyArns": [one["PolicyArn"] for one in attached]}  # type: ignore[no-any-return]
+        return self.call("get_group", name)["Group"] | {"ManagedPolicyArns": [one["PolicyArn"] for one in attached]}
 
     def delete(self) -> None:
         for arn in self.properties["ManagedPolicyArns"]:
@@ -93,16 +94,20 @@ class ManagedPolicy(Resource, kind="AWS::IAM::ManagedPolicy", service="iam"):
         for group in wanted["Groups"]:
             self.call("attach_group_policy", GroupName=group, PolicyArn=made["Arn"])
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         arn = {"PolicyArn": self.physical_resource_id}
         found = self.call("get_policy", arn)["Policy"]
         version = self.call("get_policy_version", arn, VersionId=found["DefaultVersionId"])["PolicyVersion"]["Document"]
         entities = self.call("list_entities_for_policy", arn)
-        return {"Description": ""} | found | {  # type: ignore[no-any-return]
-            "ManagedPolicyName": found["PolicyName"],
-            "PolicyDocument": json.loads(unquote(version)) if isinstance(version, str) else version,
-            "Groups": [one["GroupName"] for one in entities["PolicyGroups"]],
-        }
+        return (
+            {"Description": ""}
+            | found
+            | {
+                "ManagedPolicyName": found["PolicyName"],
+                "PolicyDocument": json.loads(unquote(version)) if isinstance(version, str) else version,
+                "Groups": [one["GroupName"] for one in entities["PolicyGroups"]],
+            }
+        )
 
     def delete(self) -> None:
         for group in self.properties["Groups"]:
@@ -117,9 +122,9 @@ class OidcProvider(Resource, kind="AWS::IAM::OIDCProvider", service="iam"):
         self.physical_resource_id = made["OpenIDConnectProviderArn"]
         self.attributes = {"Arn": self.physical_resource_id}
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = self.call("get_open_id_connect_provider", OpenIDConnectProviderArn=self.physical_resource_id)
-        return found | {"Url": f"https://{found['Url'].removeprefix('https://')}"}  # type: ignore[no-any-return]
+        return found | {"Url": f"https://{found['Url'].removeprefix('https://')}"}
 
     def delete(self) -> None:
         self.call("delete_open_id_connect_provider", OpenIDConnectProviderArn=self.physical_resource_id)
@@ -130,7 +135,7 @@ class ExperimentTemplate(Resource, kind="AWS::FIS::ExperimentTemplate", service=
         made = self.call("create_experiment_template", wanted, ClientToken=self.name)
         self.physical_resource_id = made["experimentTemplate"]["id"]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         return dict(self.call("get_experiment_template", Id=self.physical_resource_id)["experimentTemplate"])
 
     def delete(self) -> None:

@@ -1,7 +1,7 @@
 """What runs and who may: IAM, ECS, logs, Cloud Map, schedules, the load balancer, scaling, signing in."""
 
 import json
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from tests.deploy.emulated.account import Json
@@ -18,12 +18,12 @@ class Role(Resource, kind="AWS::IAM::Role", service="iam"):
         for one in wanted.get("Policies", []):
             self.call("put_role_policy", one, RoleName=name)
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         name = {"RoleName": self.physical_resource_id}
         found = self.call("get_role", name)["Role"]
         attached = self.call("list_attached_role_policies", name)["AttachedPolicies"]
         tags = self.call("list_role_tags", name)["Tags"]
-        return found | {"ManagedPolicyArns": [one["PolicyArn"] for one in attached], "Tags": tags}  # type: ignore[no-any-return]
+        return found | {"ManagedPolicyArns": [one["PolicyArn"] for one in attached], "Tags": tags}
 
     def delete(self) -> None:
         name = {"RoleName": self.physical_resource_id}
@@ -38,7 +38,7 @@ class Policy(Resource, kind="AWS::IAM::Policy", service="iam"):
         for role in wanted["Roles"]:
             self.call("put_role_policy", RoleName=role, PolicyName=wanted["PolicyName"], PolicyDocument=wanted["PolicyDocument"])
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         name, roles = self.physical_resource_id, self.properties["Roles"]
         found = [self.call("get_role_policy", RoleName=role, PolicyName=name)["PolicyDocument"] for role in roles]
         assert all(one == found[0] for one in found)
@@ -61,11 +61,11 @@ class LogGroup(Resource, kind="AWS::Logs::LogGroup", service="logs"):
         self.call("put_retention_policy", LogGroupName=name, RetentionInDays=wanted["RetentionInDays"])
         self.attributes = {"Arn": f"arn:aws:logs:{self.region}:{self.account.id}:log-group:{name}:*"}
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = self.call("describe_log_groups", LogGroupNamePrefix=self.physical_resource_id)["logGroups"]
         [mine] = [one for one in found if one["logGroupName"] == self.physical_resource_id]
         tags = self.call("list_tags_for_resource", ResourceArn=mine["arn"].removesuffix(":*"))["tags"]
-        return mine | {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}  # type: ignore[no-any-return]
+        return mine | {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
 
     def delete(self) -> None:
         self.call("delete_log_group", LogGroupName=self.physical_resource_id)
@@ -78,10 +78,10 @@ class Cluster(Resource, kind="AWS::ECS::Cluster", service="ecs"):
         self.physical_resource_id = made["clusterName"]
         self.attributes = {"Arn": made["clusterArn"]}
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         more = ["SETTINGS", "CONFIGURATIONS", "TAGS"]
         [found] = self.call("describe_clusters", Clusters=[self.physical_resource_id], Include=more)["clusters"]
-        return found | {"ClusterSettings": found["settings"]}  # type: ignore[no-any-return]
+        return found | {"ClusterSettings": found["settings"]}
 
     def delete(self) -> None:
         self.call("delete_cluster", Cluster=self.physical_resource_id)
@@ -93,9 +93,9 @@ class TaskDefinition(Resource, kind="AWS::ECS::TaskDefinition", service="ecs"):
         self.physical_resource_id = made["taskDefinitionArn"]
         self.attributes = {"TaskDefinitionArn": made["taskDefinitionArn"]}
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         answer = self.call("describe_task_definition", TaskDefinition=self.physical_resource_id, Include=["TAGS"])
-        return answer["taskDefinition"] | {"Tags": answer.get("tags")}  # type: ignore[no-any-return]
+        return answer["taskDefinition"] | {"Tags": answer.get("tags")}
 
     def delete(self) -> None:
         self.call("deregister_task_definition", TaskDefinition=self.physical_resource_id)
@@ -110,10 +110,10 @@ class Service(Resource, kind="AWS::ECS::Service", service="ecs"):
     def _id(self) -> Json:
         return {"Cluster": self.properties["Cluster"], "Service": self.attributes["Name"]}
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         asked = {"Cluster": self.properties["Cluster"], "Services": [self.attributes["Name"]], "Include": ["TAGS"]}
         [found] = self.call("describe_services", asked)["services"]
-        return found | {"Cluster": found["clusterArn"].rsplit("/", 1)[1]}  # type: ignore[no-any-return]
+        return found | {"Cluster": found["clusterArn"].rsplit("/", 1)[1]}
 
     def update(self, wanted: Json, changed: set[str]) -> None:
         self.call("update_service", {name: wanted[name] for name in changed}, **self._id())
@@ -125,13 +125,13 @@ class Service(Resource, kind="AWS::ECS::Service", service="ecs"):
 class Namespace(Resource, kind="AWS::ServiceDiscovery::PrivateDnsNamespace", service="servicediscovery"):
     def create(self, wanted: Json) -> None:
         operation = self.call("create_private_dns_namespace", wanted)["OperationId"]
-        id = self.call("get_operation", OperationId=operation)["Operation"]["Targets"]["NAMESPACE"]
-        self.physical_resource_id, self.attributes = id, {"Id": id}
+        own_id = self.call("get_operation", OperationId=operation)["Operation"]["Targets"]["NAMESPACE"]
+        self.physical_resource_id, self.attributes = own_id, {"Id": own_id}
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = self.call("get_namespace", Id=self.physical_resource_id)["Namespace"]
         tags = self.call("list_tags_for_resource", ResourceARN=found["Arn"])["Tags"]
-        return found | {"Tags": tags}  # type: ignore[no-any-return]
+        return found | {"Tags": tags}
 
     def delete(self) -> None:
         self.call("delete_namespace", Id=self.physical_resource_id)
@@ -142,9 +142,9 @@ class NamedService(Resource, kind="AWS::ServiceDiscovery::Service", service="ser
         made = self.call("create_service", wanted)["Service"]
         self.physical_resource_id, self.attributes = made["Id"], {"Arn": made["Arn"], "Id": made["Id"]}
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = self.call("get_service", Id=self.physical_resource_id)["Service"]
-        return found | {"Tags": self.call("list_tags_for_resource", ResourceARN=found["Arn"])["Tags"]}  # type: ignore[no-any-return]
+        return found | {"Tags": self.call("list_tags_for_resource", ResourceARN=found["Arn"])["Tags"]}
 
     def delete(self) -> None:
         self.call("delete_service", Id=self.physical_resource_id)
@@ -155,7 +155,7 @@ class Schedule(Resource, kind="AWS::Scheduler::Schedule", service="scheduler"):
         self.call("create_schedule", wanted)
         self.physical_resource_id = wanted["Name"]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         return dict(self.call("get_schedule", Name=self.physical_resource_id))
 
     def update(self, wanted: Json, changed: set[str]) -> None:
@@ -184,10 +184,10 @@ class LoadBalancer(_Elb, kind="AWS::ElasticLoadBalancingV2::LoadBalancer"):
         attributes = wanted["LoadBalancerAttributes"]
         self.call("modify_load_balancer_attributes", LoadBalancerArn=self.physical_resource_id, Attributes=attributes)
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         arn = {"LoadBalancerArn": self.physical_resource_id}
         [found] = self.call("describe_load_balancers", LoadBalancerArns=[self.physical_resource_id])["LoadBalancers"]
-        return (  # type: ignore[no-any-return]
+        return (
             found
             | {"Name": found["LoadBalancerName"], "Subnets": [one["SubnetId"] for one in found["AvailabilityZones"]]}
             | {"LoadBalancerAttributes": self.call("describe_load_balancer_attributes", arn)["Attributes"]}
@@ -207,10 +207,10 @@ class TargetGroup(_Elb, kind="AWS::ElasticLoadBalancingV2::TargetGroup"):
         self.attributes = {"TargetGroupFullName": arn.rsplit(":", 1)[1]}
         self.call("modify_target_group_attributes", TargetGroupArn=arn, Attributes=wanted["TargetGroupAttributes"])
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         [found] = self.call("describe_target_groups", TargetGroupArns=[self.physical_resource_id])["TargetGroups"]
         attributes = self.call("describe_target_group_attributes", TargetGroupArn=self.physical_resource_id)["Attributes"]
-        return found | {"TargetGroupAttributes": attributes} | self.tags()  # type: ignore[no-any-return]
+        return found | {"TargetGroupAttributes": attributes} | self.tags()
 
     def delete(self) -> None:
         self.call("delete_target_group", TargetGroupArn=self.physical_resource_id)
@@ -221,9 +221,9 @@ class Listener(_Elb, kind="AWS::ElasticLoadBalancingV2::Listener"):
         [made] = self.call("create_listener", wanted)["Listeners"]
         self.physical_resource_id = made["ListenerArn"]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         [found] = self.call("describe_listeners", ListenerArns=[self.physical_resource_id])["Listeners"]
-        return found | self.tags()  # type: ignore[no-any-return]
+        return found | self.tags()
 
     def delete(self) -> None:
         self.call("delete_listener", ListenerArn=self.physical_resource_id)
@@ -234,11 +234,11 @@ class ListenerRule(_Elb, kind="AWS::ElasticLoadBalancingV2::ListenerRule"):
         [made] = self.call("create_rule", wanted)["Rules"]
         self.physical_resource_id = made["RuleArn"]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         [found] = self.call("describe_rules", RuleArns=[self.physical_resource_id])["Rules"]
         # The rule's own name says which listener it is of.
         listener = self.physical_resource_id.rsplit("/", 1)[0].replace(":listener-rule/", ":listener/")
-        return found | {"ListenerArn": listener} | self.tags()  # type: ignore[no-any-return]
+        return found | {"ListenerArn": listener} | self.tags()
 
     def delete(self) -> None:
         self.call("delete_rule", RuleArn=self.physical_resource_id)
@@ -255,17 +255,22 @@ class Certificate(Resource, kind="AWS::CertificateManager::Certificate", service
         for one in found:
             record = one["ResourceRecord"]
             values = [{"Value": record["Value"]}]
-            change = {"Action": "UPSERT", "ResourceRecordSet": {"Name": record["Name"], "Type": record["Type"], "TTL": 300, "ResourceRecords": values}}
+            change = {
+                "Action": "UPSERT",
+                "ResourceRecordSet": {"Name": record["Name"], "Type": record["Type"], "TTL": 300, "ResourceRecords": values},
+            }
             zone = zones[one["DomainName"]]
             self.call("change_resource_record_sets", HostedZoneId=zone, ChangeBatch={"Changes": [change]}, service="route53")
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = self.call("describe_certificate", CertificateArn=self.physical_resource_id)["Certificate"]
         tags = self.call("list_tags_for_certificate", CertificateArn=self.physical_resource_id)["Tags"]
         zones = {one["DomainName"]: one["HostedZoneId"] for one in self.properties["DomainValidationOptions"]}
-        options = [one | {"HostedZoneId": self._zone_with(one["ResourceRecord"], zones)} for one in found["DomainValidationOptions"]]
+        options = [
+            one | {"HostedZoneId": self._zone_with(one["ResourceRecord"], zones)} for one in found["DomainValidationOptions"]
+        ]
         method = options[0]["ValidationMethod"]
-        return found | {"DomainValidationOptions": options, "ValidationMethod": method, "Tags": tags}  # type: ignore[no-any-return]
+        return found | {"DomainValidationOptions": options, "ValidationMethod": method, "Tags": tags}
 
     def _zone_with(self, record: Json, zones: Json) -> str | None:
         """Where the record is that shows whose the name is."""
@@ -291,7 +296,7 @@ class RecordSet(Resource, kind="AWS::Route53::RecordSet", service="route53"):
         self._change("CREATE", wanted)
         self.physical_resource_id = wanted["Name"]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = self.call("list_resource_record_sets", HostedZoneId=self.properties["HostedZoneId"])["ResourceRecordSets"]
         name, type_ = self.properties["Name"], self.properties["Type"]
         [record] = [one for one in found if (one["Name"], one["Type"]) == (name, type_)]
@@ -311,7 +316,7 @@ class ScalableTarget(Resource, kind="AWS::ApplicationAutoScaling::ScalableTarget
     def _id(self) -> Json:
         return {name: self.properties[name] for name in ("ServiceNamespace", "ScalableDimension", "ResourceId")}
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         asked = {"ServiceNamespace": self.properties["ServiceNamespace"], "ResourceIds": [self.properties["ResourceId"]]}
         [found] = self.call("describe_scalable_targets", asked)["ScalableTargets"]
         return dict(found)
@@ -332,11 +337,11 @@ class ScalingPolicy(Resource, kind="AWS::ApplicationAutoScaling::ScalingPolicy",
         told = {name: one for name, one in wanted.items() if name != "ScalingTargetId"}
         self.physical_resource_id = self.call("put_scaling_policy", told, **self._id())["PolicyARN"]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         answer = self.call("describe_scaling_policies", ServiceNamespace=self._id()["ServiceNamespace"])
         [found] = [one for one in answer["ScalingPolicies"] if one["PolicyARN"] == self.physical_resource_id]
         target = "|".join(found[name] for name in ("ResourceId", "ScalableDimension", "ServiceNamespace"))
-        return found | {"ScalingTargetId": target}  # type: ignore[no-any-return]
+        return found | {"ScalingTargetId": target}
 
     def delete(self) -> None:
         self.call("delete_scaling_policy", {"PolicyName": self.properties["PolicyName"], **self._id()})
@@ -346,7 +351,9 @@ class UserPool(Resource, kind="AWS::Cognito::UserPool", service="cognito-idp"):
     renamed: ClassVar[Json] = {"UserPoolName": "PoolName"}
 
     def create(self, wanted: Json) -> None:
-        told = {self.renamed.get(name, name): one for name, one in wanted.items() if name not in {"EnabledMfas", "MfaConfiguration"}}
+        told = {
+            self.renamed.get(name, name): one for name, one in wanted.items() if name not in {"EnabledMfas", "MfaConfiguration"}
+        }
         made = self.call("create_user_pool", told)["UserPool"]
         self.physical_resource_id, self.attributes = made["Id"], {"Arn": made["Arn"], "UserPoolId": made["Id"]}
         assert wanted["EnabledMfas"] == ["SOFTWARE_TOKEN_MFA"]
@@ -354,12 +361,12 @@ class UserPool(Resource, kind="AWS::Cognito::UserPool", service="cognito-idp"):
         mode = wanted["MfaConfiguration"]
         self.call("set_user_pool_mfa_config", UserPoolId=made["Id"], SoftwareTokenMfaConfiguration=factor, MfaConfiguration=mode)
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = self.call("describe_user_pool", UserPoolId=self.physical_resource_id)["UserPool"]
         factors = self.call("get_user_pool_mfa_config", UserPoolId=self.physical_resource_id)
         enabled = ["SOFTWARE_TOKEN_MFA"] if factors["SoftwareTokenMfaConfiguration"]["Enabled"] else []
         enabled += ["SMS_MFA"] if "SmsMfaConfiguration" in factors else []
-        return found | {  # type: ignore[no-any-return]
+        return found | {
             "UserPoolName": found["Name"],
             "EnabledMfas": enabled,
             "MfaConfiguration": factors["MfaConfiguration"],
@@ -378,9 +385,9 @@ class UserPoolClient(Resource, kind="AWS::Cognito::UserPoolClient", service="cog
     def _id(self) -> Json:
         return {"UserPoolId": self.properties["UserPoolId"], "ClientId": self.physical_resource_id}
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         found = self.call("describe_user_pool_client", self._id())["UserPoolClient"]
-        return found | {"GenerateSecret": "ClientSecret" in found}  # type: ignore[no-any-return]
+        return found | {"GenerateSecret": "ClientSecret" in found}
 
     def delete(self) -> None:
         self.call("delete_user_pool_client", self._id())
@@ -391,7 +398,7 @@ class UserPoolDomain(Resource, kind="AWS::Cognito::UserPoolDomain", service="cog
         self.call("create_user_pool_domain", wanted)
         self.physical_resource_id = wanted["Domain"]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         return dict(self.call("describe_user_pool_domain", Domain=self.physical_resource_id)["DomainDescription"])
 
     def delete(self) -> None:
@@ -403,7 +410,7 @@ class UserPoolGroup(Resource, kind="AWS::Cognito::UserPoolGroup", service="cogni
         self.call("create_group", wanted)
         self.physical_resource_id = wanted["GroupName"]
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         return dict(self.call("get_group", self.properties)["Group"])
 
     def delete(self) -> None:

@@ -7,14 +7,13 @@ changed in place and what is replaced is read from AWS's own schemas, which cfn-
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
-from unittest.mock import patch
 
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
+from moto.cloudformation.models import cloudformation_backends
 from moto.cloudformation.parsing import OutputMap, ResourceMap, clean_json
 
 from tests.deploy.emulated.account import Account, Json, text
@@ -57,7 +56,7 @@ class Resource:
         """Make it, and set `physical_resource_id` (its Ref) and `attributes` (its GetAtt)."""
         raise NotImplementedError
 
-    def read(self) -> Json:
+    def read(self) -> Any:
         """As it is now, in the shape of its properties."""
         raise NotImplementedError
 
@@ -90,6 +89,16 @@ class Resource:
         return True
 
 
+SCALARS: dict[str, Callable[[Any], Any]] = {
+    "boolean": lambda value: text(value) == "true",
+    "integer": int,
+    "long": int,
+    "float": float,
+    "double": float,
+    "string": text,
+}
+
+
 def fit(shape: Any, value: Any) -> Any:
     """`value` of a template in botocore's shape: capitals of names, numbers and booleans that are text, documents that are text."""
     match shape.type_name:
@@ -102,16 +111,7 @@ def fit(shape: Any, value: Any) -> Any:
             return [fit(shape.member, one) for one in value]
         case "map":
             return {name: fit(shape.value, one) for name, one in value.items()}
-        case "boolean":
-            return text(value) == "true"
-        case "integer" | "long":
-            return int(value)
-        case "float" | "double":
-            return float(value)
-        case "string":
-            return text(value)
-        case _:
-            return value
+    return SCALARS.get(shape.type_name, lambda same: same)(value)
 
 
 def lacking(wanted: Any, found: Any, path: str = "") -> list[str]:
@@ -197,7 +197,8 @@ class Resources(ResourceMap):
         if parameters:
             self.input_parameters = parameters
         self.load()
-        self._before, self._old = before, []
+        self._before = before
+        self._old: list[Resource] = []
         for key in self._resource_json_map:
             _ = self[key]
         for one in reversed([*self._old, *(one for key, one in before.items() if key not in self._resource_json_map)]):
@@ -217,15 +218,15 @@ class Resources(ResourceMap):
         if kind not in KINDS:
             raise Unsupported(f"{key} is of type {kind}, which the emulation does not know")
         wanted = self._resolved(key)
-        one = getattr(self, "_before", {}).get(key)
+        one: Resource | None = getattr(self, "_before", {}).get(key)
         if one is not None and one.properties == wanted:
-            return one  # type: ignore[no-any-return]
+            return one
         if one is not None:
             changed = {name for name in one.properties.keys() | wanted.keys() if one.properties.get(name) != wanted.get(name)}
             if not replaced(kind, changed):
                 one.update(wanted, changed)
                 one.properties = wanted
-                return one  # type: ignore[no-any-return]
+                return one
             self._old.append(one)
         made = KINDS[kind](self["AWS::StackName"], key, self._region_name, wanted)
         made.create(wanted)
@@ -233,7 +234,8 @@ class Resources(ResourceMap):
 
     def _resolved(self, key: str) -> Json:
         found = clean_json(self._resource_json_map[key].get("Properties", {}), self)
-        return _with_secrets(found, Resource.account.client("secretsmanager", self._region_name))  # type: ignore[no-any-return]
+        resolved: Json = _with_secrets(found, Resource.account.client("secretsmanager", self._region_name))
+        return resolved
 
 
 def _end(one: Resource, policy: str) -> None:
@@ -274,26 +276,6 @@ def _with_secrets(value: Any, secrets: Any) -> Any:
     return done
 
 
-@contextmanager
-def cloudformation(account: Account) -> Iterator[None]:
-    """moto's CloudFormation, with Resources for what it has of its own."""
-    Resource.account = account
-    with (
-        patch("moto.cloudformation.models.ResourceMap", Resources),
-        patch("moto.s3.models.FakeBucket._log_permissions_enabled_policy", staticmethod(_may_be_logged_to)),
-    ):
-        yield
-
-
-def _may_be_logged_to(target_bucket: Any, target_prefix: str) -> bool:
-    """moto's own sees no statement about more than one resource."""
-    for one in json.loads(target_bucket.policy or '{"Statement": []}')["Statement"]:
-        resources = one["Resource"] if isinstance(one["Resource"], list) else [one["Resource"]]
-        if one["Principal"] == {"Service": "logging.s3.amazonaws.com"} and f"{target_bucket.arn}/{target_prefix}*" in resources:
-            return bool(one["Effect"] == "Allow" and one["Action"] == "s3:PutObject")
-    return False
-
-
 def stacks_of(assembly: Path) -> list[tuple[str, str, Json]]:
     """Name, region and template of each stack, in the order of the manifest."""
     artifacts = json.loads((assembly / "manifest.json").read_text())["artifacts"]
@@ -322,8 +304,6 @@ def destroy(account: Account, assembly: Path) -> None:
 
 def resources_of(account: Account, assembly: Path) -> Iterator[Resource]:
     """What the stacks have made."""
-    from moto.cloudformation.models import cloudformation_backends
-
     for name, region, _ in stacks_of(assembly):
         for one in cloudformation_backends[account.id][region].get_stack(name).resource_map.values():
             if isinstance(one, Resource):

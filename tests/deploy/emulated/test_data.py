@@ -80,7 +80,11 @@ def test_the_cache_is_encrypted_and_its_user_has_a_password(deployed: Account) -
     cache = deployed.client("elasticache")
     [found] = cache.describe_replication_groups()["ReplicationGroups"]
     assert (found["ReplicationGroupId"], found["Engine"]) == ("gamepulse-staging-cache", "valkey")
-    assert (found["TransitEncryptionEnabled"], found["TransitEncryptionMode"], found["AtRestEncryptionEnabled"]) == (True, "required", True)
+    assert (found["TransitEncryptionEnabled"], found["TransitEncryptionMode"], found["AtRestEncryptionEnabled"]) == (
+        True,
+        "required",
+        True,
+    )
     assert (found["MultiAZ"], found["AutomaticFailover"]) == ("enabled", "enabled")
     assert found["UserGroupIds"] == ["gamepulse-staging-cache"]
     [users] = cache.describe_user_groups(UserGroupId="gamepulse-staging-cache")["UserGroups"]
@@ -124,7 +128,7 @@ def test_files_are_mounted_over_tls_by_roles_that_may(deployed: Account) -> None
 BUCKETS = {
     # name: key of ours, days, days of what is not current, region
     "gamepulse-loki-logs-111122223333": (True, 14, 1, REGION),
-    "gamepulse-backups-111122223333": (True, 35, 30, REGION),
+    "gamepulse-backups-111122223333": (True, 14, 30, REGION),
     "gamepulse-traffic-logs-111122223333": (False, 90, 30, REGION),
     "gamepulse-edge-logs-111122223333": (False, 90, 30, "us-east-1"),
 }
@@ -196,7 +200,10 @@ def test_images_are_scanned_and_their_tags_are_fixed(deployed: Account) -> None:
         assert one["imageScanningConfiguration"] == {"scanOnPush": True}
         assert one["encryptionConfiguration"]["encryptionType"] == "KMS"
         rules = json.loads(ecr.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"])["rules"]
-        assert [(rule["selection"]["tagStatus"], rule["selection"]["countNumber"]) for rule in rules] == [("untagged", 1), ("any", 30)]
+        assert [(rule["selection"]["tagStatus"], rule["selection"]["countNumber"]) for rule in rules] == [
+            ("untagged", 1),
+            ("any", 30),
+        ]
 
 
 SECRETS = {
@@ -226,15 +233,14 @@ def test_no_two_secrets_are_the_same_and_all_are_listed(deployed: Account) -> No
     assert len(values) == len(names)
 
 
-def test_the_nights_backups_are_kept_for_five_weeks_and_those_of_months_for_a_year(deployed: Account, key: str) -> None:
+def test_the_nights_backups_are_kept_for_two_weeks(deployed: Account, key: str) -> None:
     backup = deployed.client("backup")
     vault = backup.describe_backup_vault(BackupVaultName="gamepulse-staging-vault")
     assert vault["EncryptionKeyArn"] == key
     [plan] = backup.list_backup_plans()["BackupPlansList"]
     rules = backup.get_backup_plan(BackupPlanId=plan["BackupPlanId"])["BackupPlan"]["Rules"]
     assert {one["RuleName"]: (one["ScheduleExpression"], one["Lifecycle"]["DeleteAfterDays"]) for one in rules} == {
-        "nightly": ("cron(0 19 * * ? *)", 35),
-        "monthly": ("cron(0 20 1 * ? *)", 365),
+        "nightly": ("cron(0 19 * * ? *)", 14)
     }
     [selection] = [one for (kind, _), one in deployed.kept.items() if kind == "BackupSelection"]
     [system] = deployed.client("efs").describe_file_systems()["FileSystems"]

@@ -40,7 +40,9 @@ def test_cloudfront_speaks_tls_both_ways(deployed: Account, distributions: dict[
     for one in distributions.values():
         assert one["ViewerCertificate"]["MinimumProtocolVersion"] == "TLSv1.2_2021"
         assert one["ViewerCertificate"]["SSLSupportMethod"] == "sni-only"
-        certificate = deployed.client("acm", EDGE).describe_certificate(CertificateArn=one["ViewerCertificate"]["ACMCertificateArn"])
+        certificate = deployed.client("acm", EDGE).describe_certificate(
+            CertificateArn=one["ViewerCertificate"]["ACMCertificateArn"]
+        )
         assert one["Aliases"]["Items"][0] in certificate["Certificate"]["SubjectAlternativeNames"]
         origin = one["Origins"]["Items"][0]["CustomOriginConfig"]
         assert origin["OriginProtocolPolicy"] == "https-only"
@@ -84,7 +86,9 @@ def test_access_is_logged_without_cookies(distributions: dict[str, Json]) -> Non
         assert logging["Prefix"] == f"{name.split('.')[0]}/"
 
 
-def test_the_web_acl_blocks_floods_and_known_attacks_and_only_counts_large_bodies(deployed: Account, distributions: dict[str, Json]) -> None:
+def test_the_web_acl_blocks_floods_and_known_attacks_and_only_counts_large_bodies(
+    deployed: Account, distributions: dict[str, Json]
+) -> None:
     waf = deployed.client("wafv2", EDGE)
     [listed] = waf.list_web_acls(Scope="CLOUDFRONT")["WebACLs"]
     assert {one["WebACLId"] for one in distributions.values()} == {listed["ARN"]}
@@ -115,7 +119,9 @@ def test_names_lead_to_cloudfront_and_its_origin_to_the_load_balancer(deployed: 
     at = {one["Aliases"]["Items"][0]: one["DomainName"] for one in found}
     [balancer] = deployed.client("elbv2").describe_load_balancers()["LoadBalancers"]
     play, grafana = "play.gamepulse.example", "grafana.gamepulse.example"
-    assert aliases.keys() == {(f"{name}.", kind) for name in (play, grafana) for kind in ("A", "AAAA")} | {("origin.gamepulse.example.", "A")}
+    assert aliases.keys() == {(f"{name}.", kind) for name in (play, grafana) for kind in ("A", "AAAA")} | {
+        ("origin.gamepulse.example.", "A")
+    }
     for name in (play, grafana):
         assert aliases[f"{name}.", "A"] == aliases[f"{name}.", "AAAA"] == at[name]
     assert aliases["origin.gamepulse.example.", "A"].removeprefix("dualstack.") == balancer["DNSName"]
@@ -198,7 +204,11 @@ def test_people_sign_in_with_a_second_factor_and_only_admins_add_people(deployed
     factors = cognito.get_user_pool_mfa_config(UserPoolId=listed["Id"])
     assert (factors["MfaConfiguration"], factors["SoftwareTokenMfaConfiguration"]) == ("ON", {"Enabled": True})
     assert "SmsMfaConfiguration" not in factors
-    assert {one["GroupName"] for one in cognito.list_groups(UserPoolId=listed["Id"])["Groups"]} == {"admins", "operators", "viewers"}
+    assert {one["GroupName"] for one in cognito.list_groups(UserPoolId=listed["Id"])["Groups"]} == {
+        "admins",
+        "operators",
+        "viewers",
+    }
 
 
 def test_grafana_is_a_client_of_the_pool_with_the_secret_that_it_is_told(deployed: Account) -> None:
@@ -210,7 +220,9 @@ def test_grafana_is_a_client_of_the_pool_with_the_secret_that_it_is_told(deploye
     assert (client["AllowedOAuthFlows"], client["AllowedOAuthFlowsUserPoolClient"]) == (["code"], True)
     told = deployed.client("secretsmanager").get_secret_value(SecretId="gamepulse/grafana/client")["SecretString"]
     assert told == client["ClientSecret"]
-    [container] = deployed.client("ecs").describe_task_definition(taskDefinition="grafana")["taskDefinition"]["containerDefinitions"]
+    [container] = deployed.client("ecs").describe_task_definition(taskDefinition="grafana")["taskDefinition"][
+        "containerDefinitions"
+    ]
     environment = {one["name"]: one["value"] for one in container["environment"]}
     assert environment["GF_AUTH_GENERIC_OAUTH_CLIENT_ID"] == client["ClientId"]
     assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"

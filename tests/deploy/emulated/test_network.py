@@ -52,15 +52,15 @@ def test_public_subnets_lead_to_the_internet_and_private_ones_to_the_nat_gateway
                 assert route["DestinationCidrBlock"] == "0.0.0.0/0"
                 leads[association["SubnetId"]] = route
     assert leads.keys() == subnets.keys()
-    for id, route in leads.items():
-        if subnets[id]["CidrBlock"] in PUBLIC:
+    for subnet, route in leads.items():
+        if subnets[subnet]["CidrBlock"] in PUBLIC:
             assert route["GatewayId"] == internet["InternetGatewayId"]
         else:
-            assert nat_in[route["NatGatewayId"]]["AvailabilityZone"] == subnets[id]["AvailabilityZone"]
+            assert nat_in[route["NatGatewayId"]]["AvailabilityZone"] == subnets[subnet]["AvailabilityZone"]
 
 
 def test_network_acls_let_through_what_the_two_kinds_of_subnets_need(ec2: Any, subnets: Json) -> None:
-    rules = {}
+    rules: dict[str, list[tuple[str, int, int]]] = {}
     for acl in ec2.describe_network_acls()["NetworkAcls"]:
         # moto keeps the associations of subnets that are gone: those of the VPC that each account has at first.
         of = {subnets[one["SubnetId"]]["CidrBlock"] for one in acl["Associations"] if one["SubnetId"] in subnets}
@@ -94,7 +94,7 @@ def test_all_traffic_is_logged_to_the_bucket(ec2: Any) -> None:
 
 
 def test_aws_is_reached_without_a_nat_gateway(ec2: Any, subnets: Json) -> None:
-    private = {id for id, one in subnets.items() if one["CidrBlock"] not in PUBLIC}
+    private = {subnet for subnet, one in subnets.items() if one["CidrBlock"] not in PUBLIC}
     groups = {one["Description"]: one["GroupId"] for one in ec2.describe_security_groups()["SecurityGroups"]}
     found = set()
     for one in ec2.describe_vpc_endpoints()["VpcEndpoints"]:
@@ -146,7 +146,19 @@ console > alertmanager 9093
 console > loki 3100
 console > jaeger 16686
 """
-TASKS = "app infrastructure prometheus alertmanager loki jaeger grafana migrate backup rotate console".split()
+TASKS = [
+    "app",
+    "infrastructure",
+    "prometheus",
+    "alertmanager",
+    "loki",
+    "jaeger",
+    "grafana",
+    "migrate",
+    "backup",
+    "rotate",
+    "console",
+]
 
 
 def test_security_groups_have_these_rules_and_no_other(ec2: Any) -> None:
@@ -159,15 +171,21 @@ def test_security_groups_have_these_rules_and_no_other(ec2: Any) -> None:
         mine = names[group["GroupId"]]
         for way, permissions in (("to", group["IpPermissions"]), ("from", group["IpPermissionsEgress"])):
             for one in permissions:
-                if [peer["CidrIp"] for peer in one["IpRanges"]] == ["255.255.255.255/32"]:
-                    continue  # an address that nobody has
+                if one["IpProtocol"] == "icmp":
+                    # Each group's own rule, without which AWS's first one, that lets all out, may stay.
+                    assert (way, [peer["CidrIp"] for peer in one["IpRanges"]]) == ("from", ["127.0.0.1/32"])
+                    continue
                 assert one["IpProtocol"] == "tcp"
                 assert one["FromPort"] == one["ToPort"]
                 assert not one["Ipv6Ranges"]
                 peers = [peer["CidrIp"] for peer in one["IpRanges"]]
-                peers += [peer["GroupId"] for peer in one["UserIdGroupPairs"]] + [peer["PrefixListId"] for peer in one["PrefixListIds"]]
+                peers += [peer["GroupId"] for peer in one["UserIdGroupPairs"]] + [
+                    peer["PrefixListId"] for peer in one["PrefixListIds"]
+                ]
                 for peer in peers:
-                    ends[way].add(f"{names[peer]} > {mine} {one['ToPort']}" if way == "to" else f"{mine} > {names[peer]} {one['ToPort']}")
+                    ends[way].add(
+                        f"{names[peer]} > {mine} {one['ToPort']}" if way == "to" else f"{mine} > {names[peer]} {one['ToPort']}"
+                    )
     wanted = set(RULES.strip().splitlines()) | {f"{task} > {target} 443" for task in TASKS for target in ("endpoints", "s3")}
     # Each rule is at both ends, if both are ours.
     assert ends["to"] == {one for one in wanted if not one.endswith(("internet 443", "s3 443"))}
