@@ -111,7 +111,7 @@ DATA: dict[str, Change] = {
     "the same key for ever": put("KMS::Key", EnableKeyRotation=False),
     "a secret less": drop("SecretsManager::Secret", Name="gamepulse/cache"),
     "a secret in the template": edit("SecretsManager::Secret", lambda one: one.update(SecretString="hunter2"), Name="gamepulse/cache"),
-    "a key that is no hexadecimal number": edit("SecretsManager::Secret", lambda one: one["GenerateSecretString"].update(ExcludeCharacters=""), Name="gamepulse/player-hash-key"),
+    "a key that is no hexadecimal number": edit("SecretsManager::Secret", lambda one: one["GenerateSecretString"].update(ExcludeUppercase=False), Name="gamepulse/player-hash-key"),
     "no secret for CloudFront": put("SecretsManager::Secret", {"Name": "gamepulse/origin-header"}, ReplicaRegions=None),
     "mutable tags": put("ECR::Repository", ImageTagMutability="MUTABLE"),
     "images that are not scanned": put("ECR::Repository", ImageScanningConfiguration={"ScanOnPush": False}),

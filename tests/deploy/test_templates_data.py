@@ -258,7 +258,8 @@ def test_a_secret_for_everything_that_is_secret(stacks: Stacks) -> None:
 
 def test_the_key_of_players_is_64_hexadecimal_digits(stacks: Stacks) -> None:
     made = stacks.one("SecretsManager::Secret", Name="gamepulse/player-hash-key")["GenerateSecretString"]
-    left = set("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") - set(made["ExcludeCharacters"])
+    letters = "abcdefghijklmnopqrstuvwxyz" + ("" if made["ExcludeUppercase"] else "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    left = set(f"0123456789{letters}") - set(made["ExcludeCharacters"])
     assert (made["PasswordLength"], made["ExcludePunctuation"], left) == (64, True, set("0123456789abcdef"))
 
 
