@@ -216,7 +216,8 @@ def _of_cache(node: str) -> list[Watched]:
 
 def _tell_of_jobs(scope: Construct, config: Config, cluster: ecs.ICluster, topic: sns.ITopic) -> None:
     """Jobs that failed, backups that failed, and what the database says of itself."""
-    target = targets.SnsTopic(topic)
+    # By its name: else this lets events of every account tell, beside the topic's own statement (topics.py).
+    target = targets.SnsTopic(sns.Topic.from_topic_arn(scope, "Told", topic.topic_arn))
     failed = events.EventPattern(
         source=["aws.ecs"],
         detail_type=["ECS Task State Change"],

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from moto.server import ThreadedMotoServer
 
+from deploy.config import REGION
 from tests.deploy.conftest import STAGING, synthesised
 from tests.deploy.emulated.account import Account
 from tests.deploy.emulated.emulation import emulation
@@ -24,6 +26,25 @@ def deployed(account: Account, staging: Templates, assembly: Path) -> Account:
     assert staging
     deploy(account, assembly)
     return account
+
+
+@pytest.fixture
+def served(deployed: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    """The same account, also for programs that are started: with the environment that a task has."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    own = deployed.credentials
+    told = {
+        "AWS_ACCESS_KEY_ID": own["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": own["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": own["SessionToken"],
+    }
+    told |= {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    yield deployed
+    server.stop()
 
 
 @pytest.fixture(scope="session")
