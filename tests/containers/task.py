@@ -187,14 +187,15 @@ class Task:
             path.write_text(str(value))
 
     def _make(self, one: Json) -> Container:
-        image = self._engine.images.get(one["Image"].partition("/")[2])  # without the registry
+        name = one["Image"].partition("/")[2]  # without the registry
+        image = self._engine.images.get(name)
         environ = {each["Name"]: each["Value"] for each in one.get("Environment", [])}
         environ |= {each["Name"]: self._fargate.secret(each["ValueFrom"]) for each in one.get("Secrets", [])}
         memory = f"{one['Memory']}m" if "Memory" in one else None
         mounts = [*self._mounts(one, image), *self._files(image)]
         of_image = set(image.attrs["Config"].get("Volumes") or {})
         return self._engine.containers.create(
-            image,
+            name,
             one.get("Command"),
             name=f"{self._name}-{one['Name']}",
             entrypoint=one.get("EntryPoint"),
