@@ -11,8 +11,7 @@ from tests.containers.images import make_images
 from tests.stack.conftest import Stores, environment, stores  # noqa: F401 — fixtures
 
 IS_UPSTREAM = os.environ.get("UPSTREAM") == "1"
-collect_ignore = ["test_task.py"] if IS_UPSTREAM else []  # it sets limits of control groups, as root
-collect_ignore = [] if IS_UPSTREAM else ["upstream"]  # Grafana's
+collect_ignore = ["test_task.py"] if IS_UPSTREAM else ["upstream"]  # the one is run as root here; the other is Grafana's
 STEPS = ("keys", "migrate")
 SERVICES = ("gamepulse", "collector", "prometheus", "alertmanager", "loki", "jaeger", "postgres", "valkey")
 """What is started: all but the demo's players, who would be in the way, and without a registry all but Grafana."""
