@@ -20,7 +20,7 @@ status: .venv/installed ## Say what runs, since when, and what is wrong (1 s)
 test: .venv/installed $(PAGE) tools ## Run all tests, on the real programs (20 min; first time 15 min more to build them)
 	$(BIN)/pytest
 
-test-containers: .venv/installed ## Make all images without a registry, start compose.yaml on them, test it (7 min; needs Debian and an engine)
+test-containers: .venv/installed ## Make all images without a registry, start compose.yaml and AWS's tasks on them, test both (10 min; needs Debian and an engine)
 	$(BIN)/pytest tests/containers --timeout=1800
 
 test-upstream: .venv/installed tools ## The same on the makers' images, Grafana included (needs a registry and an engine)

@@ -38,14 +38,14 @@ class Task:
         return told["nr_throttled"] / max(told["nr_periods"], 1)
 
 
-def limits_here(name: str) -> Limits:
+def limits_here(name: str, cpus: float = CPUS, memory_bytes: int = MEMORY_BYTES) -> Limits:
     """What has to be written where."""
-    quota_us = round(CPUS * PERIOD_US)
+    quota_us = round(cpus * PERIOD_US)
     if (CGROUPS / "cgroup.controllers").exists():
-        return {name: {"cpu.max": f"{quota_us} {PERIOD_US}", "memory.max": MEMORY_BYTES}}
+        return {name: {"cpu.max": f"{quota_us} {PERIOD_US}", "memory.max": memory_bytes}}
     return {
         f"cpu/{name}": {"cpu.cfs_period_us": PERIOD_US, "cpu.cfs_quota_us": quota_us},
-        f"memory/{name}": {"memory.limit_in_bytes": MEMORY_BYTES},
+        f"memory/{name}": {"memory.limit_in_bytes": memory_bytes},
     }
 
 

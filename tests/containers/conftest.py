@@ -8,10 +8,10 @@ import pytest
 from tests.conftest import free_port
 from tests.containers.engine import TAG, ComposeStack, engine_answers, registry_answers
 from tests.containers.images import make_images
-from tests.stack.conftest import Stores, stores  # noqa: F401 — a fixture
+from tests.stack.conftest import Stores, environment, stores  # noqa: F401 — fixtures
 
 IS_UPSTREAM = os.environ.get("UPSTREAM") == "1"
-collect_ignore = [] if IS_UPSTREAM else ["upstream"]  # Grafana's
+collect_ignore = ["test_task.py"] if IS_UPSTREAM else ["upstream"]  # the one is run as root here; the other is Grafana's
 STEPS = ("keys", "migrate")
 SERVICES = ("gamepulse", "collector", "prometheus", "alertmanager", "loki", "jaeger", "postgres", "valkey")
 """What is started: all but the demo's players, who would be in the way, and without a registry all but Grafana."""
@@ -34,10 +34,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[ComposeStack]:
+def images() -> str:
+    """The tag of all images, which are there now."""
+    tag = "upstream" if IS_UPSTREAM else TAG
+    make_images(tag, is_upstream=IS_UPSTREAM)
+    return tag
+
+
+@pytest.fixture(scope="session")
+def stack(images: str) -> Iterator[ComposeStack]:
     ports = {name: str(free_port()) for name in ("LIVE_PAGE_PORT", "GRAFANA_PORT")}
-    running = ComposeStack({"GAMEPULSE_TAG": "upstream" if IS_UPSTREAM else TAG, "GAMEPULSE_TRACE_SAMPLE_RATIO": "0.05"} | ports)
-    make_images(running.environ["GAMEPULSE_TAG"], is_upstream=IS_UPSTREAM)
+    running = ComposeStack({"GAMEPULSE_TAG": images, "GAMEPULSE_TRACE_SAMPLE_RATIO": "0.05"} | ports)
     try:
         running.up(*STARTED)
         yield running

@@ -11,7 +11,7 @@ import ssl
 import struct
 import subprocess
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -34,22 +34,22 @@ def certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path]:
 
 
 @contextmanager
-def listening(serve: Serve, context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """A server in a thread of its own; its port."""
+def listening(serve: Serve, context: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
+    """A server in a thread of its own; its port, which is a free one unless told."""
     begun: Future[tuple[int, Callable[[], object]]] = Future()
 
     async def run() -> None:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        server = await asyncio.start_server(serve, host, port, ssl=context)
         begun.set_result((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(ended.set)))
         await ended.wait()
         server.close()
 
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(asyncio.run, run())
-        port, end = begun.result(10)
+        bound, end = begun.result(10)
         try:
-            yield port
+            yield bound
         finally:
             end()
             running.result(10)
@@ -75,18 +75,23 @@ async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port:
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
+    try:
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
-    writer.close()
+        writer.close()
+    except (OSError, asyncio.CancelledError):
+        writer.transport.abort()
 
 
 class Rds:
-    """In front of the PostgreSQL on `port`. `secrets`: of the access keys that are valid. It notes each token."""
+    """In front of the PostgreSQL on `port`. `secrets`: of the access keys that are valid. It notes each token.
 
-    def __init__(self, port: int, pair: tuple[Path, Path], secrets: dict[str, str]) -> None:
-        self._port, self._context, self._secrets = port, server_context(pair), secrets
+    `by_password`: who signs in at PostgreSQL itself, as all do that have no rds_iam.
+    """
+
+    def __init__(self, port: int, pair: tuple[Path, Path], secrets: dict[str, str], by_password: Collection[str] = ()) -> None:
+        self._port, self._context, self._secrets, self._by_password = port, server_context(pair), secrets, by_password
         self.tokens: list[str] = []
         self.refused = 0
 
@@ -106,6 +111,8 @@ class Rds:
     async def _is_let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, startup: bytes) -> bool:
         words = startup[4:].split(b"\0")
         user = dict(zip(words[::2], words[1::2], strict=False))[b"user"].decode()
+        if user in self._by_password:
+            return True
         writer.write(b"R" + struct.pack("!II", 8, 3))  # a password, in clear text: what RDS asks of a user with rds_iam
         _, length = struct.unpack("!cI", await reader.readexactly(5))
         token = (await reader.readexactly(length - 4))[:-1].decode()

@@ -61,6 +61,12 @@ def stores(stack: Stack) -> Stores:
     return Stores(stack)
 
 
+@pytest.fixture(scope="module")
+def environment() -> str:
+    """What the stack's telemetry says of where it is."""
+    return "local"
+
+
 @pytest.fixture(scope="session")
 def smoked(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Json:
     """What k6 said at the end of a short load, as `make load SCENARIO=smoke` sends it."""

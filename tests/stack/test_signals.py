@@ -116,8 +116,8 @@ def trace_id(stack: Stack) -> str:
 
 
 @pytest.mark.parametrize(("who", "metric", "labels"), METRICS)
-def test_metric_is_in_prometheus(stores: Stores, trace_id: str, who: str, metric: str, labels: str) -> None:
-    query = f'{metric}{{service_name="gamepulse",environment="local",instance=~"{who}-.+"{"," if labels else ""}{labels}}}'
+def test_metric_is_in_prometheus(stores: Stores, environment: str, trace_id: str, who: str, metric: str, labels: str) -> None:
+    query = f'{metric}{{service_name="gamepulse",environment="{environment}",instance=~"{who}-.+"{"," if labels else ""}{labels}}}'
     wait_for(query, lambda: stores.prometheus(query), ARRIVES_WITHIN_S)
 
 
