@@ -25,7 +25,8 @@ from tests.conftest import INGEST_KEY, SERVER_KEY, free_port, wait_for
 from tests.containers.engine import PORTS, kill
 from tests.containers.task import Fargate, Task
 from tests.containers.templates import Templates
-from tests.deploy.conftest import ACCOUNT, STAGING, synthesised
+from tests.deploy.conftest import STAGING, synthesised
+from tests.deploy.templates import ACCOUNT
 from tests.integration import rds
 from tests.operations.conftest import Server, server  # noqa: F401 — a fixture
 from tests.outage.flow import Flow
