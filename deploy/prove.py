@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -152,7 +153,8 @@ def tls_is_new_enough(host: str, port: int = 443) -> Seen:
         seen = {"version": secure.version(), "cipher": (secure.cipher() or ("",))[0]}
     old = ssl.create_default_context()
     old.set_ciphers("DEFAULT:@SECLEVEL=0")
-    old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # that it is old is the point
+        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     try:
         with socket.create_connection((host, port), 10) as plain, old.wrap_socket(plain, server_hostname=host) as secure:
             raise NotHeld(f"{host} still speaks {secure.version()}")

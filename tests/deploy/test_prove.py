@@ -1,0 +1,162 @@
+"""What `make prove` does with what it sees. The looks at an account are in tests/deploy/emulated, as far as that goes."""
+
+import asyncio
+import json
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import prove
+from deploy.account import Account
+from deploy.config import read_config
+from deploy.prove import NotHeld, Proof, asked_all_the_while, expect, tls_is_new_enough
+from stack.settings import Problem
+from tests.deploy.conftest import STAGING, Json
+from tests.integration.rds import certificate, listening, server_context
+
+ACCOUNT = Account(read_config(STAGING), session=None)
+
+
+def raising(error: Exception) -> Any:
+    def look(*_: Any) -> Json:
+        raise error
+
+    return look
+
+
+def test_evidence_says_what_was_seen(tmp_path: Path) -> None:
+    proof = Proof(ACCOUNT, cap_usd=1, usd_an_hour=1)
+    proof.try_claim("it is there", lambda: {"tasks": 2})
+    assert proof.write(tmp_path / "evidence.json")
+    proof.try_claim("it is fast", raising(NotHeld("p99 is 3 s")))
+    proof.try_claim("it is new", raising(Problem("the CDK failed")))
+    assert not proof.write(tmp_path / "evidence.json")
+    said = json.loads((tmp_path / "evidence.json").read_text())
+    assert (said["environment"], said["account"], said["version"]) == ("staging", "111122223333", "0.1.0")
+    assert [(one["claim"], one["held"], one["seen"]) for one in said["claims"]] == [
+        ("it is there", True, {"tasks": 2}),
+        ("it is fast", False, "p99 is 3 s"),
+        ("it is new", False, "the CDK failed"),
+    ]
+
+
+def test_beyond_what_it_may_cost_only_what_must_be_is_done() -> None:
+    proof = Proof(ACCOUNT, cap_usd=10, usd_an_hour=4, began=time.monotonic() - 3 * 3600)
+    assert 12 <= proof.spent_usd < 13
+    proof.try_claim("a zone is lost", pytest.fail)
+    proof.try_claim("it is taken away", lambda: {"left": 0}, always=True)
+    assert [(one.held, one.seen) for one in proof.evidence] == [
+        (None, "12.00 USD are spent, of 10.00 that it may cost"),
+        (True, {"left": 0}),
+    ]
+
+
+def test_what_is_not_as_wanted_is_named() -> None:
+    assert expect({"a": 1, "b": 2}, {"a": 1}) == {"a": 1, "b": 2}
+    with pytest.raises(NotHeld, match=r"^a is 1, not 2, c is None, not True$"):
+        expect({"a": 1, "b": 2}, {"a": 2, "b": 2, "c": True})
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was done to an account, in order: AWS is not here."""
+    order: list[str] = []
+    monkeypatch.setattr(prove, "deploy", lambda *_: order.append("deploy"))
+    monkeypatch.setattr(prove, "destroy", lambda *_: order.append("destroy"))
+    monkeypatch.setattr(Account, "stack_exists", lambda *_: False)
+    monkeypatch.setattr(prove, "CLAIMS", {"first": lambda _: order.append("first") or {}, "second": raising(NotHeld("no"))})
+    return order
+
+
+def run(to: Path, *, keep: bool = False, account: Account = ACCOUNT) -> bool:
+    return prove.prove(account, lambda _: None, cap_usd=50, usd_an_hour=4, keep=keep, to=to)
+
+
+def test_an_environment_is_made_looked_at_and_taken_away(done: list[str], tmp_path: Path) -> None:
+    assert not run(tmp_path / "evidence.json")
+    assert done == ["deploy", "first", "destroy"]
+    held = [one["held"] for one in json.loads((tmp_path / "evidence.json").read_text())["claims"]]
+    assert held == [True, True, False, True]
+
+
+def test_it_is_taken_away_whatever_happens(done: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prove, "CLAIMS", {"first": raising(KeyError("a bug of ours"))})
+    with pytest.raises(KeyError):
+        run(tmp_path / "evidence.json")
+    assert done == ["deploy", "destroy"]
+    assert (tmp_path / "evidence.json").exists()
+
+
+def test_it_can_be_kept(done: list[str], tmp_path: Path) -> None:
+    run(tmp_path / "evidence.json", keep=True)
+    assert done == ["deploy", "first"]
+
+
+def test_production_is_not_proven(done: list[str], tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="Production is not proven"):
+        run(tmp_path / "evidence.json", account=Account(replace(ACCOUNT.config, environment="production"), session=None))
+    assert done == []
+
+
+class Answers(BaseHTTPRequestHandler):
+    """200 for all but each third."""
+
+    count = 0
+
+    def do_GET(self) -> None:
+        Answers.count += 1
+        self.send_response(503 if Answers.count % 3 == 0 else 200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (its own name)
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/"
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_is_not_answered_meanwhile_is_counted(url: str) -> None:
+    with asked_all_the_while(url, every_s=0.01) as seen:
+        while seen["asked"] < 30:
+            time.sleep(0.01)
+    assert seen["failed"] == seen["asked"] // 3
+    with asked_all_the_while("http://127.0.0.1:9/", every_s=0.01) as seen:
+        while seen["asked"] < 5:
+            time.sleep(0.01)
+    assert seen["failed"] == seen["asked"]
+
+
+async def _nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    writer.close()
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_old_tls_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_old: bool) -> None:
+    pair = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(pair[0]))  # whom the system trusts
+    context = server_context(pair)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if is_old:
+        with pytest.warns(DeprecationWarning, match="TLSv1_1 is deprecated"):
+            context.minimum_version = ssl.TLSVersion.TLSv1_1
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with listening(_nothing, context) as port:
+        if is_old:
+            with pytest.raises(NotHeld, match=r"localhost still speaks TLSv1\.1"):
+                tls_is_new_enough("localhost", port)
+        else:
+            assert tls_is_new_enough("localhost", port)["version"] == "TLSv1.3"
