@@ -71,7 +71,12 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(prove, "deploy", lambda *_: order.append("deploy"))
     monkeypatch.setattr(prove, "destroy", lambda *_: order.append("destroy"))
     monkeypatch.setattr(Account, "stack_exists", lambda *_: False)
-    monkeypatch.setattr(prove, "CLAIMS", {"first": lambda _: order.append("first") or {}, "second": raising(NotHeld("no"))})
+
+    def first(_: Account) -> Json:
+        order.append("first")
+        return {}
+
+    monkeypatch.setattr(prove, "CLAIMS", {"first": first, "second": raising(NotHeld("no"))})
     return order
 
 
