@@ -41,72 +41,83 @@ class Admins(Construct):
             group_name=f"{NAME}-admins",
             managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name("ReadOnlyAccess")],
         )
-        own = [f"arn:aws:iam::{config.account}:user/${{aws:username}}", f"arn:aws:iam::{config.account}:mfa/*"]
-        tasks = stack.format_arn(service="ecs", resource="task", resource_name=f"{cluster}/*")
-        statements = [
-            iam.PolicyStatement(
-                sid="NothingWithoutSecondFactor",
-                effect=iam.Effect.DENY,
-                not_actions=list(ENROL),
-                resources=["*"],
-                conditions={"BoolIfExists": {"aws:MultiFactorAuthPresent": "false"}},
-            ),
-            iam.PolicyStatement(
-                sid="SecondFactor",
-                actions=[action for action in ENROL if action.startswith("iam:") and action != "iam:ListVirtualMFADevices"],
-                resources=own,
-            ),
-            iam.PolicyStatement(sid="SecondFactors", actions=["iam:ListVirtualMFADevices", "sts:GetSessionToken"], resources=["*"]),
-            iam.PolicyStatement(sid="Deploy", actions=["sts:AssumeRole"], resources=deploying(config)),
-            iam.PolicyStatement(
-                sid="Jobs",
-                actions=["ecs:RunTask"],
-                resources=[
-                    stack.format_arn(service="ecs", resource="task-definition", resource_name=f"{job}:*")
-                    for job in ("migrate", "backup", "rotate", "console")
-                ],
-            ),
-            iam.PolicyStatement(
-                sid="JobsRoles",
-                actions=["iam:PassRole"],
-                resources=[role.role_arn for role in jobs],
-                conditions={"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
-            ),
-            iam.PolicyStatement(
-                sid="Restart",
-                actions=["ecs:UpdateService", "ecs:StopTask"],
-                resources=[stack.format_arn(service="ecs", resource="service", resource_name=f"{cluster}/*"), tasks],
-            ),
-            # Port forwarding through the task `console`, and nothing like a shell.
-            iam.PolicyStatement(
-                sid="Console",
-                actions=["ssm:StartSession"],
-                resources=[tasks, f"arn:aws:ssm:{REGION}::document/AWS-StartPortForwardingSessionToRemoteHost"],
-                conditions={"BoolIfExists": {"ssm:SessionDocumentAccessCheck": "true"}},
-            ),
-            iam.PolicyStatement(
-                sid="ConsoleEnd",
-                actions=["ssm:TerminateSession", "ssm:ResumeSession"],
-                resources=[f"arn:aws:ssm:*:{config.account}:session/${{aws:username}}-*"],
-            ),
-            iam.PolicyStatement(
-                sid="People",
-                actions=[
-                    f"cognito-idp:{action}"
-                    for action in (
-                        "AdminCreateUser", "AdminDeleteUser", "AdminDisableUser", "AdminEnableUser", "AdminAddUserToGroup",
-                        "AdminRemoveUserFromGroup", "AdminResetUserPassword", "AdminUserGlobalSignOut", "AdminSetUserMFAPreference",
-                    )
-                ],
-                resources=[stack.format_arn(service="cognito-idp", resource="userpool", resource_name="*")],
-            ),
-            iam.PolicyStatement(
-                sid="LoseAZone",
-                actions=["fis:StartExperiment", "fis:StopExperiment"],
-                resources=[f"arn:aws:fis:{REGION}:{config.account}:{one}/*" for one in ("experiment-template", "experiment")],
-            ),
-        ]  # fmt: skip
+        statements = [*_second_factor(config), *_work(config, stack, cluster, jobs)]
         iam.ManagedPolicy(self, "Policy", managed_policy_name=f"{NAME}-admins", groups=[group], statements=statements)
+
+
+def _second_factor(config: Config) -> list[iam.PolicyStatement]:
+    """Without one, enrol one; nothing else."""
+    own = [f"arn:aws:iam::{config.account}:user/${{aws:username}}", f"arn:aws:iam::{config.account}:mfa/*"]
+    return [
+        iam.PolicyStatement(
+            sid="NothingWithoutSecondFactor",
+            effect=iam.Effect.DENY,
+            not_actions=list(ENROL),
+            resources=["*"],
+            conditions={"BoolIfExists": {"aws:MultiFactorAuthPresent": "false"}},
+        ),
+        iam.PolicyStatement(
+            sid="SecondFactor",
+            actions=[action for action in ENROL if action.startswith("iam:") and action != "iam:ListVirtualMFADevices"],
+            resources=own,
+        ),
+        iam.PolicyStatement(sid="SecondFactors", actions=["iam:ListVirtualMFADevices", "sts:GetSessionToken"], resources=["*"]),
+    ]
+
+
+def _work(config: Config, stack: Stack, cluster: str, jobs: list[iam.IRole]) -> list[iam.PolicyStatement]:
+    """Of an engineer."""
+    tasks = stack.format_arn(service="ecs", resource="task", resource_name=f"{cluster}/*")
+    return [
+        iam.PolicyStatement(sid="Deploy", actions=["sts:AssumeRole"], resources=deploying(config)),
+        iam.PolicyStatement(
+            sid="Jobs",
+            actions=["ecs:RunTask"],
+            resources=[
+                stack.format_arn(service="ecs", resource="task-definition", resource_name=f"{job}:*")
+                for job in ("migrate", "backup", "rotate", "console")
+            ],
+        ),
+        iam.PolicyStatement(
+            sid="JobsRoles",
+            actions=["iam:PassRole"],
+            resources=[role.role_arn for role in jobs],
+            conditions={"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
+        ),
+        iam.PolicyStatement(
+            sid="Restart",
+            actions=["ecs:UpdateService", "ecs:StopTask"],
+            resources=[stack.format_arn(service="ecs", resource="service", resource_name=f"{cluster}/*"), tasks],
+        ),
+        # Port forwarding through the task `console`, and nothing like a shell.
+        iam.PolicyStatement(
+            sid="Console",
+            actions=["ssm:StartSession"],
+            resources=[tasks, f"arn:aws:ssm:{REGION}::document/AWS-StartPortForwardingSessionToRemoteHost"],
+            conditions={"BoolIfExists": {"ssm:SessionDocumentAccessCheck": "true"}},
+        ),
+        iam.PolicyStatement(
+            sid="ConsoleEnd",
+            actions=["ssm:TerminateSession", "ssm:ResumeSession"],
+            resources=[f"arn:aws:ssm:*:{config.account}:session/${{aws:username}}-*"],
+        ),
+        iam.PolicyStatement(
+            sid="People",
+            actions=[
+                f"cognito-idp:{action}"
+                for action in (
+                    "AdminCreateUser", "AdminDeleteUser", "AdminDisableUser", "AdminEnableUser", "AdminAddUserToGroup",
+                    "AdminRemoveUserFromGroup", "AdminResetUserPassword", "AdminUserGlobalSignOut", "AdminSetUserMFAPreference",
+                )
+            ],
+            resources=[stack.format_arn(service="cognito-idp", resource="userpool", resource_name="*")],
+        ),
+        iam.PolicyStatement(
+            sid="LoseAZone",
+            actions=["fis:StartExperiment", "fis:StopExperiment"],
+            resources=[f"arn:aws:fis:{REGION}:{config.account}:{one}/*" for one in ("experiment-template", "experiment")],
+        ),
+    ]  # fmt: skip
 
 
 class Workflows(Construct):
@@ -133,59 +144,64 @@ class Workflows(Construct):
                 },
             ),
         )
-        role.add_to_policy(iam.PolicyStatement(sid="Deploy", actions=["sts:AssumeRole"], resources=deploying(config)))
-        role.add_to_policy(iam.PolicyStatement(sid="Login", actions=["ecr:GetAuthorizationToken"], resources=["*"]))
-        role.add_to_policy(
-            iam.PolicyStatement(
-                sid="Push",
-                actions=[
-                    f"ecr:{action}"
-                    for action in (
-                        "BatchCheckLayerAvailability", "BatchGetImage", "CompleteLayerUpload", "DescribeImages",
-                        "DescribeImageScanFindings", "GetDownloadUrlForLayer", "InitiateLayerUpload", "PutImage", "UploadLayerPart",
-                    )
-                ],
-                resources=[f"arn:aws:ecr:{REGION}:{config.account}:repository/{NAME}/{name}" for name in IMAGES],
-            )
-        )  # fmt: skip
-        role.add_to_policy(
-            iam.PolicyStatement(
-                sid="Migrate",
-                actions=["ecs:RunTask"],
-                resources=[stack.format_arn(service="ecs", resource="task-definition", resource_name="migrate:*")],
-            )
-        )
-        role.add_to_policy(
-            iam.PolicyStatement(
-                sid="MigrateRoles",
-                actions=["iam:PassRole"],
-                resources=[one.role_arn for one in migrate],
-                conditions={"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
-            )
-        )
-        role.add_to_policy(
-            iam.PolicyStatement(
-                sid="Watch",
-                actions=["ecs:DescribeTasks"],
-                resources=[stack.format_arn(service="ecs", resource="task", resource_name=f"{cluster}/*")],
-            )
-        )
-        role.add_to_policy(
-            iam.PolicyStatement(
-                sid="Look",
-                actions=[
-                    "cloudformation:DescribeStacks",
-                    "ec2:DescribeManagedPrefixLists",
-                    "ec2:DescribeSubnets",
-                    "ec2:DescribeSecurityGroups",
-                    "route53:GetHostedZone",
-                    "inspector2:ListCoverage",
-                    "inspector2:ListFindings",
-                    "logs:GetLogEvents",
-                ],
-                resources=["*"],
-            )
-        )
+        for statement in _deployment(config, stack, cluster, migrate):
+            role.add_to_policy(statement)
+
+
+def _deployment(config: Config, stack: Stack, cluster: str, migrate: list[iam.IRole]) -> list[iam.PolicyStatement]:
+    """Push, migrate, deploy, and look what came of it."""
+    return [
+        iam.PolicyStatement(sid="Deploy", actions=["sts:AssumeRole"], resources=deploying(config)),
+        iam.PolicyStatement(sid="Login", actions=["ecr:GetAuthorizationToken"], resources=["*"]),
+        iam.PolicyStatement(
+            sid="Push",
+            actions=[
+                f"ecr:{action}"
+                for action in (
+                    "BatchCheckLayerAvailability",
+                    "BatchGetImage",
+                    "CompleteLayerUpload",
+                    "DescribeImages",
+                    "DescribeImageScanFindings",
+                    "GetDownloadUrlForLayer",
+                    "InitiateLayerUpload",
+                    "PutImage",
+                    "UploadLayerPart",
+                )
+            ],
+            resources=[f"arn:aws:ecr:{REGION}:{config.account}:repository/{NAME}/{name}" for name in IMAGES],
+        ),
+        iam.PolicyStatement(
+            sid="Migrate",
+            actions=["ecs:RunTask"],
+            resources=[stack.format_arn(service="ecs", resource="task-definition", resource_name="migrate:*")],
+        ),
+        iam.PolicyStatement(
+            sid="MigrateRoles",
+            actions=["iam:PassRole"],
+            resources=[one.role_arn for one in migrate],
+            conditions={"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
+        ),
+        iam.PolicyStatement(
+            sid="Watch",
+            actions=["ecs:DescribeTasks"],
+            resources=[stack.format_arn(service="ecs", resource="task", resource_name=f"{cluster}/*")],
+        ),
+        iam.PolicyStatement(
+            sid="Look",
+            actions=[
+                "cloudformation:DescribeStacks",
+                "ec2:DescribeManagedPrefixLists",
+                "ec2:DescribeSubnets",
+                "ec2:DescribeSecurityGroups",
+                "route53:GetHostedZone",
+                "inspector2:ListCoverage",
+                "inspector2:ListFindings",
+                "logs:GetLogEvents",
+            ],
+            resources=["*"],
+        ),
+    ]
 
 
 def deploying(config: Config) -> list[str]:

@@ -7,6 +7,7 @@ from aws_cdk import aws_backup as backup
 from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_elasticloadbalancingv2 as elb
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_route53 as route53
@@ -178,8 +179,20 @@ class ServicesStack(Stack):
         self, scope: Construct, id: str, *, config: Config, network: NetworkStack, data: DataStack, jobs: JobsStack, **stack: Any
     ) -> None:
         super().__init__(scope, id, description="GamePulse: services", termination_protection=config.is_production, **stack)
-        self._config, self._network, self._jobs, self._key = config, network, jobs, data.key
-        at, secrets, points, size = data.addresses(), data.secrets, data.files.points, config.size
+        self._config, self._network, self._data, self._jobs, self._key = config, network, data, jobs, data.key
+        self._at, self._secrets, self._points, self._size = data.addresses(), data.secrets, data.files.points, config.size
+        balancer = self._balancer()
+        self._stores()
+        self._grafana(balancer)
+        self._service(
+            self._program("infrastructure", self._size.infrastructure, programs.infrastructure(config, self._at, self._secrets)),
+            one_writer=True,
+        )
+        self.balancer, self.targets = balancer.balancer, self._app(balancer)
+
+    def _balancer(self) -> Balancer:
+        """With a certificate, and the name by which CloudFront asks it."""
+        config, network = self._config, self._network
         zone = route53.HostedZone.from_hosted_zone_attributes(
             self, "Zone", hosted_zone_id=config.hosted_zone_id, zone_name=config.domain
         )
@@ -207,19 +220,23 @@ class ServicesStack(Stack):
             record_name=config.origin,
             target=route53.RecordTarget.from_alias(targets.LoadBalancerTarget(balancer.balancer)),
         )
+        return balancer
 
+    def _stores(self) -> None:
+        """Of telemetry; each writes its files alone."""
+        config, data, size, points = self._config, self._data, self._size, self._points
         prometheus = self._program(
             "prometheus", size.prometheus, programs.prometheus(config), {"prometheus-data": points[files.PROMETHEUS]}
         )
         data.files.grant(prometheus.role, files.PROMETHEUS)
         self._service(prometheus, one_writer=True)
 
-        alertmanager = self._program("alertmanager", size.alertmanager, programs.alertmanager(config, at))
+        alertmanager = self._program("alertmanager", size.alertmanager, programs.alertmanager(config, self._at))
         alertmanager.role.add_to_principal_policy(iam.PolicyStatement(actions=["sns:Publish"], resources=[data.alerts.topic_arn]))
         alertmanager.role.add_to_principal_policy(encrypting(data.key, "sns"))
         self._service(alertmanager, one_writer=True)
 
-        loki = self._program("loki", size.loki, programs.loki(at))
+        loki = self._program("loki", size.loki, programs.loki(self._at))
         data.buckets.grant(loki.role, data.buckets.loki, delete=True)
         self._service(loki, one_writer=True)
 
@@ -227,9 +244,14 @@ class ServicesStack(Stack):
         data.files.grant(jaeger.role, files.JAEGER)
         self._service(jaeger, one_writer=True)
 
+    def _grafana(self, balancer: Balancer) -> None:
+        config, data = self._config, self._data
         signs_in = SignIn(self, "SignIn", config=config, key=data.key)
         grafana = self._program(
-            "grafana", size.grafana, programs.grafana(config, at, secrets, signs_in), {"grafana-config": points[files.GRAFANA]}
+            "grafana",
+            self._size.grafana,
+            programs.grafana(config, self._at, self._secrets, signs_in),
+            {"grafana-config": self._points[files.GRAFANA]},
         )
         data.files.grant(grafana.role, files.GRAFANA, write=False)
         grafana.role.add_to_principal_policy(
@@ -240,17 +262,16 @@ class ServicesStack(Stack):
             balancer.add("Grafana", host=config.grafana, port=3000, health="/api/health", priority=20)
         )
 
-        self._service(
-            self._program("infrastructure", size.infrastructure, programs.infrastructure(config, at, secrets)), one_writer=True
-        )
-
-        app = self._program("gamepulse-app", APP, programs.app(config, at, secrets))
+    def _app(self, balancer: Balancer) -> elb.ApplicationTargetGroup:
+        """The service; where the load balancer reaches it."""
+        config, data = self._config, self._data
+        app = self._program("gamepulse-app", APP, programs.app(config, self._at, self._secrets))
         data.database.grant_connect(app.role, SERVICE)
         reached = balancer.add("App", host=config.play, port=8080, health="/health/ready", priority=10)
         self.rollback = [alarm(self, config, one) for one in of_answers(reached)]
         served = self._service(
             app,
-            tasks=size.app_tasks_min,
+            tasks=self._size.app_tasks_min,
             grace_s=90,
             group="app",
             rollback_alarms=[config.stack_name(one.node.id) for one in self.rollback],
@@ -260,7 +281,7 @@ class ServicesStack(Stack):
             served.service.node.add_dependency(one)
             one.add_alarm_action(actions.SnsAction(data.alarms))
         scale(served.service, reached, config.size)
-        self.balancer, self.targets = balancer.balancer, reached
+        return reached
 
     def _program(self, name: str, task: Any, containers: Any, mounted: Any = None) -> Program:
         return Program(self, name, config=self._config, key=self._key, task=task, containers=containers, files=mounted)
