@@ -64,7 +64,8 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server(own_folder: Path) -> Iterator[Server]:
-    folder, port = own_folder / "managed", free_port()
+    port = free_port()
+    folder = own_folder / f"managed-{port}"  # the emulated deployment's tests have one of their own
     with database.postgres(folder, port):
         for statement in filter(str.strip, RDS.split(";\n")):
             database.query(port, statement)
