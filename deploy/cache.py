@@ -34,7 +34,8 @@ class Cache(Construct):
             description="GamePulse: private",
             subnet_ids=vpc.select_subnets(subnet_type=PRIVATE.subnet_type).subnet_ids,
         )
-        # Every group of users needs one who is called `default`: this one can do nothing.
+        secret = {"Type": "password", "Passwords": [password.secret_value.unsafe_unwrap()]}
+        # Who gives no name is `default`: this one can do nothing. ElastiCache takes no user of Valkey without a password.
         nobody = elasticache.CfnUser(
             self,
             "Nobody",
@@ -42,7 +43,7 @@ class Cache(Construct):
             user_id=f"{name}-nobody",
             user_name="default",
             access_string="off -@all",
-            authentication_mode={"Type": "no-password-required"},
+            authentication_mode=secret,
         )
         user = elasticache.CfnUser(
             self,
@@ -52,7 +53,7 @@ class Cache(Construct):
             user_name=USER,
             # Not: administration, keys of other programs, whatever is slow in a large store.
             access_string="on ~* &* +@all -@admin -@dangerous +info",
-            authentication_mode={"Type": "password", "Passwords": [password.secret_value.unsafe_unwrap()]},
+            authentication_mode=secret,
         )
         users = elasticache.CfnUserGroup(
             self, "Users", engine="valkey", user_group_id=name, user_ids=[nobody.user_id, user.user_id]

@@ -86,6 +86,7 @@ DATA: dict[str, Change] = {
     "no Performance Insights": put("RDS::DBInstance", EnablePerformanceInsights=False),
     "a database without protection": put("RDS::DBInstance", DeletionProtection=False),
     "a database that goes with its stack": beside("RDS::DBInstance", DeletionPolicy="Delete"),
+    "a user of Valkey without a password": put("ElastiCache::User", {"UserName": "default"}, AuthenticationMode={"Type": "no-password-required"}),
     "Valkey in a single zone": put("ElastiCache::ReplicationGroup", MultiAZEnabled=False),
     "Valkey without TLS": put("ElastiCache::ReplicationGroup", TransitEncryptionMode="preferred"),
     "Valkey for everyone": put("ElastiCache::User", {"UserName": "default"}, AccessString="on ~* +@all"),
