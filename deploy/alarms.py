@@ -216,7 +216,7 @@ def _of_cache(node: str) -> list[Watched]:
 
 def _tell_of_jobs(scope: Construct, config: Config, cluster: ecs.ICluster, topic: sns.ITopic) -> None:
     """Jobs that failed, backups that failed, and what the database says of itself."""
-    # By its name: else this lets events of every account tell, beside the topic's own statement (topics.py).
+    # By its name: else CDK would write into the policy of the topic, which is another stack's (topics.py lets events tell).
     target = targets.SnsTopic(sns.Topic.from_topic_arn(scope, "Told", topic.topic_arn))
     failed = events.EventPattern(
         source=["aws.ecs"],

@@ -242,6 +242,10 @@ ROLES: dict[str, Change] = {
     "a key for everyone": edit("KMS::Key", lambda one: one["KeyPolicy"]["Statement"].append(ANY | {"Action": "kms:*", "Resource": "*"})),
     "flow logs that cannot be written": edit("S3::BucketPolicy", lambda one: one["PolicyDocument"].update(
         Statement=[each for each in one["PolicyDocument"]["Statement"] if "delivery.logs" not in str(each)])),
+    "events that are dropped": edit("KMS::Key", lambda one: next(
+        each for each in one["KeyPolicy"]["Statement"] if each.get("Sid") == "Events").update(Condition={"StringEquals": {"aws:SourceAccount": "111122223333"}})),
+    "alarms of other accounts": edit("SNS::TopicPolicy", lambda one: [
+        each.pop("Condition") for each in one["PolicyDocument"]["Statement"] if each.get("Sid") == "Alarms"]),
     "admins without a second factor": lambda templates: [one["PolicyDocument"]["Statement"].pop(0) for one in mutants.find(templates, "IAM::ManagedPolicy")],
     "admins by long-term keys": lambda templates: [
         one["PolicyDocument"]["Statement"][0].update(Condition={"Bool": {"aws:MultiFactorAuthPresent": "false"}}) for one in mutants.find(templates, "IAM::ManagedPolicy")

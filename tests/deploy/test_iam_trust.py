@@ -96,6 +96,24 @@ def test_resources_let_in_whom_the_table_says(stacks: Stacks) -> None:
     assert found == set(LET_IN)
 
 
+def test_alarms_of_our_account_and_events_can_tell_people(stacks: Stacks) -> None:
+    """EventBridge names no account to SNS or KMS ("You can't use Condition blocks in Amazon SNS topic policies for EventBridge")."""
+    [key] = [one.properties["KeyPolicy"] for one in stacks.all("KMS::Key")]
+    topic = f"arn:aws:sns:{REGION}:{ACCOUNT}:gamepulse-{stacks.environment}-alarms"
+    policies = [one.properties["PolicyDocument"] for one in stacks.all("SNS::TopicPolicy")]
+    for context, service, fits in (
+        (OURS, "cloudwatch.amazonaws.com", True),
+        ({"aws:SourceAccount": "999999999999"}, "cloudwatch.amazonaws.com", False),
+        ({}, "events.amazonaws.com", True),
+        (OURS, "lambda.amazonaws.com", False),
+    ):
+        assert allowed(policies, "sns:Publish", topic, context | {"aws:SecureTransport": "true"}, principal=service) is fits, (
+            service
+        )
+        for action in ("kms:Decrypt", "kms:GenerateDataKey"):
+            assert allowed([key], action, "*", context, principal=service) is fits, (service, action)
+
+
 LOGS = f"arn:aws:s3:::gamepulse-traffic-logs-{ACCOUNT}"
 BY_DELIVERY = {"aws:SecureTransport": "true", "s3:TlsVersion": "1.3", "s3:x-amz-acl": "bucket-owner-full-control"}
 
