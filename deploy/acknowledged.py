@@ -114,5 +114,7 @@ def _wildcards(config: Config) -> list[Left]:
     of_cluster = [f"arn:aws:ecs:{at}:{kind}/{cluster}/*" for kind in ("service", "task")]
     found += [("operations", admins, resource, MADE_OF_NAMES) for resource in [*jobs, *tries, *of_cluster]]
     migrate, task = jobs[2], of_cluster[1]
+    tagged = f"arn:aws:ecs:{at}:task/<ClusterEB0386A7>/*"
+    found += [("jobs", f"Schedules/{job}-role/DefaultPolicy", tagged, MADE_OF_NAMES) for job in ("backup", "rotate")]
     found += [("operations", workflows, resource, MADE_OF_NAMES) for resource in (migrate, task)]
     return [Left(stack, path, f"IAM5[Resource::{resource}]", why) for stack, path, resource, why in found]

@@ -232,6 +232,8 @@ ROLES: dict[str, Change] = {
     "a schedule that starts all tasks": widen("Schedulesbackup", "ecs:RunTask", Resource="*"),
     "roles for other services": widen("Schedulesrotate", "iam:PassRole", Condition=None),
     "one role for two programs": mutants.same_roles,
+    "a schedule that may not tag what it starts": widen("Schedulesbackup", "ecs:TagResource", Action="ecs:ListTagsForResource"),
+    "tags of whatever runs": widen("Schedulesrotate", "ecs:TagResource", Condition=None),
     "a policy of AWS": edit("IAM::Role", lambda one: one.update(ManagedPolicyArns=["arn:aws:iam::aws:policy/AdministratorAccess"]), Description="What loki may ask of AWS"),
     "a wildcard without a reason": widen("rotateRole", "ecs:UpdateService", Action="ecs:Update*"),
     "trust of everyone": trust("lokiRole", lambda one: one.update(Principal={"AWS": "*"})),

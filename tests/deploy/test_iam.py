@@ -137,6 +137,9 @@ def _asked_of_ecs(stacks: Stacks, at: str) -> Iterator[Asked]:
     yield Asked("ecs:UpdateService", "of another cluster", f"arn:aws:ecs:{at}:service/another/grafana")
     yield Asked("ecs:DescribeTasks", "*", f"arn:aws:ecs:{at}:task/{cluster}/1")
     yield Asked("ecs:StopTask", "*", f"arn:aws:ecs:{at}:task/{cluster}/1")
+    for when in ("RunTask", "CreateService"):
+        yield Asked("ecs:TagResource", f"at {when}", f"arn:aws:ecs:{at}:task/{cluster}/1", {"ecs:CreateAction": when})
+    yield Asked("ecs:TagResource", "later", f"arn:aws:ecs:{at}:task/{cluster}/1")
     for one in stacks.all("IAM::Role"):
         yield Asked("iam:PassRole", one.name, one.arn, {"iam:PassedToService": "ecs-tasks.amazonaws.com"})
         yield Asked("iam:PassRole", f"{one.name} to EC2", one.arn, {"iam:PassedToService": "ec2.amazonaws.com"})
@@ -198,8 +201,8 @@ ROLES: dict[str, Table] = {
     "rotateExecution": of_execution("rotate", {"operations"}, set()),
     "consoleExecution": of_execution("console", {"operations"}, set()),
     # What starts jobs at their times.
-    "Schedulesbackuprole": starting("backup"),
-    "Schedulesrotaterole": starting("rotate"),
+    "Schedulesbackuprole": starting("backup") | {"ecs:TagResource": {"at RunTask"}},
+    "Schedulesrotaterole": starting("rotate") | {"ecs:TagResource": {"at RunTask"}},
     # GitHub's workflows.
     "gamepulse-deploy": {
         "sts:AssumeRole": {"deploy", "file-publishing", "lookup"},
@@ -288,6 +291,7 @@ WILDCARDS = {
     ("ecs:RunTask", "task-definition/console:*"): "each version is a new revision",
     ("ecs:DescribeTasks", "task/cluster/*"): "tasks get their names when they start; of our cluster",
     ("ecs:StopTask", "task/cluster/*"): "as DescribeTasks",
+    ("ecs:TagResource", "task/cluster/*"): "as DescribeTasks: only when it is started",
     ("ecs:StopTask", "service/cluster/*"): "the statement is about services and tasks of our cluster",
     ("ecs:UpdateService", "service/cluster/*"): "admins restart any service of our cluster",
     ("ecs:UpdateService", "task/cluster/*"): "as StopTask",
