@@ -23,7 +23,7 @@ class Backups(Construct):
             backup_vault_name=config.stack_name("vault"),
             encryption_key=key,
             block_recovery_point_deletion=config.is_production,
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
         plan = backup.BackupPlan(self, "Plan", backup_plan_name=config.stack_name("backups"), backup_vault=vault)
         plan.add_rule(_rule("nightly", events.Schedule.cron(hour="19", minute="0"), BACKUP_DAYS))

@@ -30,7 +30,7 @@ class LogBucket(s3.Bucket):
             else s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             versioned=True,
             lifecycle_rules=[_expiry(days)],
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
 
 
@@ -75,7 +75,7 @@ class Buckets(Construct):
             lifecycle_rules=rules,
             server_access_logs_bucket=logs,
             server_access_logs_prefix=f"s3/{id.lower()}/",
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
 
 

@@ -87,7 +87,7 @@ class Database(Construct):
             ),
             cloudwatch_logs_exports=["postgresql", "upgrade"],
             deletion_protection=config.is_production,
-            removal_policy=RemovalPolicy.RETAIN if config.is_production else RemovalPolicy.SNAPSHOT,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if config.is_production else RemovalPolicy.SNAPSHOT,
         )
         cfn = self.instance.node.default_child
         assert isinstance(cfn, rds.CfnDBInstance)

@@ -49,7 +49,7 @@ class Files(Construct):
             enable_automatic_backups=False,  # the plan is in backups.py
             # Else CDK lets everyone write who may mount. With the policy below, which allows nothing, nobody is anonymous.
             allow_anonymous_access=True,
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
         # Over TLS, by a role that may: nobody else.
         self.system.add_to_resource_policy(

@@ -42,5 +42,5 @@ class Images(Construct):
                 ),
                 ecr.LifecycleRule(description="all but the newest", max_image_count=KEPT),
             ],
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )

@@ -49,7 +49,7 @@ class Secrets(Construct):
                 require_each_included_type=not hexadecimal,
             ),
             replica_regions=[secretsmanager.ReplicaRegion(region=region) for region in regions or []],
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
 
 

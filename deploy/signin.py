@@ -36,7 +36,7 @@ class SignIn(Construct):
             ),
             account_recovery=cognito.AccountRecovery.EMAIL_ONLY,
             deletion_protection=config.is_production,
-            removal_policy=RemovalPolicy.RETAIN if config.is_production else RemovalPolicy.DESTROY,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if config.is_production else RemovalPolicy.DESTROY,
         )
         if config.is_production:
             users = pool.node.default_child

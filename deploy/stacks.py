@@ -63,7 +63,7 @@ class NetworkStack(Stack):
 
 
 class DataStack(Stack):
-    """All that must outlive tasks."""
+    """All that must outlive tasks. It stays when the stack goes, but not when that cannot be made: else the next try fails."""
 
     def __init__(self, scope: Construct, id: str, *, config: Config, network: NetworkStack, **stack: Any) -> None:
         super().__init__(scope, id, description="GamePulse: data", termination_protection=config.is_production, **stack)
@@ -74,7 +74,7 @@ class DataStack(Stack):
             alias=f"gamepulse/{config.environment}",
             description="GamePulse: what is stored",
             enable_key_rotation=True,
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
         self.secrets = Secrets(self, "Secrets", key=self.key)
         self.database = Database(self, "Database", config=config, vpc=vpc, group=groups.of("database"), key=self.key)

@@ -97,7 +97,7 @@ class Program(Construct):
             "Log",
             log_group_name=f"/{NAME}/{config.environment}/{id}",
             retention=logs.RetentionDays.ONE_MONTH,
-            removal_policy=RemovalPolicy.RETAIN if config.is_production else RemovalPolicy.DESTROY,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if config.is_production else RemovalPolicy.DESTROY,
         )
         self._add_volumes(containers, files or {})
         if any(one.secrets or one.json_secrets for one in containers):

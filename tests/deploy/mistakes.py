@@ -218,6 +218,7 @@ ALL: dict[str, Change] = {
     "a stack less": lambda templates: templates.pop("operations"),
     "a bucket that goes with its stack": beside("S3::Bucket", DeletionPolicy="Delete"),
     "no tags": put("RDS::DBInstance", Tags=None),
+    "what a failed try leaves behind": beside("SecretsManager::Secret", DeletionPolicy="Retain"),
     "a Lambda function": add("services", "Lambda::Function", Runtime="python3.13"),
     "a password of the database": mutants.password_in_template,
 }
