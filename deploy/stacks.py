@@ -271,7 +271,7 @@ class ServicesStack(Stack):
         self.rollback = [alarm(self, config, one) for one in of_answers(reached)]
         served = self._service(
             app,
-            tasks=self._size.app_tasks_min,
+            tasks=None,  # a number here is set at each deployment, whatever the load is
             grace_s=90,
             group="app",
             rollback_alarms=[config.stack_name(one.node.id) for one in self.rollback],
@@ -290,7 +290,7 @@ class ServicesStack(Stack):
         self,
         program: Program,
         *,
-        tasks: int = 1,
+        tasks: int | None = 1,
         grace_s: int | None = None,
         one_writer: bool = False,
         group: str = "",

@@ -212,12 +212,12 @@ class Service(Construct):
         cluster: ecs.ICluster,
         group: ec2.ISecurityGroup,
         namespace: servicediscovery.IPrivateDnsNamespace,
-        tasks: int = 1,
+        tasks: int | None = 1,
         grace_s: int | None = None,
         one_writer: bool = False,
         rollback_alarms: list[str] | None = None,
     ) -> None:
-        """`rollback_alarms`: by name; one of them takes a deployment back."""
+        """`tasks`: None leaves it to scaling.py. `rollback_alarms`: by name; one of them takes a deployment back."""
         super().__init__(scope, id)
         self.service = ecs.FargateService(
             self,

@@ -103,7 +103,7 @@ class TaskDefinition(Resource, kind="AWS::ECS::TaskDefinition", service="ecs"):
 
 class Service(Resource, kind="AWS::ECS::Service", service="ecs"):
     def create(self, wanted: Json) -> None:
-        made = self.call("create_service", wanted)["service"]
+        made = self.call("create_service", {"DesiredCount": 1} | wanted)["service"]  # as CloudFormation has it; moto makes none
         self.physical_resource_id = made["serviceArn"]
         self.attributes = {"Name": made["serviceName"], "ServiceArn": made["serviceArn"]}
 

@@ -57,6 +57,7 @@ def secrets_before(deployed: Account) -> dict[str, str]:
 def updated(deployed: Account, before: Seen, secrets_before: dict[str, str], next_assembly: Path) -> Account:
     assert before.resources
     assert secrets_before
+    deployed.client("ecs").update_service(cluster="gamepulse-staging-cluster", service="gamepulse-app", desiredCount=5)  # by load
     deploy(deployed, next_assembly)
     return deployed
 
@@ -99,7 +100,7 @@ def test_only_these_types_change(before: Seen, after: Seen) -> None:
     changed = {kind for key, (kind, _, properties) in before.resources.items() if after.resources[key][2] != properties}
     assert changed == {
         "AWS::ECS::TaskDefinition",  # the version
-        "AWS::ECS::Service",  # which definition; how many tasks
+        "AWS::ECS::Service",  # which definition
         "AWS::Scheduler::Schedule",  # which definition
         "AWS::IAM::Policy",  # which definition a schedule may start
         "AWS::RDS::DBInstance",  # the size, from here on
@@ -128,6 +129,11 @@ def test_services_and_schedules_run_the_new_definitions_and_the_old_ones_are_gon
     for name in ("backup", "rotate"):
         target = scheduler.get_schedule(Name=f"gamepulse-staging-{name}")["Target"]
         assert target["EcsParameters"]["TaskDefinitionArn"] == newest[name]
+
+
+def test_as_many_tasks_as_the_load_wants_are_left(updated: Account) -> None:
+    [app] = updated.client("ecs").describe_services(cluster="gamepulse-staging-cluster", services=["gamepulse-app"])["services"]
+    assert app["desiredCount"] == 5
 
 
 def test_everything_is_as_large_as_said(updated: Account) -> None:
