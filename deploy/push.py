@@ -19,11 +19,20 @@ STOPS = ("CRITICAL", "HIGH")
 
 
 def push_images(account: Account) -> None:
-    """All that this version does not have there yet: tags cannot be moved, so what is there is right. Raises Problem."""
+    """All that this version does not have there yet: tags cannot be moved, so what is there is right. Raises Problem.
+
+    Also when a scan has found something severe.
+    """
     ecr, version = account.client("ecr"), account.config.version
     missing = [name for name in IMAGES if not is_pushed(ecr, name, version)]
-    if not missing:
-        return
+    if missing:
+        _push(ecr, missing, version)
+    # Also of those that were there: the try that pushed them may have ended here.
+    for name in IMAGES:
+        check_scan(ecr, name, version)
+
+
+def _push(ecr: Any, missing: list[str], version: str) -> None:
     registry = _sign_in(ecr)
     for number, name in enumerate(missing, 1):
         image = f"{registry}/{NAME}/{name}:{version}"
@@ -33,8 +42,6 @@ def push_images(account: Account) -> None:
         _engine("build", *arguments, ".")
         _engine("push", "--quiet", image)
     _keep_sbom(f"{registry}/{NAME}/gamepulse:{version}")
-    for name in IMAGES:
-        check_scan(ecr, name, version)
 
 
 def is_pushed(ecr: Any, name: str, version: str) -> bool:

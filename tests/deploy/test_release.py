@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import boto3
@@ -14,7 +14,7 @@ from moto import mock_aws
 from deploy.account import Account, check, network_of, run_task, smoke
 from deploy.config import EDGE_REGION, PREFIX_LISTS, REGION, Config, read_config
 from deploy.environment import NAMES, read_environment
-from deploy.push import check_scan, is_pushed
+from deploy.push import check_scan, is_pushed, push_images
 from deploy.release import deploy, destroy
 from stack.settings import Problem
 from tests.deploy.conftest import STAGING, Json
@@ -114,15 +114,15 @@ TASK = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task/gamepulse-staging-cluster/012345678
 
 @dataclass(frozen=True)
 class Told(Account):
-    """An account whose ECS says what it is told to say, in its own shapes: moto's tasks never end, and have no exit codes."""
+    """An account in which some services say what they are told to: moto's tasks never end, and its scans are always the same."""
 
-    ecs: Any = None
+    answers: dict[str, Any] = field(default_factory=dict)
 
     def client(self, name: str, region: str = REGION) -> Any:
-        return self.ecs if name == "ecs" else super().client(name, region)
+        return self.answers.get(name) or super().client(name, region)
 
 
-def running(account: Account, *codes: int | None) -> Told:
+def running(account: Account, *codes: int | None, command: list[str] | None = None) -> Told:
     """An account in which the task `migrate` is seen to run (None) and to end with a code."""
     ecs = account.client("ecs")
     stubber = Stubber(ecs)
@@ -140,7 +140,7 @@ def running(account: Account, *codes: int | None) -> Told:
             task["containers"] = [{"name": "migrate", "exitCode": code}]
         stubber.add_response("describe_tasks", {"tasks": [task]}, {"cluster": "gamepulse-staging-cluster", "tasks": [TASK]})
     stubber.activate()
-    return Told(account.config, account.session, ecs)
+    return Told(account.config, account.session, {"ecs": ecs})
 
 
 @pytest.fixture(autouse=True)
@@ -243,6 +243,14 @@ def test_smoke_test_asks_the_service_its_page_and_grafana(account: Account) -> N
     ("name", "answer"),
     [
         ("health_ready", httpx.Response(503, text="no")),
+def test_severe_findings_stop_the_next_try_too(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All images are there by then: nothing is pushed."""
+    monkeypatch.setattr("deploy.push.is_pushed", lambda *_: True)
+    told = Told(account.config, account.session, answers={"ecr": Scans(scan("COMPLETE", CRITICAL=1))})
+    with pytest.raises(Problem, match=r"finds \{'CRITICAL': 1\}"):
+        push_images(told)
+
+
         ("v1_meta", httpx.Response(200, json={"version": "0.0.9"})),
         ("v1_meta", httpx.Response(200, text="<html>")),
         ("api_health", httpx.Response(200, json={"database": "failing"})),
