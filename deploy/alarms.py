@@ -225,7 +225,8 @@ def _tell_of_jobs(scope: Construct, config: Config, cluster: ecs.ICluster, topic
             "clusterArn": [cluster.cluster_arn],
             "lastStatus": ["STOPPED"],
             "group": [f"family:{name}" for name in ("migrate", "backup", "rotate")],
-            "containers": {"exitCode": [{"anything-but": [0]}]},
+            # Of one that never started no container has ended.
+            "$or": [{"containers": {"exitCode": [{"anything-but": [0]}]}}, {"stopCode": ["TaskFailedToStart"]}],
         },
     )
     events.Rule(scope, "JobFailed", rule_name=config.stack_name("job-failed"), event_pattern=failed, targets=[target])

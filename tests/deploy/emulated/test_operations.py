@@ -94,6 +94,8 @@ def test_failed_jobs_backups_and_a_database_that_moved_are_told(deployed: Accoun
     [cluster] = deployed.client("ecs").describe_clusters(clusters=["gamepulse-staging-cluster"])["clusters"]
     assert job["clusterArn"] == [cluster["clusterArn"]]
     assert job["group"] == ["family:migrate", "family:backup", "family:rotate"]
+    # With an exit code, or never started: then it has none.
+    assert job["$or"] == [{"containers": {"exitCode": [{"anything-but": [0]}]}}, {"stopCode": ["TaskFailedToStart"]}]
 
 
 def test_only_this_accounts_alarms_and_aws_s_events_may_tell(deployed: Account) -> None:
