@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from botocore.exceptions import BotoCoreError, ClientError
 
-from deploy.account import Account, run_task, smoke, tell
-from deploy.config import REGION, ZONES
+from deploy.account import Account, check, run_task, smoke, tell
+from deploy.config import EDGE_REGION, REGION, ZONES
 from deploy.release import Cdk, deploy, destroy
 from stack.settings import CHECKOUT, Problem
 
@@ -73,8 +74,11 @@ class Proof:
             tell(claim)
             try:
                 held, seen = True, look()
-            except (NotHeld, Problem) as error:
+            except NotHeld as error:
                 held, seen = False, str(error)
+            except (Problem, BotoCoreError, ClientError, httpx.HTTPError, OSError, subprocess.TimeoutExpired) as error:
+                # What could not be looked at has not held either, and the next claims are still tried.
+                held, seen = False, str(error) if isinstance(error, Problem) else f"{type(error).__name__}: {error}"
         self.evidence.append(Evidence(claim, held, seen, round(time.monotonic() - started, 1)))
         tell(f"{'held' if held else 'not tried' if held is None else 'NOT HELD'}: {claim}")
 
@@ -303,7 +307,10 @@ def answers(account: Account) -> Seen:
 
 
 def prove(account: Account, cdk: Cdk, *, cap_usd: float, usd_an_hour: float, keep: bool, to: Path) -> bool:
-    """Deploy, look, strike, restore, and destroy again unless `keep`; what was seen is in `to`. Whether all held."""
+    """Deploy, look, strike, restore, and destroy again unless `keep`; what was seen is in `to`. Whether all held.
+
+    Raises Problem before anything is made, when nothing can be.
+    """
     if account.config.is_production:
         raise Problem("Production is not proven: tasks are stopped and a zone is taken away. ENV=staging.")
     proof, config = Proof(account, cap_usd, usd_an_hour), account.config
@@ -314,12 +321,18 @@ def prove(account: Account, cdk: Cdk, *, cap_usd: float, usd_an_hour: float, kee
 
     def gone() -> Seen:
         destroy(account, cdk)
-        return {"stacks_left": [part for part in PARTS if account.stack_exists(config.stack_name(part))]}
+        left = [part for part, region in PARTS.items() if account.stack_exists(config.stack_name(part), region)]
+        return expect({"stacks_left": left}, {"stacks_left": []})
 
+    check(account)
     try:
         proof.try_claim("An empty account becomes a running service by one command", deployed)
+        [first] = proof.evidence
         for claim, look in CLAIMS.items():
-            proof.try_claim(claim, partial(look, account))
+            if first.held:
+                proof.try_claim(claim, partial(look, account))
+            else:
+                proof.evidence.append(Evidence(claim, None, "it was not deployed", 0))
     finally:
         if not keep:
             proof.try_claim("It is taken away by one command, but for what has data", gone, always=True)
@@ -332,7 +345,7 @@ def _tls(account: Account) -> Seen:
     return {host: tls_is_new_enough(host) for host in (account.config.play, account.config.grafana)}
 
 
-PARTS = ("images", "network", "data", "jobs", "services", "operations")
+PARTS = dict.fromkeys(("images", "network", "data", "jobs", "services", "operations"), REGION) | {"edge": EDGE_REGION}
 CLAIMS: dict[str, Callable[[Account], Seen]] = {
     "The service and Grafana answer": answers,
     "The database is as required": database_is_as_required,

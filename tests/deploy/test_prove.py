@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from botocore.exceptions import ClientError, WaiterError
 
 from deploy import prove
 from deploy.account import Account
@@ -47,6 +50,27 @@ def test_evidence_says_what_was_seen(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ClientError({"Error": {"Code": "InsufficientCapacity", "Message": "no room"}}, "RunTask"),
+        WaiterError("DBInstanceAvailable", "no room", {}),
+        httpx.ConnectTimeout("no room"),
+        ssl.SSLError("no room"),
+        subprocess.TimeoutExpired("no room", 600),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_cannot_be_looked_at_has_not_held(error: Exception) -> None:
+    """The next claims are tried all the same."""
+    proof = Proof(ACCOUNT, cap_usd=1, usd_an_hour=1)
+    proof.try_claim("it is there", raising(error))
+    [one] = proof.evidence
+    assert one.held is False
+    assert str(one.seen).startswith(type(error).__name__)
+    assert "no room" in str(one.seen)
+
+
 def test_beyond_what_it_may_cost_only_what_must_be_is_done() -> None:
     proof = Proof(ACCOUNT, cap_usd=10, usd_an_hour=4, began=time.monotonic() - 3 * 3600)
     assert 12 <= proof.spent_usd < 13
@@ -68,6 +92,7 @@ def test_what_is_not_as_wanted_is_named() -> None:
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was done to an account, in order: AWS is not here."""
     order: list[str] = []
+    monkeypatch.setattr(prove, "check", lambda *_: None)
     monkeypatch.setattr(prove, "deploy", lambda *_: order.append("deploy"))
     monkeypatch.setattr(prove, "destroy", lambda *_: order.append("destroy"))
     monkeypatch.setattr(Account, "stack_exists", lambda *_: False)
@@ -97,6 +122,36 @@ def test_it_is_taken_away_whatever_happens(done: list[str], tmp_path: Path, monk
         run(tmp_path / "evidence.json")
     assert done == ["deploy", "destroy"]
     assert (tmp_path / "evidence.json").exists()
+
+
+def test_what_was_not_deployed_is_not_looked_at_but_taken_away(
+    done: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prove, "deploy", raising(Problem("the CDK failed")))
+    assert not run(tmp_path / "evidence.json")
+    assert done == ["destroy"]
+    claims = json.loads((tmp_path / "evidence.json").read_text())["claims"]
+    assert [(one["held"], one["seen"]) for one in claims[:3]] == [
+        (False, "the CDK failed"),
+        (None, "it was not deployed"),
+        (None, "it was not deployed"),
+    ]
+
+
+def test_where_nothing_can_be_deployed_nothing_is_destroyed(
+    done: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prove, "check", raising(Problem("another account")))
+    with pytest.raises(Problem, match="another account"):
+        run(tmp_path / "evidence.json")
+    assert done == []
+
+
+def test_a_stack_that_is_still_there_is_not_taken_away(done: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Account, "stack_exists", lambda _, name, region: (name, region) == ("gamepulse-staging-edge", "us-east-1"))
+    run(tmp_path / "evidence.json")
+    last = json.loads((tmp_path / "evidence.json").read_text())["claims"][-1]
+    assert (last["held"], last["seen"]) == (False, "stacks_left is ['edge'], not []")
 
 
 def test_it_can_be_kept(done: list[str], tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_one_off_tasks_find_their_network(ours: Account, group: str) -> None:
     assert described["Description"] == f"GamePulse: {group}"
 
 
-@pytest.mark.parametrize("part", prove.PARTS)
-def test_stacks_are_seen(ours: Account, part: str) -> None:
-    assert ours.stack_exists(f"gamepulse-staging-{part}")
+@pytest.mark.parametrize(("part", "region"), prove.PARTS.items())
+def test_stacks_are_seen(ours: Account, part: str, region: str) -> None:
+    assert ours.stack_exists(f"gamepulse-staging-{part}", region)
     assert not ours.stack_exists(f"gamepulse-production-{part}")
