@@ -59,8 +59,24 @@ def check(account: Account) -> None:
     )["PrefixLists"]
     if (ids := {one["PrefixListName"]: one["PrefixListId"] for one in lists}) != PREFIX_LISTS:
         wrong.append(f"AWS's prefix lists are {ids}; deploy/config.py has {PREFIX_LISTS}.")
+    if left := left_by_an_earlier_deployment(account):
+        wrong.append(
+            f"An earlier deployment has left {', '.join(left)}: CloudFormation makes nothing under a name that is taken. "
+            "docs/deploy.md says how to take it away."
+        )
     if wrong:
         raise Problem("\n".join(wrong))
+
+
+def left_by_an_earlier_deployment(account: Account) -> list[str]:
+    """Buckets whose stack is not there: it was destroyed, and they have data. What else it had stands beside them."""
+    name, bucket = account.config.stack_name, account.config.bucket_name
+    made = {(REGION, "network"): "traffic-logs", (REGION, "data"): "backups", (EDGE_REGION, "edge"): "edge-logs"}
+    missing = [bucket(content) for (region, part), content in made.items() if not account.stack_exists(name(part), region)]
+    if not missing:
+        return []
+    there = {one["Name"] for one in account.client("s3").list_buckets()["Buckets"]}
+    return [one for one in missing if one in there]
 
 
 def run_task(account: Account, family: str, group: str, *, command: list[str] | None = None) -> str:

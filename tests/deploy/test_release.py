@@ -83,6 +83,19 @@ def test_prefix_lists_that_are_not_those_of_the_configuration_are_told(account: 
 
 def test_production_is_not_destroyed_by_a_command(account: Account) -> None:
     with pytest.raises(Problem, match="Production is not destroyed"):
+@pytest.mark.usefixtures("prefix_lists")
+def test_what_an_earlier_deployment_left_is_told_before_anything_is_made(account: Account) -> None:
+    s3 = account.client("s3")
+    for content in ("backups", "traffic-logs", "of-somebody-else"):
+        s3.create_bucket(Bucket=f"gamepulse-{content}-{ACCOUNT}", CreateBucketConfiguration={"LocationConstraint": REGION})
+    left = f"has left gamepulse-traffic-logs-{ACCOUNT}, gamepulse-backups-{ACCOUNT}: "
+    with pytest.raises(Problem, match=left):
+        deploy(account, nothing)
+    for part in ("network", "data"):
+        account.client("cloudformation").create_stack(StackName=f"gamepulse-staging-{part}", TemplateBody='{"Resources": {}}')
+    check(account)
+
+
         destroy(Account(replace(account.config, environment="production"), account.session), nothing)
 
 
