@@ -8,7 +8,7 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 from click.core import ParameterSource
 
-from deploy.account import open_account
+from deploy.account import log_of, open_account, run_task, tell
 from deploy.config import read_config
 from deploy.console import PAGES
 from deploy.console import console as forward
@@ -17,14 +17,15 @@ from deploy.cost import write as write_cost
 from deploy.diagram import write as draw
 from deploy.environment import NAMES, read_environment
 from deploy.prove import prove as proven
-from deploy.release import cdk_command
+from deploy.release import cdk_command, check_is_ours
 from deploy.release import deploy as deploy_to
 from deploy.release import destroy as destroy_in
 from deploy.synth import synthesise
 from deploy.usage import Assumed
 from stack.settings import CHECKOUT, Problem
 
-ENVIRONMENT = click.argument("environment", type=click.Choice(NAMES))
+JOBS = ("migrate", "backup", "rotate")
+ENVIRONMENT = click.argument("environment", metavar="ENV", type=click.Choice(NAMES))
 
 
 @click.group()
@@ -72,11 +73,22 @@ def diagram() -> None:
 
 @main.command()
 @ENVIRONMENT
-@click.argument("name", type=click.Choice(tuple(PAGES)))
+@click.argument("name", metavar="NAME", type=click.Choice(tuple(PAGES)))
 @click.option("--port", type=click.IntRange(1, 65535), help="On this machine; default: the program's own")
 def console(environment: str, name: str, port: int | None) -> None:
     """Open a program's own page on this machine, by SSM."""
     forward(open_account(read_config(read_environment(environment))), name, port or PAGES[name])
+
+
+@main.command()
+@ENVIRONMENT
+@click.argument("name", metavar="NAME", type=click.Choice(JOBS))
+@click.argument("arguments", nargs=-1)
+def job(environment: str, name: str, arguments: tuple[str, ...]) -> None:
+    """Run a job now, with other ARGUMENTS than its own if there are any: `backup fetch` brings a backup of Prometheus back."""
+    account = open_account(read_config(read_environment(environment)))
+    check_is_ours(account)
+    tell(log_of(account, name, run_task(account, name, name, command=list(arguments) or None)))
 
 
 @main.command()

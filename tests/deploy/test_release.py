@@ -12,6 +12,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from deploy.account import Account, check, network_of, run_task, smoke
+from deploy.__main__ import main
 from deploy.config import EDGE_REGION, PREFIX_LISTS, REGION, Config, read_config
 from deploy.environment import NAMES, read_environment
 from deploy.push import check_scan, is_pushed, push_images
@@ -81,8 +82,6 @@ def test_prefix_lists_that_are_not_those_of_the_configuration_are_told(account: 
         check(account)
 
 
-def test_production_is_not_destroyed_by_a_command(account: Account) -> None:
-    with pytest.raises(Problem, match="Production is not destroyed"):
 @pytest.mark.usefixtures("prefix_lists")
 def test_what_an_earlier_deployment_left_is_told_before_anything_is_made(account: Account) -> None:
     s3 = account.client("s3")
@@ -97,6 +96,8 @@ def test_what_an_earlier_deployment_left_is_told_before_anything_is_made(account
 
 
         destroy(Account(replace(account.config, environment="production"), account.session), nothing)
+def test_production_is_not_destroyed_by_a_command(account: Account) -> None:
+    with pytest.raises(Problem, match="Production is not destroyed"):
 
 
 def test_stacks_are_destroyed_in_reverse_order(account: Account) -> None:
@@ -143,7 +144,7 @@ def running(account: Account, *codes: int | None, command: list[str] | None = No
         "cluster": "gamepulse-staging-cluster",
         "taskDefinition": "migrate",
         "launchType": "FARGATE",
-        "overrides": {},
+        "overrides": {"containerOverrides": [{"name": "migrate", "command": command}]} if command else {},
         "networkConfiguration": {"awsvpcConfiguration": {**network_of(account, "migrate"), "assignPublicIp": "DISABLED"}},
     }
     stubber.add_response("run_task", {"tasks": [{"taskArn": TASK}]}, wanted)
@@ -168,6 +169,18 @@ def test_one_off_task_runs_in_the_private_subnets_until_it_has_ended(account: Ac
 
 
 @pytest.mark.usefixtures("network")
+@pytest.mark.usefixtures("network")
+def test_job_that_an_engineer_runs_says_what_it_wrote(
+    account: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = running(account, None, 0, command=["migrate", "--help"])
+    monkeypatch.setattr("deploy.__main__.read_environment", lambda _: {})
+    monkeypatch.setattr("deploy.__main__.read_config", lambda _: account.config)
+    monkeypatch.setattr("deploy.__main__.open_account", lambda _: told)
+    main(["job", "staging", "migrate", "--", "migrate", "--help"], standalone_mode=False)
+    assert "(it wrote nothing)" in capsys.readouterr().out
+
+
 def test_one_off_task_that_fails_is_told_with_its_log(account: Account) -> None:
     with pytest.raises(Problem, match=r"migrate failed \(\{'migrate': 3\}.*\n\(it wrote nothing\)"):
         run_task(running(account, None, 3), "migrate", "migrate")
