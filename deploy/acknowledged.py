@@ -66,8 +66,9 @@ def _network() -> list[Left]:
 def _data() -> list[Left]:
     return [
         Left("data", "Secrets/PlayerHashKey", "SMG4", "never changed: with another one, players are strangers"),
+        Left("data", "Secrets/GrafanaKey", "SMG4", "never changed: with another one, Grafana cannot read what it has encrypted"),
         *(Left("data", f"Secrets/Database{name}", "SMG4", BY_JOB) for name in ("Monitor", "GrafanaReader", "Grafana")),
-        *(Left("data", f"Secrets/{name}", "SMG4", BY_HAND) for name in ("GrafanaKey", "Cache", "OriginHeader")),
+        *(Left("data", f"Secrets/{name}", "SMG4", BY_HAND) for name in ("Cache", "OriginHeader")),
         Left("services", "SignIn/Secret", "SMG4", "it is Cognito's, which changes it only with the client"),
         Left("data", "Database/Instance", "RDS11", "another port hides nothing: only the groups' clients reach it"),
         Left("data", "Cache/Group", "AEC6", "users with passwords instead, which came after AUTH"),
@@ -113,8 +114,8 @@ def _wildcards(config: Config) -> list[Left]:
     tries = [f"arn:aws:fis:{at}:{kind}/*" for kind in ("experiment-template", "experiment")]
     of_cluster = [f"arn:aws:ecs:{at}:{kind}/{cluster}/*" for kind in ("service", "task")]
     found += [("operations", admins, resource, MADE_OF_NAMES) for resource in [*jobs, *tries, *of_cluster]]
-    migrate, task = jobs[2], of_cluster[1]
     tagged = f"arn:aws:ecs:{at}:task/<ClusterEB0386A7>/*"
     found += [("jobs", f"Schedules/{job}-role/DefaultPolicy", tagged, MADE_OF_NAMES) for job in ("backup", "rotate")]
+    migrate, task = jobs[2], of_cluster[1]
     found += [("operations", workflows, resource, MADE_OF_NAMES) for resource in (migrate, task)]
     return [Left(stack, path, f"IAM5[Resource::{resource}]", why) for stack, path, resource, why in found]

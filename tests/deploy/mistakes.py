@@ -218,8 +218,8 @@ EDGE: dict[str, Change] = {
 ALL: dict[str, Change] = {
     "a stack less": lambda templates: templates.pop("operations"),
     "a bucket that goes with its stack": beside("S3::Bucket", DeletionPolicy="Delete"),
-    "no tags": put("RDS::DBInstance", Tags=None),
     "what a failed try leaves behind": beside("SecretsManager::Secret", DeletionPolicy="Retain"),
+    "no tags": put("RDS::DBInstance", Tags=None),
     "a Lambda function": add("services", "Lambda::Function", Runtime="python3.13"),
     "a password of the database": mutants.password_in_template,
 }
@@ -232,24 +232,24 @@ ROLES: dict[str, Change] = {
     "another bucket": widen("lokiRole", "s3:GetObject", Resource="arn:aws:s3:::*"),
     "another's files": widen("jaegerRole", "elasticfilesystem:ClientMount", Condition=None),
     "a schedule that starts all tasks": widen("Schedulesbackup", "ecs:RunTask", Resource="*"),
-    "roles for other services": widen("Schedulesrotate", "iam:PassRole", Condition=None),
-    "one role for two programs": mutants.same_roles,
     "a schedule that may not tag what it starts": widen("Schedulesbackup", "ecs:TagResource", Action="ecs:ListTagsForResource"),
     "tags of whatever runs": widen("Schedulesrotate", "ecs:TagResource", Condition=None),
+    "roles for other services": widen("Schedulesrotate", "iam:PassRole", Condition=None),
+    "one role for two programs": mutants.same_roles,
     "a policy of AWS": edit("IAM::Role", lambda one: one.update(ManagedPolicyArns=["arn:aws:iam::aws:policy/AdministratorAccess"]), Description="What loki may ask of AWS"),
     "a wildcard without a reason": widen("rotateRole", "ecs:UpdateService", Action="ecs:Update*"),
     "trust of everyone": trust("lokiRole", lambda one: one.update(Principal={"AWS": "*"})),
     "trust of another service": trust("lokiExecution", lambda one: one.update(Principal={"Service": "ec2.amazonaws.com"})),
     "trust for other accounts": trust("migrateRole", lambda one: one.pop("Condition")),
     "all branches deploy": trust("WorkflowsRole", lambda one: one.update(Condition={"StringLike": {"token.actions.githubusercontent.com:sub": "repo:example/gamepulse:*"}})),
-    "a topic for everyone": edit("SNS::TopicPolicy", lambda one: one["PolicyDocument"]["Statement"].append(ANY | {"Action": "sns:Publish", "Resource": "*"})),
-    "a key for everyone": edit("KMS::Key", lambda one: one["KeyPolicy"]["Statement"].append(ANY | {"Action": "kms:*", "Resource": "*"})),
-    "flow logs that cannot be written": edit("S3::BucketPolicy", lambda one: one["PolicyDocument"].update(
-        Statement=[each for each in one["PolicyDocument"]["Statement"] if "delivery.logs" not in str(each)])),
     "events that are dropped": edit("KMS::Key", lambda one: next(
         each for each in one["KeyPolicy"]["Statement"] if each.get("Sid") == "Events").update(Condition={"StringEquals": {"aws:SourceAccount": "111122223333"}})),
     "alarms of other accounts": edit("SNS::TopicPolicy", lambda one: [
         each.pop("Condition") for each in one["PolicyDocument"]["Statement"] if each.get("Sid") == "Alarms"]),
+    "a topic for everyone": edit("SNS::TopicPolicy", lambda one: one["PolicyDocument"]["Statement"].append(ANY | {"Action": "sns:Publish", "Resource": "*"})),
+    "a key for everyone": edit("KMS::Key", lambda one: one["KeyPolicy"]["Statement"].append(ANY | {"Action": "kms:*", "Resource": "*"})),
+    "flow logs that cannot be written": edit("S3::BucketPolicy", lambda one: one["PolicyDocument"].update(
+        Statement=[each for each in one["PolicyDocument"]["Statement"] if "delivery.logs" not in str(each)])),
     "admins without a second factor": lambda templates: [one["PolicyDocument"]["Statement"].pop(0) for one in mutants.find(templates, "IAM::ManagedPolicy")],
     "admins by long-term keys": lambda templates: [
         one["PolicyDocument"]["Statement"][0].update(Condition={"Bool": {"aws:MultiFactorAuthPresent": "false"}}) for one in mutants.find(templates, "IAM::ManagedPolicy")

@@ -1,5 +1,6 @@
 """What `make deploy` does around CloudFormation, on an emulated account: moto stands for AWS, which cannot be had here."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -11,13 +12,13 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from deploy.account import Account, check, network_of, run_task, smoke
 from deploy.__main__ import main
-from deploy.config import EDGE_REGION, PREFIX_LISTS, REGION, Config, read_config
+from deploy.account import Account, check, network_of, run_task, smoke
+from deploy.config import APP, EDGE_REGION, JOB, PREFIX_LISTS, REGION, SIZES, Config, read_config
 from deploy.environment import NAMES, read_environment
 from deploy.push import check_scan, is_pushed, push_images
 from deploy.release import deploy, destroy
-from stack.settings import Problem
+from stack.settings import CHECKOUT, Problem
 from tests.deploy.conftest import STAGING, Json
 
 ACCOUNT = "123456789012"  # moto's own
@@ -95,9 +96,9 @@ def test_what_an_earlier_deployment_left_is_told_before_anything_is_made(account
     check(account)
 
 
-        destroy(Account(replace(account.config, environment="production"), account.session), nothing)
 def test_production_is_not_destroyed_by_a_command(account: Account) -> None:
     with pytest.raises(Problem, match="Production is not destroyed"):
+        destroy(Account(replace(account.config, environment="production"), account.session), nothing)
 
 
 def test_stacks_are_destroyed_in_reverse_order(account: Account) -> None:
@@ -169,7 +170,6 @@ def test_one_off_task_runs_in_the_private_subnets_until_it_has_ended(account: Ac
 
 
 @pytest.mark.usefixtures("network")
-@pytest.mark.usefixtures("network")
 def test_job_that_an_engineer_runs_says_what_it_wrote(
     account: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +181,7 @@ def test_job_that_an_engineer_runs_says_what_it_wrote(
     assert "(it wrote nothing)" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("network")
 def test_one_off_task_that_fails_is_told_with_its_log(account: Account) -> None:
     with pytest.raises(Problem, match=r"migrate failed \(\{'migrate': 3\}.*\n\(it wrote nothing\)"):
         run_task(running(account, None, 3), "migrate", "migrate")
@@ -242,6 +243,14 @@ def test_severe_findings_stop_a_deployment(level: str) -> None:
         check_scan(Scans(scan("COMPLETE", **{level: 1})), "loki", "1")
 
 
+def test_severe_findings_stop_the_next_try_too(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All images are there by then: nothing is pushed."""
+    monkeypatch.setattr("deploy.push.is_pushed", lambda *_: True)
+    told = Told(account.config, account.session, answers={"ecr": Scans(scan("COMPLETE", CRITICAL=1))})
+    with pytest.raises(Problem, match=r"finds \{'CRITICAL': 1\}"):
+        push_images(told)
+
+
 def test_scan_that_is_not_done_stops_a_deployment() -> None:
     with pytest.raises(Problem, match="UNSUPPORTED_IMAGE: Inspector must be on"):
         check_scan(Scans(scan("UNSUPPORTED_IMAGE")), "loki", "1")
@@ -269,14 +278,6 @@ def test_smoke_test_asks_the_service_its_page_and_grafana(account: Account) -> N
     ("name", "answer"),
     [
         ("health_ready", httpx.Response(503, text="no")),
-def test_severe_findings_stop_the_next_try_too(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All images are there by then: nothing is pushed."""
-    monkeypatch.setattr("deploy.push.is_pushed", lambda *_: True)
-    told = Told(account.config, account.session, answers={"ecr": Scans(scan("COMPLETE", CRITICAL=1))})
-    with pytest.raises(Problem, match=r"finds \{'CRITICAL': 1\}"):
-        push_images(told)
-
-
         ("v1_meta", httpx.Response(200, json={"version": "0.0.9"})),
         ("v1_meta", httpx.Response(200, text="<html>")),
         ("api_health", httpx.Response(200, json={"database": "failing"})),
@@ -313,3 +314,12 @@ def test_environment_that_is_wrong_says_what(changed: dict[str, str], message: s
 def test_unknown_environment_is_told() -> None:
     with pytest.raises(Problem, match="ENV is 'testing', and must be one of production, staging"):
         read_environment("testing")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_quota_of_fargate_that_docs_name_is_enough(size: str) -> None:
+    """All services, the service's and Grafana's tasks twice while a version takes over from the other, and a job."""
+    has = SIZES[size]
+    others = (has.prometheus, has.alertmanager, has.loki, has.jaeger, has.infrastructure, has.grafana, has.grafana, JOB)
+    needed = math.ceil((sum(one.cpu for one in others) + 2 * has.app_tasks_max * APP.cpu) / 1024)
+    assert f"{needed} (`{size}`)" in (CHECKOUT / "docs/deploy.md").read_text()
