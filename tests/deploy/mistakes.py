@@ -47,6 +47,14 @@ NETWORK: dict[str, Change] = {
     "flow logs of what was refused only": put("EC2::FlowLog", TrafficType="REJECT"),
     "no flow logs": drop("EC2::FlowLog"),
     "no endpoint of Secrets Manager": drop("EC2::VPCEndpoint", ServiceName="com.amazonaws.ap-northeast-2.secretsmanager"),
+    "nobody hears that packets are too large": drop("EC2::NetworkAclEntry", Protocol=1, Egress=False),
+    "a group that does not hear it": edit(
+        "EC2::SecurityGroup", lambda one: one.update(SecurityGroupIngress=[each for each in one["SecurityGroupIngress"] if each["IpProtocol"] != "icmp"]), **group("balancer")
+    ),
+    "all ICMP from everywhere": edit("EC2::NetworkAclEntry", lambda one: one.update(Icmp={"Type": -1, "Code": -1}), Protocol=1, Egress=False),
+    "ping from everywhere": edit(
+        "EC2::SecurityGroup", lambda one: one["SecurityGroupIngress"].append({"CidrIp": ANYWHERE, "IpProtocol": "icmp", "FromPort": 8, "ToPort": -1}), **group("balancer")
+    ),
     "endpoints in one zone": edit("EC2::VPCEndpoint", lambda one: one.update(SubnetIds=one["SubnetIds"][:1]), VpcEndpointType="Interface"),
     "443 of the load balancer open to all": open_to_all("balancer", 443),
     "SSH open to all": open_to_all("balancer", 22),

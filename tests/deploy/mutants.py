@@ -211,7 +211,7 @@ def by_udp(templates: Templates) -> None:
 def no_answers(templates: Templates) -> None:
     """A network ACL that forgets the ports to which answers go."""
     for one in find(templates, "EC2::NetworkAclEntry"):
-        if one["PortRange"]["From"] == 1024 and not one["Egress"]:
+        if one.get("PortRange", {}).get("From") == 1024 and not one["Egress"]:
             one["PortRange"] = {"From": 32768, "To": 61000}
 
 

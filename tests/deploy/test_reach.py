@@ -1,6 +1,6 @@
 """Who may reach whom: the table, and the proof that the templates allow it and nothing else. Over all places, all ports and both protocols."""
 
-from tests.deploy.reach import CLOUDFRONT, CLOUDFRONT_LIST, INTERNET, S3, S3_LIST, Network, attached
+from tests.deploy.reach import CLOUDFRONT, CLOUDFRONT_LIST, INTERNET, S3, S3_LIST, Network, Rule, attached
 from tests.deploy.templates import Stacks
 
 AWS = {"endpoints", S3}
@@ -100,6 +100,12 @@ def test_the_internet_reaches_only_the_balancer(stacks: Stacks) -> None:
     assert found == {("balancer", 80)}
 
 
+def test_who_speaks_with_the_internet_hears_of_links_that_take_only_smaller_packets(stacks: Stacks) -> None:
+    network = Network(stacks)
+    speaks = {one for edge in ALLOWED if INTERNET in edge[:2] for one in edge[:2]} - OUTSIDE
+    assert {name for name, place in network.places.items() if network.told_of_small_links(place)} == speaks
+
+
 def test_everything_has_the_group_and_the_subnets_that_it_should(stacks: Stacks) -> None:
     assert {one.name: (set(one.groups), set(one.subnets)) for one in attached(stacks)} == ATTACHED
 
@@ -133,6 +139,8 @@ def test_security_groups_have_rules_of_tcp_for_single_ports_only(stacks: Stacks)
     network = Network(stacks)
     rules = [rule for group in network.groups.values() for rule in group.ingress + group.egress if rule.protocol != "icmp"]
     assert {(rule.protocol, rule.last - rule.first) for rule in rules} == {("tcp", 0)}
+    icmp = {rule for group in network.groups.values() for rule in group.ingress + group.egress} - set(rules)
+    assert icmp == {Rule("0.0.0.0/0", "icmp", 3, 4), Rule("127.0.0.1/32", "icmp", 8, -1)}, "and that a packet was too large"
 
 
 def test_no_group_has_a_rule_that_no_edge_needs(stacks: Stacks) -> None:
@@ -140,7 +148,7 @@ def test_no_group_has_a_rule_that_no_edge_needs(stacks: Stacks) -> None:
     names = {INTERNET: "0.0.0.0/0", CLOUDFRONT: CLOUDFRONT_LIST, S3: S3_LIST, "gamepulse-app": "app"}
     edges = {(names.get(source, source), names.get(target, target), port) for source, target, port in ALLOWED}
     groups = Network(stacks).groups
-    inwards = {(rule.peer, name, rule.first) for name, group in groups.items() for rule in group.ingress}
+    inwards = {(rule.peer, name, rule.first) for name, group in groups.items() for rule in group.ingress if rule.protocol != "icmp"}
     outwards = {(name, rule.peer, rule.first) for name, group in groups.items() for rule in group.egress if rule.protocol != "icmp"}
     assert inwards == {edge for edge in edges if edge[1] in groups}
     assert outwards == {edge for edge in edges if edge[0] in groups}
