@@ -106,6 +106,10 @@ def _wildcards(config: Config) -> list[Left]:
     admins, workflows = "Admins/Policy", "Workflows/Role/DefaultPolicy"
     found = [
         ("jobs", "backup/Role/DefaultPolicy", f"{exported}Backups18324FCDArn2F07337D/prometheus/*", "all of its own folder"),
+        *(
+            ("jobs", f"Schedules/{job}-role/DefaultPolicy", f"arn:aws:ecs:{at}:task/<ClusterEB0386A7>/*", MADE_OF_NAMES)
+            for job in ("backup", "rotate")
+        ),
         ("services", "loki/Role/DefaultPolicy", f"{exported}LokiB2CD8821Arn6738D49F/*", "all of its own bucket"),
         ("operations", admins, "*", RESOURCELESS),
         ("operations", workflows, "*", RESOURCELESS),

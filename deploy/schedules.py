@@ -1,5 +1,6 @@
 """Jobs at their times, in UTC, by EventBridge Scheduler."""
 
+from aws_cdk import Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
@@ -23,6 +24,16 @@ class Schedules(Construct):
         for program, group, when in jobs:
             role = iam.Role(self, f"{program.family}-role", assumed_by=who, description=f"Starts {program.family} on its schedule")
             program.definition.grant_run(role)
+            # Without it AWS refuses to start a task with tags.
+            role.add_to_principal_policy(
+                iam.PolicyStatement(
+                    actions=["ecs:TagResource"],
+                    resources=[
+                        Stack.of(self).format_arn(service="ecs", resource="task", resource_name=f"{cluster.cluster_name}/*")
+                    ],
+                    conditions={"StringEquals": {"ecs:CreateAction": "RunTask"}},
+                )
+            )
             scheduler.CfnSchedule(
                 self,
                 program.family,

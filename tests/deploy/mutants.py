@@ -159,6 +159,49 @@ def service(name: str, what: Callable[[Json], object]) -> Change:
     return edit("ECS::Service", what, ServiceName=name)
 
 
+def watch(name: str, **changed: Any) -> Change:
+    """An alarm, by the end of its name."""
+
+    def change(templates: Templates) -> None:
+        [one] = [each for each in find(templates, "CloudWatch::Alarm") if each["AlarmName"].endswith(f"-{name}")]
+        one.update(changed)
+
+    return change
+
+
+def rule(name: str, what: Callable[[Json], object]) -> Change:
+    """What a rule of EventBridge is about."""
+
+    def change(templates: Templates) -> None:
+        [one] = [each for each in find(templates, "Events::Rule") if each["Name"].endswith(f"-{name}")]
+        what(one["EventPattern"])
+
+    return change
+
+
+def starts(what: Callable[[Json], object]) -> Change:
+    """What a schedule starts."""
+    return edit("Scheduler::Schedule", lambda one: what(one["Target"]))
+
+
+def where(target: Json) -> Json:
+    """A schedule starts it."""
+    found: Json = target["EcsParameters"]["NetworkConfiguration"]["AwsvpcConfiguration"]
+    return found
+
+
+def exchanged(name: str) -> Change:
+    """Two schedules have what is the other's."""
+
+    def change(templates: Templates) -> None:
+        one, other = (each["Target"] for each in find(templates, "Scheduler::Schedule"))
+        if name not in one:
+            one, other = one["EcsParameters"], other["EcsParameters"]
+        one[name], other[name] = other[name], one[name]
+
+    return change
+
+
 def without_denials(one: Json, document: str = "PolicyDocument") -> None:
     one[document]["Statement"] = [each for each in statements(one[document]) if each["Effect"] != "Deny"]
 

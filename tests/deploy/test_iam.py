@@ -137,6 +137,15 @@ def _asked_of_ecs(stacks: Stacks, at: str) -> Iterator[Asked]:
     yield Asked("ecs:UpdateService", "of another cluster", f"arn:aws:ecs:{at}:service/another/grafana")
     yield Asked("ecs:DescribeTasks", "*", f"arn:aws:ecs:{at}:task/{cluster}/1")
     yield Asked("ecs:StopTask", "*", f"arn:aws:ecs:{at}:task/{cluster}/1")
+    for where, resource in {
+        "": f"task/{cluster}/1",
+        " of another cluster": "task/another/1",
+        " of a service": f"service/{cluster}/grafana",
+    }.items():
+        yield Asked(
+            "ecs:TagResource", f"when it is started{where}", f"arn:aws:ecs:{at}:{resource}", {"ecs:CreateAction": "RunTask"}
+        )
+    yield Asked("ecs:TagResource", "later", f"arn:aws:ecs:{at}:task/{cluster}/1")
     for one in stacks.all("IAM::Role"):
         yield Asked("iam:PassRole", one.name, one.arn, {"iam:PassedToService": "ecs-tasks.amazonaws.com"})
         yield Asked("iam:PassRole", f"{one.name} to EC2", one.arn, {"iam:PassedToService": "ec2.amazonaws.com"})
@@ -198,8 +207,7 @@ ROLES: dict[str, Table] = {
     "rotateExecution": of_execution("rotate", {"operations"}, set()),
     "consoleExecution": of_execution("console", {"operations"}, set()),
     # What starts jobs at their times.
-    "Schedulesbackuprole": starting("backup"),
-    "Schedulesrotaterole": starting("rotate"),
+    **{f"Schedules{job}role": starting(job) | {"ecs:TagResource": {"when it is started"}} for job in ("backup", "rotate")},
     # GitHub's workflows.
     "gamepulse-deploy": {
         "sts:AssumeRole": {"deploy", "file-publishing", "lookup"},
@@ -291,6 +299,7 @@ WILDCARDS = {
     ("ecs:StopTask", "service/cluster/*"): "the statement is about services and tasks of our cluster",
     ("ecs:UpdateService", "service/cluster/*"): "admins restart any service of our cluster",
     ("ecs:UpdateService", "task/cluster/*"): "as StopTask",
+    ("ecs:TagResource", "task/cluster/*"): "tasks get their names when they start",
     ("ssm:StartSession", "task/cluster/*"): "the task `console` has another name each time",
     ("ssm:TerminateSession", "session/${aws:username}-*"): "sessions get their names when they start; only one's own",
     ("ssm:ResumeSession", "session/${aws:username}-*"): "as TerminateSession",

@@ -18,6 +18,7 @@ from tests.deploy import (
     test_templates_data,
     test_templates_edge,
     test_templates_network,
+    test_templates_operations,
     test_templates_tasks,
 )
 from tests.deploy.mutants import Change
@@ -30,6 +31,7 @@ THEMES: dict[str, tuple[dict[str, Change], list[ModuleType]]] = {
     "network": (mistakes.NETWORK, [test_reach, test_templates_network]),
     "data": (mistakes.DATA, [test_templates_data]),
     "tasks": (mistakes.TASKS, [test_templates_tasks]),
+    "operations": (mistakes.OPERATIONS, [test_templates_operations]),
     "edge": (mistakes.EDGE, [test_templates_edge]),
     "all": (mistakes.ALL, [test_templates_all]),
     "roles": (mistakes.ROLES, [test_iam, test_iam_trust]),

@@ -154,6 +154,23 @@ def test_no_group_has_a_rule_that_no_edge_needs(stacks: Stacks) -> None:
     assert outwards == {edge for edge in edges if edge[0] in groups}
 
 
+def test_each_rule_says_with_whom_and_why(stacks: Stacks) -> None:
+    """ "app: logs by OTLP": the other end as deploy/edges.py calls it."""
+    named = {
+        CLOUDFRONT_LIST: "com.amazonaws.global.cloudfront.origin-facing",
+        S3_LIST: "com.amazonaws.ap-northeast-2.s3",
+        "0.0.0.0/0": "internet",
+    }
+    for one in stacks.all("EC2::SecurityGroup"):
+        for way, end in (("Ingress", "Source"), ("Egress", "Destination")):
+            apart = [each.properties for each in stacks.all(f"EC2::SecurityGroup{way}") if each.properties["GroupId"] == one.name]
+            for rule in apart + one.properties.get(f"SecurityGroup{way}", []):
+                if rule["IpProtocol"] == "tcp":
+                    peer = rule.get(f"{end}SecurityGroupId") or rule.get(f"{end}PrefixListId") or rule["CidrIp"]
+                    other, _, why = rule["Description"].partition(": ")
+                    assert other == named.get(peer, peer) and len(why) > 3, (one.name, rule)
+
+
 def test_each_group_has_an_egress_rule_of_its_own(stacks: Stacks) -> None:
     """Else it is not certain that AWS's first one, which lets everything out, is replaced."""
     without = [one.name for one in stacks.all("EC2::SecurityGroup") if not one.properties.get("SecurityGroupEgress")]
