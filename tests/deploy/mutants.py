@@ -202,6 +202,33 @@ def exchanged(name: str) -> Change:
     return change
 
 
+def another(kind: str, path: str) -> Change:
+    """Another value at a path, as in tests/deploy/emulated/lost.py, wherever there is one."""
+    *way, last = path.split(".")
+
+    def change(templates: Templates) -> None:
+        places = find(templates, kind.removeprefix("AWS::"))
+        for name in way:
+            found = [one[name.removesuffix("[]")] for one in places if name.removesuffix("[]") in one]
+            places = [each for one in found for each in (one if name.endswith("[]") else [one])]
+        for one in places:
+            if last in one:
+                one[last] = _other(one[last])
+
+    return change
+
+
+def _other(value: Any) -> Any:
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case list():
+            return []
+    return "another"
+
+
 def without_denials(one: Json, document: str = "PolicyDocument") -> None:
     one[document]["Statement"] = [each for each in statements(one[document]) if each["Effect"] != "Deny"]
 

@@ -1,4 +1,4 @@
-"""What templates say and the emulated AWS does not give back, by type and property, and why. Other tests read it in the templates."""
+"""What templates say and the emulated AWS does not give back, and why. The tests of the templates read it: test_mutants.py shows it."""
 
 NO_PLACE = "moto has no place for it"
 NOT_ANSWERED = "moto keeps it and does not answer it"
