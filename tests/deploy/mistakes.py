@@ -157,6 +157,7 @@ TASKS: dict[str, Change] = {
     "a Collector that listens to all": tell("gamepulse-app", "otel-collector", "COLLECTOR_OTLP_GRPC", "0.0.0.0:4317"),
     "another file of the Collector": container("gamepulse-app", "otel-collector", lambda one: one["Command"].append("--config=/tmp/more.yaml")),
     "a Collector with all the memory": container("gamepulse-app", "otel-collector", lambda one: one.update(Memory=2048)),
+    "the access log in CloudWatch, too": tell("gamepulse-app", "gamepulse-app", "GAMEPULSE_STDOUT_LEVEL", "info"),
     "a queue that is lost": container("gamepulse-app", "otel-collector", lambda one: one.update(MountPoints=[])),
     "a database's certificate that is not verified": tell("grafana", "grafana", "GF_DATABASE_SSL_MODE", "require"),
     "Valkey in plaintext": tell("gamepulse-app", "gamepulse-app", "GAMEPULSE_VALKEY_URL", "redis://gamepulse@cache:6379/0"),

@@ -155,7 +155,7 @@ def test_no_group_has_a_rule_that_no_edge_needs(stacks: Stacks) -> None:
 
 
 def test_each_rule_says_with_whom_and_why(stacks: Stacks) -> None:
-    """ "app: logs by OTLP": the other end as deploy/edges.py calls it."""
+    """As "app: logs by OTLP": the other end as deploy/edges.py calls it."""
     named = {
         CLOUDFRONT_LIST: "com.amazonaws.global.cloudfront.origin-facing",
         S3_LIST: "com.amazonaws.ap-northeast-2.s3",

@@ -220,6 +220,11 @@ def test_the_service_has_the_environment_of_the_requirements(stacks: Stacks) -> 
     }
 
 
+def test_cloudwatch_is_not_paid_for_the_access_log(stacks: Stacks) -> None:
+    """Loki has it. deploy/bill.py counts on that."""
+    assert environment(containers(stacks)["gamepulse-app", "gamepulse-app"])["GAMEPULSE_STDOUT_LEVEL"] == "warning"
+
+
 def test_the_service_starts_after_the_collector_and_stops_before_it(stacks: Stacks) -> None:
     """So that what it says at its end is sent."""
     service, collector = containers(stacks)["gamepulse-app", "gamepulse-app"], containers(stacks)["gamepulse-app", "otel-collector"]
