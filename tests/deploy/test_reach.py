@@ -1,5 +1,7 @@
 """Who may reach whom: the table, and the proof that the templates allow it and nothing else. Over all places, all ports and both protocols."""
 
+from functools import lru_cache
+
 from tests.deploy.reach import CLOUDFRONT, CLOUDFRONT_LIST, INTERNET, S3, S3_LIST, Network, Rule, attached
 from tests.deploy.templates import Stacks
 
@@ -78,8 +80,14 @@ def allowed() -> set[tuple[str, str, int]]:
     return ALLOWED | from_outside | to_outside
 
 
+@lru_cache(maxsize=2)
+def reached(stacks: Stacks) -> set[tuple[str, str, int]]:
+    """Walked once for all tests here."""
+    return Network(stacks).reached()
+
+
 def test_exactly_the_allowed_edges_can_be_reached(stacks: Stacks) -> None:
-    found = Network(stacks).reached()
+    found = reached(stacks)
     assert found - allowed() == set(), "can be reached, and must not be"
     assert allowed() - found == set(), "must be reached, and cannot be"
 
@@ -96,7 +104,7 @@ def test_an_edge_leads_from_each_zone_to_each(stacks: Stacks) -> None:
 
 
 def test_the_internet_reaches_only_the_balancer(stacks: Stacks) -> None:
-    found = {(target, port) for source, target, port in Network(stacks).reached() if source == INTERNET}
+    found = {(target, port) for source, target, port in reached(stacks) if source == INTERNET}
     assert found == {("balancer", 80)}
 
 
@@ -179,4 +187,4 @@ def test_each_group_has_an_egress_rule_of_its_own(stacks: Stacks) -> None:
 
 def test_no_console_database_or_otlp_is_open_to_the_outside(stacks: Stacks) -> None:
     ports = {22, 3306, 4317, 4318, 8888, 9090, 9093, 3100, 16686, 3000, 5432, 6379, 2049}
-    assert {one for one in Network(stacks).reached() if one[0] in OUTSIDE and one[2] in ports} == set()
+    assert {one for one in reached(stacks) if one[0] in OUTSIDE and one[2] in ports} == set()
