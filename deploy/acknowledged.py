@@ -51,7 +51,7 @@ def _aws_s_own(stack: str, path: str, policy: str) -> Left:
 
 
 def _network() -> list[Left]:
-    acls = [("Public", "Ingress", 3), ("Public", "Egress", 3), ("Private", "Ingress", 2), ("Private", "Egress", 2)]
+    acls = [("Public", "Ingress", 4), ("Public", "Egress", 4), ("Private", "Ingress", 3), ("Private", "Egress", 3)]
     entries = [f"{acl}Acl/{way}{number}" for acl, way, count in acls for number in range(1, count + 1)]
     return [
         *(
@@ -60,6 +60,10 @@ def _network() -> list[Left]:
         ),
         Left("network", "TrafficLogs", "S1", ONE_LOG),
         Left("network", "Groups/Balancer", "EC23", "port 80 is answered with the way to 443 only, and 443 is CloudFront's"),
+        *(
+            Left("network", f"Groups/{name}", "EC23", "from everywhere only the word that a packet was too large")
+            for name in ("App", "Infrastructure", "Grafana")
+        ),
     ]
 
 
@@ -103,6 +107,10 @@ def _wildcards(config: Config) -> list[Left]:
     admins, workflows = "Admins/Policy", "Workflows/Role/DefaultPolicy"
     found = [
         ("jobs", "backup/Role/DefaultPolicy", f"{exported}Backups18324FCDArn2F07337D/prometheus/*", "all of its own folder"),
+        *(
+            ("jobs", f"Schedules/{job}-role/DefaultPolicy", f"arn:aws:ecs:{at}:task/<ClusterEB0386A7>/*", MADE_OF_NAMES)
+            for job in ("backup", "rotate")
+        ),
         ("services", "loki/Role/DefaultPolicy", f"{exported}LokiB2CD8821Arn6738D49F/*", "all of its own bucket"),
         ("operations", admins, "*", RESOURCELESS),
         ("operations", workflows, "*", RESOURCELESS),

@@ -94,7 +94,8 @@ class Alarms(Construct):
         """`alerts`: where Alertmanager sends. `services`: how many tasks each has at the least. `cache_node`: the primary's id."""
         super().__init__(scope, id)
         watched = [
-            *_of_services(config, cluster, services),
+            *_of_services(cluster, services),
+            *_of_disks(config, cluster),
             *_of_balancer(balancer, targets),
             *_of_database(config, database),
             *_of_cache(cache_node),
@@ -107,6 +108,19 @@ class Alarms(Construct):
                 below=True,
                 missing=cloudwatch.TreatMissingData.BREACHING,
             ),
+            Watched(
+                name="jobs-not-started",
+                why="A job was not started at its time and is not tried again: look at the schedule's role and network",
+                metric=cloudwatch.Metric(
+                    namespace="AWS/Scheduler",
+                    metric_name="InvocationDroppedCount",
+                    dimensions_map={"ScheduleGroup": "default"},
+                    period=Duration.minutes(5),
+                    statistic="Sum",
+                ),
+                limit=0,
+                periods=1,
+            ),
         ]
         tell = actions.SnsAction(topic)
         for one in watched:
@@ -116,27 +130,42 @@ class Alarms(Construct):
         _tell_of_jobs(self, config, cluster, topic)
 
 
-def _of_services(config: Config, cluster: ecs.ICluster, services: dict[str, int]) -> list[Watched]:
-    def metric(name: str, service: str) -> cloudwatch.Metric:
-        return cloudwatch.Metric(
-            namespace="ECS/ContainerInsights",
-            metric_name=name,
-            dimensions_map={"ClusterName": cluster.cluster_name, "ServiceName": service},
-            period=Duration.minutes(1),
-            statistic="Minimum",
-        )
+def _of_ecs(name: str, cluster: ecs.ICluster, service: str, statistic: str) -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        namespace="ECS/ContainerInsights",
+        metric_name=name,
+        dimensions_map={"ClusterName": cluster.cluster_name, "ServiceName": service},
+        period=Duration.minutes(1),
+        statistic=statistic,
+    )
 
+
+def _of_services(cluster: ecs.ICluster, services: dict[str, int]) -> list[Watched]:
     return [
         Watched(
             name=f"{name}-tasks",
             why=f"{name} has fewer tasks than {least}. Runbook: docs/runbooks/TargetDown.md",
-            metric=metric("RunningTaskCount", name),
+            metric=_of_ecs("RunningTaskCount", cluster, name, "Minimum"),
             limit=least,
             periods=10,
             below=True,
             missing=cloudwatch.TreatMissingData.BREACHING,
         )
         for name, least in services.items()
+    ]
+
+
+def _of_disks(config: Config, cluster: ecs.ICluster) -> list[Watched]:
+    """Of the stores that write to their task's own; a Collector tells of the others' disks itself."""
+    return [
+        Watched(
+            name=f"{name}-disk",
+            why=f"Of the {disk_gib} GiB of disk that {name} has, a fifth is left. Runbook: docs/runbooks/DiskFilling.md",
+            metric=_of_ecs("EphemeralStorageUtilized", cluster, name, "Maximum"),
+            limit=0.8 * disk_gib,
+            periods=5,
+        )
+        for name, disk_gib in {"prometheus": config.size.prometheus.disk_gib, "loki": config.size.loki.disk_gib}.items()
     ]
 
 
@@ -225,7 +254,7 @@ def _tell_of_jobs(scope: Construct, config: Config, cluster: ecs.ICluster, topic
             "clusterArn": [cluster.cluster_arn],
             "lastStatus": ["STOPPED"],
             "group": [f"family:{name}" for name in ("migrate", "backup", "rotate")],
-            # Of one that never started no container has ended.
+            # Where nothing was started, as without its image or a secret, nothing has an exit code.
             "$or": [{"containers": {"exitCode": [{"anything-but": [0]}]}}, {"stopCode": ["TaskFailedToStart"]}],
         },
     )

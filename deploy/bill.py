@@ -17,17 +17,16 @@ from deploy.usage import (
     FLOW_RECORDS,
     GIB,
     HOURS,
+    LOG_GIB,
     LOKI_CHUNK_BYTES,
     LOKI_DAYS,
     NIGHTLY_DAYS,
-    OTHER_LOG_GIB,
     PROMETHEUS_BACKUP_DAYS,
     PROMETHEUS_COPIES,
     PROMETHEUS_GIB,
     REQUESTS_A_CONNECTION,
     SECONDS,
     SPAN_DAYS,
-    STDOUT_LINE_BYTES,
     STEPS,
     Assumed,
     Usage,
@@ -38,7 +37,7 @@ HERE = (REGION, "global", "edge-asia")
 """Prices of these are ours; of others, they are only near."""
 
 # What stands in the templates; a test compares.
-ALARMS = 17
+ALARMS = 20
 ENDPOINTS = 9
 """In each zone."""
 ACL_RULES = 4
@@ -155,12 +154,12 @@ def _database(used: Usage, _measured: Measured, _assumed: Assumed) -> Iterator[t
     yield "Valkey, in two zones", "cache.t4g.micro" if is_micro else used.size.cache_class, 2 * (2 if is_micro else 1) * HOURS
 
 
-def _network(used: Usage, measured: Measured, assumed: Assumed) -> Iterator[tuple[str, str, float]]:
+def _network(used: Usage, measured: Measured, _assumed: Assumed) -> Iterator[tuple[str, str, float]]:
     """Network."""
     yield "NAT gateways", "nat_hour", len(ZONES) * HOURS
     yield "NAT gateways: bytes", "nat_gb", NAT_GIB
     yield "endpoints", "endpoint_hour", ENDPOINTS * len(ZONES) * HOURS
-    yield "endpoints: bytes", "endpoint_gb", ENDPOINT_GIB + _stdout_gib(used, assumed)
+    yield "endpoints: bytes", "endpoint_gb", ENDPOINT_GIB
     yield "public addresses", "address_hour", ADDRESSES * HOURS
     # Into the database and, for rolling up, out of it again; telemetry once. Two of three tasks are in another zone.
     telemetry = measured.loki_bytes + measured.prometheus_bytes + measured.jaeger_bytes
@@ -186,12 +185,10 @@ def _telemetry(used: Usage, measured: Measured, assumed: Assumed) -> Iterator[tu
     yield "Prometheus' daily backups", "s3_gb", PROMETHEUS_GIB * PROMETHEUS_BACKUP_DAYS
 
 
-def _logs(used: Usage, _measured: Measured, assumed: Assumed) -> Iterator[tuple[str, str, float]]:
+def _logs(used: Usage, _measured: Measured, _assumed: Assumed) -> Iterator[tuple[str, str, float]]:
     """CloudWatch, access logs."""
-    stdout = _stdout_gib(used, assumed)
-    yield "log lines: stdout of the service", "logs_in", stdout
-    yield "log lines: all others", "logs_in", OTHER_LOG_GIB
-    yield "log lines: kept a month", "logs_kept", (stdout + OTHER_LOG_GIB) * KEPT_LOG_SHARE
+    yield "log lines", "logs_in", LOG_GIB
+    yield "log lines: kept a month", "logs_kept", LOG_GIB * KEPT_LOG_SHARE
     yield "Container Insights", "container_metric", CLUSTER_METRICS + TASK_METRICS * (len(ALONE) + used.tasks_mean)
     yield "alarms", "alarm", ALARMS
     two = 2 * used.requests * ACCESS_LINE_BYTES / GIB
@@ -204,7 +201,3 @@ def _rest(_used: Usage, _measured: Measured, _assumed: Assumed) -> Iterator[tupl
     yield "secrets", "secret", SECRETS
     yield "people at Grafana (Cognito)", "person", PEOPLE
     yield "images", "images_gb", len(IMAGES) * KEPT_IMAGES * IMAGE_GIB
-
-
-def _stdout_gib(used: Usage, assumed: Assumed) -> float:
-    return used.requests * STDOUT_LINE_BYTES / GIB if assumed.is_access_on_stdout else 0.0

@@ -50,7 +50,8 @@ def edges(network: Json) -> list[Edge]:
         if one["Type"] == "AWS::EC2::SecurityGroup":
             own = groups[logical_id]
             for rule in one["Properties"].get("SecurityGroupIngress", []):
-                found.add((name(rule, "SourcePrefixListId"), own, rule["FromPort"]))
+                if rule["IpProtocol"] == "tcp":
+                    found.add((name(rule, "SourcePrefixListId"), own, rule["FromPort"]))
             for rule in one["Properties"].get("SecurityGroupEgress", []):
                 if rule["IpProtocol"] == "tcp":
                     found.add((own, name(rule, "DestinationPrefixListId"), rule["FromPort"]))

@@ -98,6 +98,11 @@ class SecurityGroups(Construct):
         # AWS's own rule, which lets all out, is certain to go only when the group itself has another. This one lets nothing out.
         for group in self._groups.values():
             group.add_egress_rule(ec2.Peer.ipv4("127.0.0.1/32"), ec2.Port.icmp_ping(), "nothing")
+        # Groups let in no ICMP by themselves. Who speaks with the internet must hear of packets too large (network.TOO_LARGE).
+        outwards = [edge for edge in EDGES if INTERNET in (edge.source, edge.target)]
+        for name in dict.fromkeys(edge.target if edge.source == INTERNET else edge.source for edge in outwards):
+            too_large = ec2.Port.icmp_type_and_code(3, 4)
+            self._groups[name].add_ingress_rule(ec2.Peer.any_ipv4(), too_large, "a link on the way takes only smaller packets")
         for edge in EDGES:
             port = ec2.Port.tcp(edge.port)
             if edge.source not in NOT_GROUPS:

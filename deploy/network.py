@@ -25,6 +25,10 @@ ENDPOINTS = {
     "SsmMessages": ec2.InterfaceVpcEndpointAwsService.SSM_MESSAGES,
 }
 
+# By which the sender learns that a link on the way takes only smaller packets: AWS wants it let through where somebody speaks with
+# the internet ("Path MTU Discovery"), since packets inside the VPC have 9001 bytes and ACLs remember nothing.
+TOO_LARGE = ec2.AclTraffic.icmp(type=3, code=4)
+
 
 @jsii.implements(ec2.IIpAddresses)
 class ExactAddresses:
@@ -80,22 +84,19 @@ class Network(Construct):
         anywhere, inside = ec2.AclCidr.any_ipv4(), ec2.AclCidr.ipv4(VPC_CIDR)
         answers = ec2.AclTraffic.tcp_port_range(1024, 65535)
         inbound, outbound = ec2.TrafficDirection.INGRESS, ec2.TrafficDirection.EGRESS
-        _allow(
-            acl, inbound, [(anywhere, ec2.AclTraffic.tcp_port(80)), (anywhere, ec2.AclTraffic.tcp_port(443)), (anywhere, answers)]
-        )
-        _allow(
-            acl,
-            outbound,
-            [(inside, ec2.AclTraffic.tcp_port_range(0, 65535)), (anywhere, ec2.AclTraffic.tcp_port(443)), (anywhere, answers)],
-        )
+        http, https = ec2.AclTraffic.tcp_port(80), ec2.AclTraffic.tcp_port(443)
+        _allow(acl, inbound, [(anywhere, http), (anywhere, https), (anywhere, answers), (anywhere, TOO_LARGE)])
+        all_tcp = ec2.AclTraffic.tcp_port_range(0, 65535)
+        _allow(acl, outbound, [(inside, all_tcp), (anywhere, https), (anywhere, answers), (anywhere, TOO_LARGE)])
 
     def _limit_private(self) -> None:
         acl = ec2.NetworkAcl(self, "PrivateAcl", vpc=self.vpc, subnet_selection=PRIVATE)
         anywhere, inside = ec2.AclCidr.any_ipv4(), ec2.AclCidr.ipv4(VPC_CIDR)
         answers = ec2.AclTraffic.tcp_port_range(1024, 65535)
         inbound, outbound = ec2.TrafficDirection.INGRESS, ec2.TrafficDirection.EGRESS
-        _allow(acl, inbound, [(inside, ec2.AclTraffic.tcp_port_range(0, 65535)), (anywhere, answers)])
-        _allow(acl, outbound, [(inside, ec2.AclTraffic.tcp_port_range(0, 65535)), (anywhere, ec2.AclTraffic.tcp_port(443))])
+        all_tcp, https = ec2.AclTraffic.tcp_port_range(0, 65535), ec2.AclTraffic.tcp_port(443)
+        _allow(acl, inbound, [(inside, all_tcp), (anywhere, answers), (anywhere, TOO_LARGE)])
+        _allow(acl, outbound, [(inside, all_tcp), (anywhere, https), (anywhere, TOO_LARGE)])
 
 
 def _allow(acl: ec2.NetworkAcl, direction: ec2.TrafficDirection, rules: list[tuple[ec2.AclCidr, ec2.AclTraffic]]) -> None:

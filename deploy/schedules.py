@@ -24,8 +24,8 @@ class Schedules(Construct):
         for program, group, when in jobs:
             role = iam.Role(self, f"{program.family}-role", assumed_by=who, description=f"Starts {program.family} on its schedule")
             program.definition.grant_run(role)
-            # The task gets the definition's tags, and ECS asks who starts it whether it may give them.
-            role.add_to_policy(
+            # Without it AWS refuses to start a task with tags.
+            role.add_to_principal_policy(
                 iam.PolicyStatement(
                     actions=["ecs:TagResource"],
                     resources=[

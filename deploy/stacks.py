@@ -280,6 +280,7 @@ class ServicesStack(Stack):
         for one in self.rollback:
             served.service.node.add_dependency(one)
             one.add_alarm_action(actions.SnsAction(data.alarms))
+            one.add_ok_action(actions.SnsAction(data.alarms))
         scale(served.service, reached, config.size)
         return reached
 

@@ -36,8 +36,6 @@ REQUESTS_A_CONNECTION = 100
 CONNECTION_S = 60
 
 # What is written about traffic.
-STDOUT_LINE_BYTES = 187
-"""The access log's line of an accepted batch; a test compares it with what the service writes."""
 ACCESS_LINE_BYTES = 150
 """A line of the load balancer's log, or of CloudFront's, compressed."""
 ACCESS_DAYS = 90 + 30
@@ -45,8 +43,8 @@ ACCESS_DAYS = 90 + 30
 FLOW_RECORDS = 6
 """Of a connection from CloudFront: two at the load balancer, two there and two at the task for the one behind it."""
 FLOW_RECORD_BYTES = 110
-OTHER_LOG_GIB = 5
-"""A month, of all other programs, and of RDS's monitoring."""
+LOG_GIB = 5
+"""A month, of all programs' stdout, and of RDS's monitoring. The service's has no access log there; a test looks."""
 
 # The stores of telemetry.
 LOKI_DAYS = 7 + 1
@@ -89,7 +87,6 @@ class Assumed:
     sessions: int = 1
     """In a batch: 1 when each client sends its own, more when game servers send for their players."""
     raw_days: int = DEFAULTS["raw_retention_days"]
-    is_access_on_stdout: bool = True
     prometheus_copy_h: int = 1
 
     def __post_init__(self) -> None:
@@ -222,6 +219,5 @@ def levers(assumed: Assumed) -> dict[str, Assumed]:
         "game servers send 100 sessions in a batch": replace(assumed, sessions=100),
         "both": replace(assumed, interval_s=60, sessions=100),
         "raw batches for 2 days (`GAMEPULSE_RAW_RETENTION_DAYS`)": replace(assumed, raw_days=2),
-        "access lines to Loki only, not to stdout": replace(assumed, is_access_on_stdout=False),
         "Prometheus copied each 6 hours": replace(assumed, prometheus_copy_h=6),
     }

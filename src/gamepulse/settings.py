@@ -50,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Share of requests whose trace is kept. Errors and slow requests are kept besides."""
     next_report_s: Annotated[int, Meta(ge=1, le=3600)] = 10
     """When the answer asks a client to report next."""
+    stdout_level: Literal["info", "warning"] = "info"
+    """warning: lines of less, as those of answers below 500, go to the Collector only."""
     otel_exporter_otlp_endpoint: str = ""
     """The Collector's OTLP gRPC address, as http://127.0.0.1:4317; empty: no telemetry leaves but stdout."""
     otel_exporter_otlp_compression: Literal["gzip", "none"] = "gzip"

@@ -63,6 +63,7 @@ class Telemetry:
         self.metrics = Metrics()
         self._is_on = not settings.otel_sdk_disabled
         self._sample_ratio = settings.trace_sample_ratio
+        self._stdout_severity = _SEVERITIES[settings.stdout_level.upper()]
         self._resource = resource(settings, f"{component}-{uuid4()}")
         endpoint = settings.otel_exporter_otlp_endpoint if self._is_on else ""
         self._exporter = Exporter(endpoint, settings.otel_exporter_otlp_compression, self._dropped)
@@ -133,7 +134,8 @@ class Telemetry:
         record = log_record(now_ns, level, event, fields)
         if trace_id:
             line["trace_id"], record.trace_id = f"{trace_id:032x}", trace_id.to_bytes(16)
-        self._lines.append(msgspec.json.encode(line) + b"\n")
+        if record.severity_number >= self._stdout_severity:
+            self._lines.append(msgspec.json.encode(line) + b"\n")
         self._records.append(record.SerializeToString())
 
     def span(self, name: str, started_ns: int, ended_ns: int, links: Iterable[bytes], **attributes: str | int | float) -> None:
@@ -215,7 +217,8 @@ class Telemetry:
             if access is None:
                 access = self._access[kind] = _Access(*kind)
             self._records.append(access.record(facts))
-            self._lines.append(access.line(facts))
+            if access.severity >= self._stdout_severity:
+                self._lines.append(access.line(facts))
 
     def _trace(self, requests: Sequence[RequestFacts]) -> None:
         kept = [facts for facts in requests if is_kept(facts)]
@@ -365,6 +368,7 @@ class _Access:
         record.ClearField("time_unix_nano")
         record.ClearField("observed_time_unix_nano")
         self._constant = record.SerializeToString()
+        self.severity = record.severity_number
         self._level = level.lower()
         self._shown = msgspec.json.encode(shown).decode()[1:-1]
 

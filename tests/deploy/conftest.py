@@ -1,11 +1,15 @@
-"""The stacks of both environments, synthesised once: tests read the templates as plain JSON."""
+"""The stacks of both environments, synthesised once: tests read the templates as plain JSON. What takes long is begun beside the tests."""
 
 import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deploy.synth import synthesise
+from tests.deploy import checkers
 from tests.deploy.templates import ACCOUNT, Json, Stacks, Templates
 
 __all__ = ["Json", "Templates"]
@@ -21,6 +25,8 @@ STAGING = {
     "REPOSITORY": "example/gamepulse",
 }
 PRODUCTION = STAGING | {"ENV": "production", "SIZE": "large"}
+NEXT = STAGING | {"VERSION": "0.2.0", "SIZE": "large"}
+AT_ONCE = 2
 
 
 def synthesised(variables: dict[str, str], folder: Path) -> Templates:
@@ -30,20 +36,68 @@ def synthesised(variables: dict[str, str], folder: Path) -> Templates:
     return {path.name.removeprefix(prefix).split(".")[0]: json.loads(path.read_text()) for path in folder.glob("*.template.json")}
 
 
+class Beside:
+    """Programs that take long, by the names of the fixtures that wait for them."""
+
+    def __init__(self, pool: ThreadPoolExecutor, make: Callable[[str], Path]) -> None:
+        self._pool, self._make = pool, make
+        self._begun: dict[str, Future[Any]] = {}
+        self.folders: dict[str, Path] = {}
+
+    def begin(self, wanted: set[str]) -> None:
+        """In this order: the first are waited for by the others."""
+        if wanted & {"stacks", *checkers.CHECKERS}:
+            wanted = wanted | set(checkers.ENVIRONMENTS)
+        for name, variables in (("staging", STAGING), ("production", PRODUCTION), ("next_assembly", NEXT)):
+            if name in wanted:
+                self.folders[name] = self._make(name)
+                self._begun[name] = self._pool.submit(synthesised, variables, self.folders[name])
+        for name, check in checkers.CHECKERS.items():
+            if name in wanted:
+                self._begun[name] = self._pool.submit(check, self.folder, self._make(name))
+
+    def of(self, name: str) -> Any:
+        """What came of it, as soon as it has ended."""
+        return self._begun[name].result()
+
+    def folder(self, name: str) -> Path:
+        self.of(name)
+        return self.folders[name]
+
+
 @pytest.fixture(scope="session")
-def assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
+    """All programs that some test of this run waits for, while tests run that do not."""
+    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        programs = Beside(pool, tmp_path_factory.mktemp)
+        programs.begin(wanted)
+        yield programs
+
+
+@pytest.fixture(scope="session")
+def staging(beside: Beside) -> Templates:
+    found: Templates = beside.of("staging")
+    return found
+
+
+@pytest.fixture(scope="session")
+def production(beside: Beside) -> Templates:
+    found: Templates = beside.of("production")
+    return found
+
+
+@pytest.fixture(scope="session")
+def assembly(beside: Beside, staging: Templates) -> Path:
     """The folder of staging's templates."""
-    return tmp_path_factory.mktemp("staging")
+    assert staging
+    return beside.folder("staging")
 
 
 @pytest.fixture(scope="session")
-def staging(assembly: Path) -> Templates:
-    return synthesised(STAGING, assembly)
-
-
-@pytest.fixture(scope="session")
-def production(tmp_path_factory: pytest.TempPathFactory) -> Templates:
-    return synthesised(PRODUCTION, tmp_path_factory.mktemp("production"))
+def next_assembly(beside: Beside) -> Path:
+    """The same environment's next version, and large."""
+    return beside.folder("next_assembly")
 
 
 @pytest.fixture(scope="session", params=["staging", "production"])

@@ -159,6 +159,76 @@ def service(name: str, what: Callable[[Json], object]) -> Change:
     return edit("ECS::Service", what, ServiceName=name)
 
 
+def watch(name: str, **changed: Any) -> Change:
+    """An alarm, by the end of its name."""
+
+    def change(templates: Templates) -> None:
+        [one] = [each for each in find(templates, "CloudWatch::Alarm") if each["AlarmName"].endswith(f"-{name}")]
+        one.update(changed)
+
+    return change
+
+
+def rule(name: str, what: Callable[[Json], object]) -> Change:
+    """What a rule of EventBridge is about."""
+
+    def change(templates: Templates) -> None:
+        [one] = [each for each in find(templates, "Events::Rule") if each["Name"].endswith(f"-{name}")]
+        what(one["EventPattern"])
+
+    return change
+
+
+def starts(what: Callable[[Json], object]) -> Change:
+    """What a schedule starts."""
+    return edit("Scheduler::Schedule", lambda one: what(one["Target"]))
+
+
+def where(target: Json) -> Json:
+    """A schedule starts it."""
+    found: Json = target["EcsParameters"]["NetworkConfiguration"]["AwsvpcConfiguration"]
+    return found
+
+
+def exchanged(name: str) -> Change:
+    """Two schedules have what is the other's."""
+
+    def change(templates: Templates) -> None:
+        one, other = (each["Target"] for each in find(templates, "Scheduler::Schedule"))
+        if name not in one:
+            one, other = one["EcsParameters"], other["EcsParameters"]
+        one[name], other[name] = other[name], one[name]
+
+    return change
+
+
+def another(kind: str, path: str) -> Change:
+    """Another value at a path, as in tests/deploy/emulated/lost.py, wherever there is one."""
+    *way, last = path.split(".")
+
+    def change(templates: Templates) -> None:
+        places = find(templates, kind.removeprefix("AWS::"))
+        for name in way:
+            found = [one[name.removesuffix("[]")] for one in places if name.removesuffix("[]") in one]
+            places = [each for one in found for each in (one if name.endswith("[]") else [one])]
+        for one in places:
+            if last in one:
+                one[last] = _other(one[last])
+
+    return change
+
+
+def _other(value: Any) -> Any:
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case list():
+            return []
+    return "another"
+
+
 def without_denials(one: Json, document: str = "PolicyDocument") -> None:
     one[document]["Statement"] = [each for each in statements(one[document]) if each["Effect"] != "Deny"]
 
@@ -211,7 +281,7 @@ def by_udp(templates: Templates) -> None:
 def no_answers(templates: Templates) -> None:
     """A network ACL that forgets the ports to which answers go."""
     for one in find(templates, "EC2::NetworkAclEntry"):
-        if one["PortRange"]["From"] == 1024 and not one["Egress"]:
+        if one.get("PortRange", {}).get("From") == 1024 and not one["Egress"]:
             one["PortRange"] = {"From": 32768, "To": 61000}
 
 

@@ -13,10 +13,13 @@ from tests.deploy.templates import Json, Stacks, listed
 CLOUDFRONT_LIST, S3_LIST = "pl-22a6434b", "pl-78a54011"
 """AWS's own lists of addresses in ap-northeast-2: com.amazonaws.global.cloudfront.origin-facing and com.amazonaws.ap-northeast-2.s3."""
 INTERNET, CLOUDFRONT, S3 = "internet", "cloudfront", "s3"
-PROTOCOLS = {"tcp": "6", "udp": "17"}
+PROTOCOLS = {"tcp": "6", "udp": "17", "icmp": "1"}
+ANYWHERE = "0.0.0.0/0"
+TOO_LARGE = (3, 4)
+"""Type and code of ICMP, where others have ports."""
 EPHEMERAL = (1024, 65535)
 """From which ports clients ask: those of load balancers and NAT gateways, which includes those of Linux."""
-ALL_OUT = {"CidrIp": "0.0.0.0/0", "IpProtocol": "-1"}
+ALL_OUT = {"CidrIp": ANYWHERE, "IpProtocol": "-1"}
 ICMP = {"icmp", "icmpv6", "1", "58"}
 
 
@@ -145,6 +148,19 @@ class Network:
         there = all(self._passes(subnet, egress, peer, (port, port), protocol) for subnet, egress, peer in hops)
         return there and all(self._passes(subnet, not egress, peer, EPHEMERAL, protocol) for subnet, egress, peer in hops)
 
+    def told_of_small_links(self, place: Place) -> bool:
+        """Whether the word of a router outside that a packet was too large (ICMP 3, 4) comes in, and one of ours goes out."""
+        internet = self.places[INTERNET]
+        rules = [rule for name in place.groups for rule in self.groups[name].ingress if rule.protocol in ICMP]
+        if not any((rule.peer, rule.first, rule.last) == (ANYWHERE, *TOO_LARGE) for rule in rules):
+            return False
+        ways = [self._hops((place, subnet), (internet, None)) for subnet in place.subnets]
+        return all(
+            hops is not None
+            and all(self._passes(*hop, TOO_LARGE, "icmp") for one in hops for hop in (one, (one[0], not one[1], one[2])))
+            for hops in ways
+        )
+
     def _hops(
         self, source: tuple[Place, str | None], target: tuple[Place, str | None]
     ) -> list[tuple[str, bool, IPv4Address]] | None:
@@ -195,6 +211,8 @@ class Network:
             and str(one["Protocol"]) in {"-1", PROTOCOLS[protocol]}
             and peer in IPv4Network(one["CidrBlock"])
         ]
+        if protocol == "icmp":
+            return next((one["RuleAction"] == "allow" for one in entries if _of_icmp(one, *ports)), False)
         first, last = ports
         bounds = {port for one in entries for bound in _bounds(one) for port in (bound - 1, bound)}
         asked = {first, last} | {port for port in bounds if first <= port <= last}
@@ -207,6 +225,12 @@ def _decision(entries: Iterable[Json], port: int) -> bool:
         if first <= port < end:
             return bool(one["RuleAction"] == "allow")
     return False
+
+
+def _of_icmp(entry: Json, kind: int, code: int) -> bool:
+    """-1 are all."""
+    has = entry.get("Icmp", {"Type": -1, "Code": -1})
+    return has["Type"] in {-1, kind} and has["Code"] in {-1, code}
 
 
 def _bounds(entry: Json) -> tuple[int, int]:

@@ -12,6 +12,7 @@ PSEUDO = {"AWS::AccountId": ACCOUNT, "AWS::Partition": "aws", "AWS::URLSuffix": 
 
 # What a resource is called (by a property, else by its logical id) and its ARN, where something refers to it.
 NAMED_BY = {
+    "CloudWatch::Alarm": "AlarmName",
     "EC2::SecurityGroup": "GroupDescription",
     "EC2::Subnet": "CidrBlock",
     "ECS::Cluster": "ClusterName",
@@ -28,6 +29,7 @@ NAMED_BY = {
     "Backup::BackupVault": "BackupVaultName",
 }
 ARNS = {
+    "CloudWatch::Alarm": "cloudwatch:{region}:{account}:alarm:{name}",
     "ECS::Cluster": "ecs:{region}:{account}:cluster/{name}",
     "ECS::TaskDefinition": "ecs:{region}:{account}:task-definition/{name}:1",
     "EFS::FileSystem": "elasticfilesystem:{region}:{account}:file-system/{name}",
@@ -125,7 +127,7 @@ class Stacks:
     def _attribute(self, stack: str, key: str, attribute: str) -> str:
         if attribute == "Arn":
             return self._arn(stack, key)
-        if attribute in {"GroupId", "Name", "BackupVaultName"}:
+        if attribute in {"GroupId", "Name", "BackupVaultName", "TopicName"}:
             return self._name(stack, key)
         if attribute == "MasterUserSecret.SecretArn":
             return f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:rds!db-master-AbCdEf"
@@ -171,7 +173,7 @@ def listed(value: Any) -> list[Any]:
 
 def tags(one: Resource) -> dict[str, str]:
     """However a type calls them."""
-    for name in ("Tags", "FileSystemTags", "AccessPointTags", "BackupVaultTags", "BackupPlanTags", "UserPoolTags"):
+    for name in ("Tags", "FileSystemTags", "AccessPointTags", "BackupVaultTags", "BackupPlanTags", "UserPoolTags", "ResourceTags"):
         found = one.properties.get(name)
         if isinstance(found, dict):
             return found

@@ -137,8 +137,14 @@ def _asked_of_ecs(stacks: Stacks, at: str) -> Iterator[Asked]:
     yield Asked("ecs:UpdateService", "of another cluster", f"arn:aws:ecs:{at}:service/another/grafana")
     yield Asked("ecs:DescribeTasks", "*", f"arn:aws:ecs:{at}:task/{cluster}/1")
     yield Asked("ecs:StopTask", "*", f"arn:aws:ecs:{at}:task/{cluster}/1")
-    for when in ("RunTask", "CreateService"):
-        yield Asked("ecs:TagResource", f"at {when}", f"arn:aws:ecs:{at}:task/{cluster}/1", {"ecs:CreateAction": when})
+    for where, resource in {
+        "": f"task/{cluster}/1",
+        " of another cluster": "task/another/1",
+        " of a service": f"service/{cluster}/grafana",
+    }.items():
+        yield Asked(
+            "ecs:TagResource", f"when it is started{where}", f"arn:aws:ecs:{at}:{resource}", {"ecs:CreateAction": "RunTask"}
+        )
     yield Asked("ecs:TagResource", "later", f"arn:aws:ecs:{at}:task/{cluster}/1")
     for one in stacks.all("IAM::Role"):
         yield Asked("iam:PassRole", one.name, one.arn, {"iam:PassedToService": "ecs-tasks.amazonaws.com"})
@@ -201,8 +207,7 @@ ROLES: dict[str, Table] = {
     "rotateExecution": of_execution("rotate", {"operations"}, set()),
     "consoleExecution": of_execution("console", {"operations"}, set()),
     # What starts jobs at their times.
-    "Schedulesbackuprole": starting("backup") | {"ecs:TagResource": {"at RunTask"}},
-    "Schedulesrotaterole": starting("rotate") | {"ecs:TagResource": {"at RunTask"}},
+    **{f"Schedules{job}role": starting(job) | {"ecs:TagResource": {"when it is started"}} for job in ("backup", "rotate")},
     # GitHub's workflows.
     "gamepulse-deploy": {
         "sts:AssumeRole": {"deploy", "file-publishing", "lookup"},

@@ -18,9 +18,11 @@ from tests.deploy import (
     test_templates_data,
     test_templates_edge,
     test_templates_network,
+    test_templates_operations,
     test_templates_tasks,
 )
-from tests.deploy.mutants import Change
+from tests.deploy.emulated.lost import LOST
+from tests.deploy.mutants import Change, another
 from tests.deploy.templates import Stacks, Templates
 
 type Check = Callable[..., None]
@@ -30,6 +32,7 @@ THEMES: dict[str, tuple[dict[str, Change], list[ModuleType]]] = {
     "network": (mistakes.NETWORK, [test_reach, test_templates_network]),
     "data": (mistakes.DATA, [test_templates_data]),
     "tasks": (mistakes.TASKS, [test_templates_tasks]),
+    "operations": (mistakes.OPERATIONS, [test_templates_operations]),
     "edge": (mistakes.EDGE, [test_templates_edge]),
     "all": (mistakes.ALL, [test_templates_all]),
     "roles": (mistakes.ROLES, [test_iam, test_iam_trust]),
@@ -77,6 +80,14 @@ def test_a_mistake_is_noticed(production: Templates, theme: str, mistake: str) -
     assert tests, f"no test notices: {mistake}"
     for name in tests:
         noticed[name].add(mistake)
+
+
+@pytest.mark.parametrize(("kind", "path"), [(kind, path) for kind, paths in LOST.items() for path in paths])
+def test_what_the_emulated_aws_loses_is_read_in_the_templates(production: Templates, kind: str, path: str) -> None:
+    spoilt = copy.deepcopy(production)
+    another(kind, path)(spoilt)
+    assert spoilt != production, "nothing was changed"
+    assert any(failing(theme, spoilt) for theme in THEMES if theme != "roles")
 
 
 def test_each_test_notices_a_mistake() -> None:

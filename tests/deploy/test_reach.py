@@ -1,6 +1,8 @@
 """Who may reach whom: the table, and the proof that the templates allow it and nothing else. Over all places, all ports and both protocols."""
 
-from tests.deploy.reach import CLOUDFRONT, CLOUDFRONT_LIST, INTERNET, S3, S3_LIST, Network, attached
+from functools import lru_cache
+
+from tests.deploy.reach import CLOUDFRONT, CLOUDFRONT_LIST, INTERNET, S3, S3_LIST, Network, Rule, attached
 from tests.deploy.templates import Stacks
 
 AWS = {"endpoints", S3}
@@ -78,8 +80,14 @@ def allowed() -> set[tuple[str, str, int]]:
     return ALLOWED | from_outside | to_outside
 
 
+@lru_cache(maxsize=2)
+def reached(stacks: Stacks) -> set[tuple[str, str, int]]:
+    """Walked once for all tests here."""
+    return Network(stacks).reached()
+
+
 def test_exactly_the_allowed_edges_can_be_reached(stacks: Stacks) -> None:
-    found = Network(stacks).reached()
+    found = reached(stacks)
     assert found - allowed() == set(), "can be reached, and must not be"
     assert allowed() - found == set(), "must be reached, and cannot be"
 
@@ -96,8 +104,14 @@ def test_an_edge_leads_from_each_zone_to_each(stacks: Stacks) -> None:
 
 
 def test_the_internet_reaches_only_the_balancer(stacks: Stacks) -> None:
-    found = {(target, port) for source, target, port in Network(stacks).reached() if source == INTERNET}
+    found = {(target, port) for source, target, port in reached(stacks) if source == INTERNET}
     assert found == {("balancer", 80)}
+
+
+def test_who_speaks_with_the_internet_hears_of_links_that_take_only_smaller_packets(stacks: Stacks) -> None:
+    network = Network(stacks)
+    speaks = {one for edge in ALLOWED if INTERNET in edge[:2] for one in edge[:2]} - OUTSIDE
+    assert {name for name, place in network.places.items() if network.told_of_small_links(place)} == speaks
 
 
 def test_everything_has_the_group_and_the_subnets_that_it_should(stacks: Stacks) -> None:
@@ -133,6 +147,8 @@ def test_security_groups_have_rules_of_tcp_for_single_ports_only(stacks: Stacks)
     network = Network(stacks)
     rules = [rule for group in network.groups.values() for rule in group.ingress + group.egress if rule.protocol != "icmp"]
     assert {(rule.protocol, rule.last - rule.first) for rule in rules} == {("tcp", 0)}
+    icmp = {rule for group in network.groups.values() for rule in group.ingress + group.egress} - set(rules)
+    assert icmp == {Rule("0.0.0.0/0", "icmp", 3, 4), Rule("127.0.0.1/32", "icmp", 8, -1)}, "and that a packet was too large"
 
 
 def test_no_group_has_a_rule_that_no_edge_needs(stacks: Stacks) -> None:
@@ -140,10 +156,27 @@ def test_no_group_has_a_rule_that_no_edge_needs(stacks: Stacks) -> None:
     names = {INTERNET: "0.0.0.0/0", CLOUDFRONT: CLOUDFRONT_LIST, S3: S3_LIST, "gamepulse-app": "app"}
     edges = {(names.get(source, source), names.get(target, target), port) for source, target, port in ALLOWED}
     groups = Network(stacks).groups
-    inwards = {(rule.peer, name, rule.first) for name, group in groups.items() for rule in group.ingress}
+    inwards = {(rule.peer, name, rule.first) for name, group in groups.items() for rule in group.ingress if rule.protocol != "icmp"}
     outwards = {(name, rule.peer, rule.first) for name, group in groups.items() for rule in group.egress if rule.protocol != "icmp"}
     assert inwards == {edge for edge in edges if edge[1] in groups}
     assert outwards == {edge for edge in edges if edge[0] in groups}
+
+
+def test_each_rule_says_with_whom_and_why(stacks: Stacks) -> None:
+    """As "app: logs by OTLP": the other end as deploy/edges.py calls it."""
+    named = {
+        CLOUDFRONT_LIST: "com.amazonaws.global.cloudfront.origin-facing",
+        S3_LIST: "com.amazonaws.ap-northeast-2.s3",
+        "0.0.0.0/0": "internet",
+    }
+    for one in stacks.all("EC2::SecurityGroup"):
+        for way, end in (("Ingress", "Source"), ("Egress", "Destination")):
+            apart = [each.properties for each in stacks.all(f"EC2::SecurityGroup{way}") if each.properties["GroupId"] == one.name]
+            for rule in apart + one.properties.get(f"SecurityGroup{way}", []):
+                if rule["IpProtocol"] == "tcp":
+                    peer = rule.get(f"{end}SecurityGroupId") or rule.get(f"{end}PrefixListId") or rule["CidrIp"]
+                    other, _, why = rule["Description"].partition(": ")
+                    assert other == named.get(peer, peer) and len(why) > 3, (one.name, rule)
 
 
 def test_each_group_has_an_egress_rule_of_its_own(stacks: Stacks) -> None:
@@ -154,4 +187,4 @@ def test_each_group_has_an_egress_rule_of_its_own(stacks: Stacks) -> None:
 
 def test_no_console_database_or_otlp_is_open_to_the_outside(stacks: Stacks) -> None:
     ports = {22, 3306, 4317, 4318, 8888, 9090, 9093, 3100, 16686, 3000, 5432, 6379, 2049}
-    assert {one for one in Network(stacks).reached() if one[0] in OUTSIDE and one[2] in ports} == set()
+    assert {one for one in reached(stacks) if one[0] in OUTSIDE and one[2] in ports} == set()

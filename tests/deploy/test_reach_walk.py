@@ -194,3 +194,33 @@ def test_the_acl_of_the_nat_gateway_s_subnet_is_crossed_twice() -> None:
     assert reached(with_acl(resources, "Public", crossed)) == {("a", INTERNET, 443)}
     for lost in range(4):
         assert reached(with_acl(dict(resources), "Public", [one for at, one in enumerate(crossed) if at != lost])) == set(), lost
+
+
+def told(resources: Json) -> bool:
+    network = Network(Stacks("staging", {"network": {"Resources": resources}}))
+    return network.told_of_small_links(network.places["a"])
+
+
+def icmp(number: int, egress: bool, kind: int = 3, code: int = 4, action: str = "allow") -> Json:
+    one = entry(number, egress, "0.0.0.0/0", 0, 0, action, protocol=1)
+    del one["Properties"]["PortRange"]
+    one["Properties"]["Icmp"] = {"Type": kind, "Code": code}
+    return one
+
+
+def test_that_a_packet_was_too_large_is_told_if_group_acl_and_way_let_it() -> None:
+    rule_of = {"IpProtocol": "icmp", "FromPort": 3, "ToPort": 4, "CidrIp": "0.0.0.0/0"}
+    resources = base() | {"Ga": group("a", ingress=[rule_of])}
+    both = [icmp(1, False), icmp(1, True)]
+    assert told(resources)
+    assert not told(base()), "by no rule of the group"
+    assert not told(base() | {"Ga": group("a", ingress=[rule_of | {"FromPort": 8, "ToPort": -1}])}), "that is ping's"
+    assert not told({key: one for key, one in resources.items() if key != "ByNat"})
+    for subnet in ("A", "Public"):
+        assert told(with_acl(dict(resources), subnet, both))
+        assert told(with_acl(dict(resources), subnet, [icmp(1, False, -1, -1), icmp(1, True, 3, -1)]))
+        for one in both:
+            assert not told(with_acl(dict(resources), subnet, [one])), "in one direction"
+        assert not told(with_acl(dict(resources), subnet, [*both, icmp(0, False, action="deny")]))
+        assert not told(with_acl(dict(resources), subnet, [icmp(1, False, 11, 0), icmp(1, True)]))
+        assert not told(with_acl(dict(resources), subnet, [entry(1, way, "0.0.0.0/0", 0, 65535) for way in (False, True)])), "TCP's"

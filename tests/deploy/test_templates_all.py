@@ -14,7 +14,7 @@ MADE_AGAIN = {"gamepulse/grafana/client"}
 """Cognito has it, too."""
 # AWS has no tags for these, or CloudFormation does not set them.
 WITHOUT_TAGS = {
-    "ApplicationAutoScaling::ScalingPolicy", "Backup::BackupSelection", "Budgets::Budget", "CloudFront::CachePolicy",
+    "ApplicationAutoScaling::ScalingPolicy", "Backup::BackupSelection", "CloudFront::CachePolicy",
     "CloudFront::OriginRequestPolicy", "Cognito::UserPoolClient", "Cognito::UserPoolDomain", "Cognito::UserPoolGroup",
     "EC2::NetworkAclEntry", "EC2::Route", "EC2::SecurityGroupEgress", "EC2::SecurityGroupIngress", "EC2::SubnetNetworkAclAssociation",
     "EC2::SubnetRouteTableAssociation", "EC2::VPCGatewayAttachment", "ECR::RegistryScanningConfiguration", "EFS::MountTarget",

@@ -82,6 +82,7 @@ def test_postgresql_is_encrypted(stacks: Stacks) -> None:
 def test_postgresql_says_how_it_is(stacks: Stacks) -> None:
     has = database(stacks)
     assert (has["EnablePerformanceInsights"], has["PerformanceInsightsRetentionPeriod"], has["MonitoringInterval"]) == (True, 7, 60)
+    assert has["DatabaseInsightsMode"] == "standard", "which goes with seven days"
     assert has["EnableCloudwatchLogsExports"] == ["postgresql", "upgrade"]
 
 
@@ -100,13 +101,11 @@ def test_postgresql_is_not_deleted_by_accident(stacks: Stacks) -> None:
 
 def test_valkey_stands_in_two_zones_and_takes_over_by_itself(stacks: Stacks) -> None:
     has = stacks.one("ElastiCache::ReplicationGroup")
-    assert (has["Engine"], has["MultiAZEnabled"], has["AutomaticFailoverEnabled"], has["NumCacheClusters"]) == (
-        "valkey",
-        True,
-        True,
-        2,
-    )
-    assert set(stacks.one("ElastiCache::SubnetGroup")["SubnetIds"]) == set(PRIVATE)
+    assert (has["Engine"], has["EngineVersion"]) == ("valkey", "8.1")
+    assert (has["MultiAZEnabled"], has["AutomaticFailoverEnabled"], has["NumCacheClusters"]) == (True, True, 2)
+    subnets = stacks.one("ElastiCache::SubnetGroup")
+    assert set(subnets["SubnetIds"]) == set(PRIVATE)
+    assert (has["CacheSubnetGroupName"], has["SecurityGroupIds"]) == (subnets["CacheSubnetGroupName"], ["cache"])
     assert has["CacheNodeType"] == {"staging": "cache.t4g.small", "production": "cache.m7g.large"}[stacks.environment]
 
 

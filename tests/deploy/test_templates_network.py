@@ -4,7 +4,7 @@ from tests.deploy.templates import Json, Stacks
 
 PUBLIC = {"10.0.1.0/24": "ap-northeast-2a", "10.0.2.0/24": "ap-northeast-2b", "10.0.3.0/24": "ap-northeast-2c"}
 PRIVATE = {"10.0.10.0/24": "ap-northeast-2a", "10.0.20.0/24": "ap-northeast-2b", "10.0.30.0/24": "ap-northeast-2c"}
-ALL, SOME = [0, 65535], [1024, 65535]
+ALL, SOME, TOO_LARGE = [0, 65535], [1024, 65535], "ICMP 3, 4"
 
 
 def by_subnet(stacks: Stacks, kind: str, value: str) -> dict[str, str]:
@@ -20,15 +20,19 @@ def routes(stacks: Stacks, subnet: str) -> dict[str, str]:
 
 
 def entries(stacks: Stacks, subnet: str, egress: bool) -> list[list[object]]:
-    """[number, addresses, [first port, last port]] of a subnet's network ACL."""
+    """[number, addresses, [first port, last port]] of a subnet's network ACL; of ICMP its type and code."""
     acl = by_subnet(stacks, "SubnetNetworkAclAssociation", "NetworkAclId")[subnet]
     found = [one.properties for one in stacks.all("EC2::NetworkAclEntry") if one.properties["NetworkAclId"] == acl]
-    assert all(one["RuleAction"] == "allow" and one["Protocol"] == 6 for one in found)
-    return sorted(
-        [one["RuleNumber"], one["CidrBlock"], [one["PortRange"]["From"], one["PortRange"]["To"]]]
-        for one in found
-        if one["Egress"] == egress
-    )
+    assert all(one["RuleAction"] == "allow" for one in found)
+
+    def what(one: Json) -> object:
+        if one["Protocol"] == 1:
+            return f"ICMP {one['Icmp']['Type']}, {one['Icmp']['Code']}"
+        assert one["Protocol"] == 6
+        return [one["PortRange"]["From"], one["PortRange"]["To"]]
+
+    found = sorted((one for one in found if one["Egress"] == egress), key=lambda one: int(one["RuleNumber"]))
+    return [[one["RuleNumber"], one["CidrBlock"], what(one)] for one in found]
 
 
 def test_the_vpc_is_10_0_0_0_16_with_names(stacks: Stacks) -> None:
@@ -69,18 +73,28 @@ def test_network_acl_of_public_subnets(stacks: Stacks) -> None:
             [100, "0.0.0.0/0", [80, 80]],
             [200, "0.0.0.0/0", [443, 443]],
             [300, "0.0.0.0/0", SOME],
+            [400, "0.0.0.0/0", TOO_LARGE],
         ]
         assert entries(stacks, subnet, egress=True) == [
             [100, "10.0.0.0/16", ALL],
             [200, "0.0.0.0/0", [443, 443]],
             [300, "0.0.0.0/0", SOME],
+            [400, "0.0.0.0/0", TOO_LARGE],
         ]
 
 
 def test_network_acl_of_private_subnets(stacks: Stacks) -> None:
     for subnet in PRIVATE:
-        assert entries(stacks, subnet, egress=False) == [[100, "10.0.0.0/16", ALL], [200, "0.0.0.0/0", SOME]]
-        assert entries(stacks, subnet, egress=True) == [[100, "10.0.0.0/16", ALL], [200, "0.0.0.0/0", [443, 443]]]
+        assert entries(stacks, subnet, egress=False) == [
+            [100, "10.0.0.0/16", ALL],
+            [200, "0.0.0.0/0", SOME],
+            [300, "0.0.0.0/0", TOO_LARGE],
+        ]
+        assert entries(stacks, subnet, egress=True) == [
+            [100, "10.0.0.0/16", ALL],
+            [200, "0.0.0.0/0", [443, 443]],
+            [300, "0.0.0.0/0", TOO_LARGE],
+        ]
 
 
 def test_flow_logs_of_all_traffic_go_to_a_bucket(stacks: Stacks) -> None:
@@ -104,7 +118,8 @@ def test_aws_is_asked_through_endpoints_of_the_vpc(stacks: Stacks) -> None:
 def test_the_load_balancer_takes_443_from_cloudfront_s_addresses_only(stacks: Stacks) -> None:
     rules = [one.properties for one in stacks.all("EC2::SecurityGroupIngress") if one.properties["GroupId"] == "balancer"]
     [group] = [one.properties for one in stacks.all("EC2::SecurityGroup") if one.name == "balancer"]
-    by_port = {one["FromPort"]: one.get("SourcePrefixListId") or one["CidrIp"] for one in rules + group["SecurityGroupIngress"]}
+    rules += [one for one in group["SecurityGroupIngress"] if one["IpProtocol"] == "tcp"]
+    by_port = {one["FromPort"]: one.get("SourcePrefixListId") or one["CidrIp"] for one in rules}
     assert by_port == {80: "0.0.0.0/0", 443: "pl-22a6434b"}
 
 

@@ -220,6 +220,11 @@ def test_the_service_has_the_environment_of_the_requirements(stacks: Stacks) -> 
     }
 
 
+def test_cloudwatch_is_not_paid_for_the_access_log(stacks: Stacks) -> None:
+    """Loki has it. deploy/bill.py counts on that."""
+    assert environment(containers(stacks)["gamepulse-app", "gamepulse-app"])["GAMEPULSE_STDOUT_LEVEL"] == "warning"
+
+
 def test_the_service_starts_after_the_collector_and_stops_before_it(stacks: Stacks) -> None:
     """So that what it says at its end is sent."""
     service, collector = containers(stacks)["gamepulse-app", "gamepulse-app"], containers(stacks)["gamepulse-app", "otel-collector"]
@@ -324,7 +329,8 @@ def test_grafana_asks_the_stores_by_their_names(stacks: Stacks) -> None:
     }
     names = {one.properties["Name"]: one.properties["DnsConfig"]["DnsRecords"] for one in stacks.all("ServiceDiscovery::Service")}
     assert names == {name: [{"Type": "A", "TTL": 10}] for name in SERVICES}
-    assert stacks.one("ServiceDiscovery::PrivateDnsNamespace")["Name"] == "gamepulse.internal"
+    namespace = stacks.one("ServiceDiscovery::PrivateDnsNamespace")
+    assert (namespace["Name"], namespace["Vpc"]) == ("gamepulse.internal", stacks.all("EC2::VPC")[0].name)
     registered = {one["ServiceRegistries"][0]["RegistryArn"] for one in services(stacks).values()}
     assert len(registered) == len(SERVICES)
 
@@ -362,6 +368,12 @@ def test_tasks_are_replaced_without_a_gap_unless_two_would_write_to_one_place(st
 def test_a_deployment_leaves_the_number_of_tasks_to_scaling(stacks: Stacks) -> None:
     """CloudFormation would set its own at each new version, at the peak too; the first time ECS makes one, and scaling the rest."""
     assert "DesiredCount" not in services(stacks)["gamepulse-app"]
+
+
+def test_tasks_say_whose_they_are(stacks: Stacks) -> None:
+    """For the bill, and for who looks at them."""
+    for name, one in services(stacks).items():
+        assert (one["PropagateTags"], one["EnableECSManagedTags"]) == ("SERVICE", True), name
 
 
 def test_nobody_gets_a_shell_in_a_service(stacks: Stacks) -> None:
@@ -407,23 +419,6 @@ def test_the_service_grows_by_cpu_memory_and_requests(stacks: Stacks) -> None:
 
 
 # Jobs
-
-
-def test_jobs_run_at_their_times(stacks: Stacks) -> None:
-    definitions = {one.arn: one.name for one in stacks.all("ECS::TaskDefinition")}
-    found = {
-        definitions[one.properties["Target"]["EcsParameters"]["TaskDefinitionArn"]]: one.properties
-        for one in stacks.all("Scheduler::Schedule")
-    }
-    assert {name: one["ScheduleExpression"] for name, one in found.items()} == {
-        "backup": "cron(30 19 * * ? *)",
-        "rotate": "cron(0 20 1 * ? *)",
-    }
-    for one in found.values():
-        asked = one["Target"]["EcsParameters"]
-        assert (asked["LaunchType"], asked["PlatformVersion"], asked["TaskCount"]) == ("FARGATE", "1.4.0", 1)
-        assert one["Target"]["RetryPolicy"] == {"MaximumEventAgeInSeconds": 3600, "MaximumRetryAttempts": 3}
-        assert one.get("State", "ENABLED") == "ENABLED"
 
 
 def test_the_newest_snapshot_goes_to_the_bucket_of_backups(stacks: Stacks) -> None:

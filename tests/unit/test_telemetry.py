@@ -214,6 +214,28 @@ def test_traced_is_what_is_sampled_at_its_head_and_what_failed_or_was_slow(
     assert sent.get("traces", 0) == pytest.approx(expected, abs=25 if 0 < ratio < 1 else 0)
 
 
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [("info", ["news", "turned away", "request 202", "request 400", "request 503"]), ("warning", ["turned away", "request 503"])],
+)
+def test_the_collector_is_told_all_and_stdout_from_its_level_on(
+    level: str, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of, sent, written = Telemetry(msgspec.structs.replace(SETTINGS, stdout_level=level), "test"), dict[str, int](), list[bytes]()
+    monkeypatch.setattr(of._exporter, "send", lambda signal, _, items: sent.update({signal: items}))
+    monkeypatch.setattr(of._exporter, "write", lambda lines, _: written.append(lines))
+    of.log("INFO", "news")
+    of.log("WARNING", "turned away")
+    for status in (202, 400, 503):
+        facts = of.begin("GET")
+        facts.route, facts.status = "/v1/quality", status
+        of.end(facts)
+    of.flush()
+    assert sent["logs"] == 5
+    lines = [json.loads(line) for line in b"".join(written).splitlines()]
+    assert [f"{line['event']} {line.get('status', '')}".strip() for line in lines] == told
+
+
 def test_a_span_has_so_many_links() -> None:
     of = Telemetry(SETTINGS, "test")
     of.span("aggregate", 1, 2, [bytes(24)] * (LINKS_MAX + 1))

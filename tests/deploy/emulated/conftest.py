@@ -7,7 +7,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from deploy.config import REGION
-from tests.deploy.conftest import STAGING, synthesised
+from tests.deploy.conftest import STAGING
 from tests.deploy.emulated.account import Account
 from tests.deploy.emulated.emulation import emulation
 from tests.deploy.emulated.stacks import deploy
@@ -45,11 +45,3 @@ def served(deployed: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[Accou
         monkeypatch.setenv(name, value)
     yield deployed
     server.stop()
-
-
-@pytest.fixture(scope="session")
-def next_assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same environment's next version, and large."""
-    folder = tmp_path_factory.mktemp("next")
-    synthesised(STAGING | {"VERSION": "0.2.0", "SIZE": "large"}, folder)
-    return folder

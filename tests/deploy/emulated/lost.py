@@ -1,6 +1,7 @@
-"""What templates say and the emulated AWS does not give back, by type and property, and why. Other tests read it in the templates."""
+"""What templates say and the emulated AWS does not give back, and why. The tests of the templates read it: test_mutants.py shows it."""
 
 NO_PLACE = "moto has no place for it"
+NOT_ANSWERED = "moto keeps it and does not answer it"
 NOT_TOLD = "AWS does not tell it either"
 
 LOST = {
@@ -9,6 +10,7 @@ LOST = {
         "NotificationsWithSubscribers[].Subscribers": "moto has no call for it",
         "ResourceTags": "moto has no call for it",
     },
+    "AWS::EC2::NetworkAclEntry": {"Icmp": NOT_ANSWERED},
     "AWS::EC2::SecurityGroupEgress": {"Description": f"of prefix lists: {NO_PLACE}"},
     "AWS::EC2::SecurityGroupIngress": {"Description": f"of prefix lists: {NO_PLACE}"},
     "AWS::EC2::FlowLog": {"LogDestination": "moto takes the folder for a part of the bucket's name, so only the bucket is told"},

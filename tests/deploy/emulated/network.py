@@ -150,7 +150,7 @@ class NetworkAcl(Ec2, kind="AWS::EC2::NetworkAcl"):
 
 class NetworkAclEntry(Resource, kind="AWS::EC2::NetworkAclEntry", service="ec2"):
     def create(self, wanted: Json) -> None:
-        self.call("create_network_acl_entry", wanted)
+        self.call("create_network_acl_entry", {"IcmpTypeCode" if name == "Icmp" else name: one for name, one in wanted.items()})
         self.physical_resource_id = f"{wanted['NetworkAclId']}|{wanted['RuleNumber']}|{wanted['Egress']}"
 
     def read(self) -> Any:

@@ -9,7 +9,7 @@ from tests.deploy.emulated.account import Account
 from tests.deploy.emulated.lost import LOST
 from tests.deploy.emulated.stacks import Resource, lacking, resources_of, stacks_of
 
-pytestmark = pytest.mark.timeout(300)  # the first of these tests waits until the stacks are synthesised
+pytestmark = pytest.mark.timeout(600)  # the first of these tests waits until the stacks are synthesised
 
 
 def gaps_of(resources: Iterable[Resource]) -> set[tuple[str, str]]:

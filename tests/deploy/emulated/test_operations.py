@@ -39,7 +39,10 @@ ALARMS = {
     "database-memory": (LESS, 256 * 1024**2, 10, "notBreaching"),
     "cache-cpu": (MORE, 85, 10, "notBreaching"),
     "cache-memory": (MORE, 80, 5, "notBreaching"),
+    "prometheus-disk": (MORE, 32, 5, "notBreaching"),
+    "loki-disk": (MORE, 24, 5, "notBreaching"),
     "alerts-silent": (LESS, 1, 1, "breaching"),
+    "jobs-not-started": (MORE, 0, 1, "notBreaching"),
     "answers-5xx": (MORE, 50, 2, "notBreaching"),
     "answers-slow": (MORE, 1, 3, "notBreaching"),
 }
@@ -58,7 +61,8 @@ def test_alarms_are_these(alarms: dict[str, Json]) -> None:
 
 
 def test_each_alarm_tells_people(deployed: Account, alarms: dict[str, Json]) -> None:
-    assert {tuple(one["AlarmActions"]) for one in alarms.values()} == {(topic(deployed, "alarms"),)}
+    told = {(*one["AlarmActions"], *one["OKActions"]) for one in alarms.values()}
+    assert told == {(topic(deployed, "alarms"),) * 2}
 
 
 def test_alarms_are_about_what_is_there(deployed: Account, alarms: dict[str, Json]) -> None:
@@ -75,6 +79,7 @@ def test_alarms_are_about_what_is_there(deployed: Account, alarms: dict[str, Jso
         "DBInstanceIdentifier": {"gamepulse-staging-database"},
         "CacheClusterId": {"gamepulse-staging-cache-001"},
         "TopicName": {"gamepulse-staging-alerts"},
+        "ScheduleGroup": {one["Name"] for one in deployed.client("scheduler").list_schedule_groups()["ScheduleGroups"]},
     }
     for name, one in alarms.items():
         assert one["Dimensions"], name

@@ -12,7 +12,7 @@ from tests.deploy.emulated.account import Account, Json
 from tests.deploy.emulated.lost import LOST
 from tests.deploy.emulated.stacks import deploy, destroy, lacking, resources_of
 
-pytestmark = pytest.mark.timeout(300)  # the first of these tests waits until the stacks are synthesised
+pytestmark = pytest.mark.timeout(600)  # the first of these tests waits until the stacks are synthesised
 
 HOLD_DATA = {
     "AWS::RDS::DBInstance",
