@@ -382,6 +382,7 @@ class Aggregator:
     async def _keep_partitions(self, connection: database.Connection) -> None:
         settings = self._settings
         await connection.execute(_SQL["partitions"])
+        await connection.execute(_SQL["forget_audits"])
         dropped = await connection.fetch(
             _SQL["expired"], settings.raw_retention_days, settings.minute_retention_days, settings.hour_retention_months
         )

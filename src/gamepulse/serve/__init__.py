@@ -8,14 +8,25 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from gamepulse import __version__, database, errors
-from gamepulse.serve import health, page, quality, reports, sessions
+from gamepulse.serve import accounts, games, health, page, quality, reports, sessions, studios
 from gamepulse.serve.page import SECURITY_HEADERS
+
+_GROUPS = (reports, quality, sessions, accounts, studios, games, health, page)
 
 
 def build(lifespan: Any) -> Litestar:
     """The framework's application."""
     return Litestar(
-        [*reports.ROUTES, *quality.ROUTES, *sessions.ROUTES, *health.ROUTES, *page.ROUTES],
+        [
+            *reports.ROUTES,
+            *quality.ROUTES,
+            *sessions.ROUTES,
+            *accounts.ROUTES,
+            *studios.ROUTES,
+            *games.ROUTES,
+            *health.ROUTES,
+            *page.ROUTES,
+        ],
         lifespan=[lifespan],
         exception_handlers={
             errors.Problem: _answer_problem,
@@ -44,6 +55,8 @@ def _answer_problem(request: Request[Any, Any, Any], problem: errors.Problem) ->
     kind = problem.kind
     facts.code = kind.code
     headers = {} if kind.retry_after_s is None else {"retry-after": str(kind.retry_after_s)}
+    if kind.status == 401:
+        headers["www-authenticate"] = "Bearer"
     body = errors.document(problem, facts.trace)
     return Response(body, status_code=kind.status, media_type=errors.CONTENT_TYPE, headers=headers)
 

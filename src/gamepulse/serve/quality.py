@@ -6,7 +6,8 @@ from litestar import get
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
-from gamepulse import errors, live, quality
+from gamepulse import asker, errors, live, quality
+from gamepulse.serve.describe import GAME, problems
 from gamepulse.serve.reader import Asked, From, GameName, To, game_of, reader_of
 
 GroupBy = Annotated[
@@ -14,10 +15,14 @@ GroupBy = Annotated[
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=quality.GROUPS_MAX)]
 Order = Literal["count", "sessions", "bad_sessions"]
+_QUESTION = (
+    *GAME, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG, errors.UNKNOWN_DIMENSION, errors.NOT_ROLLED_UP_TOGETHER,
+    errors.TOO_MUCH, errors.BUSY,
+)  # fmt: skip
 Step = Literal["1m", "5m", "10m", "30m", "1h", "6h", "1d"]
 
 
-@get("/v1/quality")
+@get("/v1/quality", responses=problems(*_QUESTION))
 async def quality_route(
     request: Asked,
     game: GameName,
@@ -38,7 +43,7 @@ async def quality_route(
         )
 
 
-@get("/v1/quality/series")
+@get("/v1/quality/series", responses=problems(*_QUESTION, errors.TOO_FINE, errors.TOO_MANY_POINTS))
 async def series_route(
     request: Asked,
     game: GameName,
@@ -68,15 +73,24 @@ def _dimensions(group_by: str) -> list[str]:
     return dimensions
 
 
-@get("/v1/live", media_type="text/event-stream")
+@get("/v1/live", media_type="text/event-stream", responses=problems(*GAME, errors.TOO_MANY_VIEWERS))
 async def live_route(request: Asked, game: GameName) -> Stream:
     """Server-sent events: the last 15 minutes, every second."""
     reader = reader_of(request)
     if reader.is_draining or reader.live.viewers >= live.VIEWERS_MAX:
         raise errors.Problem(errors.TOO_MANY_VIEWERS)
     found = await game_of(request, game)
+    given = asker.given(request.headers, request.cookies)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return Stream(reader.live.watch(found), media_type="text/event-stream", headers=headers)
+
+    async def may() -> bool:
+        """Asked at each event: a sign-in may end meanwhile, or a role be taken away."""
+        try:
+            return found.studio_id in (await reader.askers.find(given)).roles
+        except errors.Problem:  # PostgreSQL cannot say; nor is there anything new to show
+            return True
+
+    return Stream(reader.live.watch(found, may), media_type="text/event-stream", headers=headers)
 
 
 ROUTES = [quality_route, series_route, live_route]
