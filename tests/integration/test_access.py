@@ -1,14 +1,11 @@
 """Every route, asked by every kind of asker: who may, and what the others are told."""
 
-import secrets
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.conftest import Cluster, Service, serve
+from tests.integration.conftest import Studio
 from tests.people import PASSWORD, Person, first_admin, member
 
 KINDS = ("nobody", "ended", "other", "viewer", "operator", "unenrolled", "admin")
@@ -25,7 +22,7 @@ def game(*allowed: Answer, since: str = "viewer", is_public: bool = False) -> li
     return [*unseen, *_member(since, *allowed)]
 
 
-def studio(*allowed: Answer, since: str = "admin") -> list[Answer]:
+def of_studio(*allowed: Answer, since: str = "admin") -> list[Answer]:
     return ["sign_in_required", "sign_in_ended", "unknown_studio", *_member(since, *allowed)]
 
 
@@ -83,12 +80,12 @@ ROUTES: list[tuple[str, str, Any, list[Answer]]] = [
         )
     ),
     # a studio
-    ("POST", "/v1/games", {"studio_id": "{studio_id}", "game": "made"}, studio(201)),
-    ("GET", STUDIO + "/members", None, studio(200)),
-    ("POST", STUDIO + "/members", {"name": "no-such-account", "role": "viewer"}, studio("unknown_account")),
-    ("PATCH", STUDIO + "/members/999999", {"role": "viewer"}, studio("unknown_member")),
-    ("DELETE", STUDIO + "/members/999999", None, studio("unknown_member")),
-    ("GET", STUDIO + "/audit", None, studio(200)),
+    ("POST", "/v1/games", {"studio_id": "{studio_id}", "game": "made"}, of_studio(201)),
+    ("GET", STUDIO + "/members", None, of_studio(200)),
+    ("POST", STUDIO + "/members", {"name": "no-such-account", "role": "viewer"}, of_studio("unknown_account")),
+    ("PATCH", STUDIO + "/members/999999", {"role": "viewer"}, of_studio("unknown_member")),
+    ("DELETE", STUDIO + "/members/999999", None, of_studio("unknown_member")),
+    ("GET", STUDIO + "/audit", None, of_studio(200)),
     ("GET", "/v1/studios/999999/audit", None, ["sign_in_required", "sign_in_ended", *["unknown_studio"] * 5]),
     # the account itself
     ("GET", "/v1/account", None, account(200)),
@@ -112,37 +109,19 @@ ROUTES: list[tuple[str, str, Any, list[Answer]]] = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def shared(cluster: Cluster, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, str]]:
-    """A service and its database, for all tests here."""
-    name = f"test_{secrets.token_hex(6)}"
-    cluster.sql(f"CREATE DATABASE {name} TEMPLATE bench OWNER bench")
-    log = Path(tmp_path_factory.mktemp("access")) / "log"
-    with serve(cluster.url(name), valkey_url, log) as running:
-        yield running, cluster.url(name)
-    cluster.sql(f"DROP DATABASE {name} WITH (FORCE)")
-
-
 @pytest.fixture
-async def people(shared: tuple[Service, str]) -> AsyncIterator[tuple[httpx.AsyncClient, dict[str, Person | None], int]]:
-    service, database_url = shared
-    async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
-        admin, studio_id = await first_admin(client, database_url, "admin", "Ours")
-        other, _ = await first_admin(client, database_url, "other", "Theirs")
-        found: dict[str, Person | None] = {
-            "nobody": None,
-            "ended": Person("ended", 0, "gpt_" + "x" * 43),
-            "other": other,
-            "admin": admin,
-        }
-        for name, is_public in (("ours", False), ("open", True)):
-            made = await client.post(
-                "/v1/games", json={"studio_id": studio_id, "game": name, "is_public": is_public}, headers=admin.headers
-            )
-            assert made.status_code == 201, made.text
-        for name, role in (("viewer", "viewer"), ("operator", "operator"), ("unenrolled", "admin")):
-            found[name] = await member(client, admin, studio_id, name, role)
-        yield client, found, studio_id
+async def askers(studio: Studio, api: httpx.AsyncClient) -> dict[str, Person | None]:
+    """One of each kind, and the studio's games."""
+    admin = studio.admin
+    other, _ = await first_admin(api, studio.database_url, "other", "Theirs")
+    for name, is_public in (("ours", False), ("open", True)):
+        wanted = {"studio_id": studio.studio_id, "game": name, "is_public": is_public}
+        made = await api.post("/v1/games", json=wanted, headers=admin.headers)
+        assert made.status_code == 201, made.text
+    found = {"nobody": None, "ended": Person("ended", 0, "gpt_" + "x" * 43), "other": other, "admin": admin}
+    for name, role in (("viewer", "viewer"), ("operator", "operator"), ("unenrolled", "admin")):
+        found[name] = await member(api, admin, studio.studio_id, name, role)
+    return found
 
 
 async def _answer(client: httpx.AsyncClient, method: str, path: str, body: Any, asker: Person | None) -> Answer:
@@ -160,16 +139,15 @@ async def _answer(client: httpx.AsyncClient, method: str, path: str, body: Any, 
     return code
 
 
-async def test_every_route_asked_by_everyone(people: tuple[httpx.AsyncClient, dict[str, Person | None], int]) -> None:
-    client, askers, studio_id = people
-    wrong = []
+async def test_every_route_asked_by_everyone(api: httpx.AsyncClient, studio: Studio, askers: dict[str, Person | None]) -> None:
+    studio_id, wrong = studio.studio_id, []
     for method, path, body, expected in ROUTES:
         sent = body | {"studio_id": studio_id} if isinstance(body, dict) and "studio_id" in body else body
-        got = [await _answer(client, method, path.format(studio_id=studio_id), sent, askers[kind]) for kind in KINDS]
+        got = [await _answer(api, method, path.format(studio_id=studio_id), sent, askers[kind]) for kind in KINDS]
         wrong += [(method, path, kind, told, one) for kind, told, one in zip(KINDS, got, expected, strict=True) if told != one]
     assert wrong == [], "asked, told, expected"
 
-    described = (await client.get("/docs/schema/openapi.json")).json()["paths"]
+    described = (await api.get("/docs/schema/openapi.json")).json()["paths"]
     asked = {(method, path.partition("?")[0]) for method, path, _, _ in ROUTES}
     missing = [
         (method, path)
