@@ -85,7 +85,14 @@ def create_admin(name: str, studio: str) -> None:
     A new account's password is asked for, or read from standard input. An admin's work then takes a second factor (POST
     /v1/account/totp).
     """
-    click.echo(asyncio.run(_create_admin(database.login(_settings()), name, studio)))
+    try:
+        click.echo(asyncio.run(_create_admin(database.login(_settings()), name, studio)))
+    except msgspec.ValidationError as error:
+        raise click.ClickException(str(error)) from None
+    except errors.Problem as problem:
+        raise click.ClickException(problem.detail) from None
+    except database.UNREACHABLE as error:
+        raise click.ClickException(f"PostgreSQL is away ({type(error).__name__}).") from None
 
 
 async def _create_admin(login: database.Login, name: str, studio: str) -> str:
@@ -97,10 +104,6 @@ async def _create_admin(login: database.Login, name: str, studio: str) -> str:
             wanted = msgspec.convert({"name": name, "password": _password()}, accounts.NewAccount)
             account_id = (await accounts.create(account_pool, accounts.Passwords(), wanted)).account_id
         studio_id = await studios.put_admin(manage_pool, studio, account_id, name, actor="gamepulse admin")
-    except msgspec.ValidationError as error:
-        raise click.ClickException(str(error)) from None
-    except errors.Problem as problem:
-        raise click.ClickException(problem.detail) from None
     finally:
         account_pool.terminate()
         manage_pool.terminate()
@@ -126,7 +129,11 @@ def reset_totp(name: str) -> None:
         finally:
             pool.terminate()
 
-    if not asyncio.run(reset()):
+    try:
+        is_there = asyncio.run(reset())
+    except database.UNREACHABLE as error:
+        raise click.ClickException(f"PostgreSQL is away ({type(error).__name__}).") from None
+    if not is_there:
         raise click.ClickException(f"There is no account {name}.")
     click.echo(f"{name} has no second factor any more, and is signed in nowhere.")
 

@@ -6,9 +6,11 @@ from litestar import Litestar, MediaType, Request, Response
 from litestar.exceptions import HTTPException, SerializationException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components
 
 from gamepulse import __version__, database, errors
 from gamepulse.serve import accounts, games, health, page, quality, reports, sessions, studios
+from gamepulse.serve.describe import SCHEMES
 from gamepulse.serve.page import SECURITY_HEADERS
 
 _GROUPS = (reports, quality, sessions, accounts, studios, games, health, page)
@@ -43,6 +45,8 @@ def build(lifespan: Any) -> Litestar:
             path="/docs/schema",
             render_plugins=[JsonRenderPlugin(path="/openapi.json", media_type=MediaType.JSON)],
             use_handler_docstrings=True,
+            components=Components(security_schemes=dict(SCHEMES)),
+            security=[{}, {"token": []}, {"cookie": []}],
         ),
         response_headers=SECURITY_HEADERS,
         request_max_body_size=64 * 1024,

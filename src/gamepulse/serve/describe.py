@@ -1,9 +1,15 @@
 """What a route may answer besides its success, for its description: problems by status, with their codes."""
 
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import SecurityScheme
 
-from gamepulse import errors
+from gamepulse import asker, errors
 
+SCHEMES = {
+    "token": SecurityScheme("http", scheme="bearer", description="What POST /v1/sign-ins gives; for /v1/reports the game's key"),
+    "cookie": SecurityScheme("apiKey", name=asker.COOKIE, security_scheme_in="cookie", description="The same, in a browser"),
+}
+"""What is public needs neither."""
 _ALWAYS = (errors.INVALID_PARAMETER, errors.INTERNAL)
 _BODY = (errors.NOT_JSON, errors.BODY_TOO_SLOW, errors.BODY_TOO_LARGE)
 _DATABASE = (errors.DATABASE_UNAVAILABLE, errors.OVERLOADED)
