@@ -198,7 +198,7 @@ async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def _with_key(request: httpx.Request) -> httpx.Request:
-    if request.url.path == "/v1/reports":
+    if request.url.path.rstrip("/") == "/v1/reports":
         request.headers.setdefault("authorization", f"Bearer {INGEST_KEY}")
     return request
 

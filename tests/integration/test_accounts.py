@@ -35,6 +35,7 @@ async def test_a_sign_in_lasts_until_it_is_ended(api: httpx.AsyncClient) -> None
     first = await register(api, "lina")
     second, third = await signed_in(api, "lina"), await signed_in(api, "lina")
     assert len({first.token, second.token, third.token}) == 3
+    assert (await api.get("/v1/account", headers=first.headers)).headers["cache-control"] == "no-store"
     listed = (await api.get("/v1/sign-ins", headers=first.headers)).json()
     assert [one["is_current"] for one in listed] == [False, False, True]
     assert (await api.delete(f"/v1/sign-ins/{listed[0]['sign_in']}", headers=first.headers)).status_code == 204

@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from gamepulse.games import PROFILES
 from tests.conftest import Cluster, Service, free_port, gamepulse, service_environ
 
 
@@ -53,8 +54,8 @@ async def test_an_older_database_keeps_what_is_in_it_and_its_service_works_on(cl
     await connection.execute(key, b"after")
     entries = await connection.fetch("SELECT entry_id, subject FROM audit_log ORDER BY 1")
     assert [tuple(entry) for entry in entries] == [(1, b"\x01"), (2, b"\x01")]
-    game = await connection.fetchrow("SELECT profile, bad_rtt_ms FROM game")
-    assert game is not None and tuple(game) == ("general", 200)
+    game = await connection.fetchrow("SELECT profile, bad_rtt_ms, bad_jitter_ms, bad_loss FROM game")
+    assert game is not None and tuple(game) == ("general", *(pytest.approx(limit) for limit in PROFILES["general"]))
     assert await connection.fetchval("SELECT array_agg(key_id ORDER BY key_id) FROM ingest_key") == [1, 2]
     await connection.close()
     cluster.sql("DROP DATABASE older")

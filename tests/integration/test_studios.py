@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
+from gamepulse import studios
 from gamepulse.games import KEYS_MAX, REGIONS_MAX
 from tests.batches import batch, report
 from tests.conftest import complete, serve
@@ -72,20 +73,28 @@ async def test_two_admins_who_remove_each_other(api: httpx.AsyncClient, studio: 
     assert told(again) in {(403, "role_required"), (404, "unknown_studio")}
 
 
-async def test_limits_of_a_studio(database_url: str, valkey_url: str, tmp_path: Path) -> None:
+async def test_limits_of_a_studio_hold_for_those_who_ask_at_once(database_url: str, valkey_url: str, tmp_path: Path) -> None:
     limits = smaller(tmp_path, "studios.MEMBERS_MAX = 2", "games.GAMES_MAX = 2")
     with serve(database_url, valkey_url, tmp_path / "log", **limits) as service:
         async with httpx.AsyncClient(base_url=service.url, timeout=20) as api:
             admin, studio_id = await first_admin(api, database_url, "admin", "Ours")
             for name in ("one", "two"):
                 await api.post("/v1/accounts", json={"name": name, "password": PASSWORD})
-            members = [
-                api.post(f"/v1/studios/{studio_id}/members", json={"name": name, "role": "viewer"}, headers=admin.headers)
-                for name in ("one", "two")
-            ]
-            assert sorted(told(one) for one in await asyncio.gather(*members)) == [(201, ""), (409, "too_many_members")]
-            games = [api.post("/v1/games", json={"studio_id": studio_id, "game": f"g{n}"}, headers=admin.headers) for n in range(4)]
-            assert sorted(told(one) for one in await asyncio.gather(*games)) == [(201, "")] * 2 + [(409, "too_many_games")] * 2
+
+            async def at_once(path: str, bodies: list[dict[str, Any]]) -> list[tuple[int, str]]:
+                """The answers to requests that all wait for the studio's lock, which we hold until they do."""
+                connection = await asyncpg.connect(database_url)
+                await connection.execute("SELECT pg_advisory_lock($1, $2)", studios._LOCK, studio_id)
+                asked = [asyncio.create_task(api.post(path, json=body, headers=admin.headers)) for body in bodies]
+                await asyncio.sleep(0.5)
+                assert not any(one.done() for one in asked)
+                await connection.close()
+                return sorted(told(one) for one in await asyncio.gather(*asked))
+
+            members = [{"name": name, "role": "viewer"} for name in ("one", "two")]
+            assert await at_once(f"/v1/studios/{studio_id}/members", members) == [(201, ""), (409, "too_many_members")]
+            games = [{"studio_id": studio_id, "game": f"g{n}"} for n in range(4)]
+            assert await at_once("/v1/games", games) == [(201, "")] * 2 + [(409, "too_many_games")] * 2
 
 
 # -- games ----------------------------------------------------------------------------------------------------------------------

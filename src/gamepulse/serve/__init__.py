@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from litestar import Litestar, MediaType, Request, Response
+from litestar import Litestar, MediaType, Request, Response, Router
 from litestar.exceptions import HTTPException, SerializationException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -13,21 +13,18 @@ from gamepulse.serve import accounts, games, health, page, quality, reports, ses
 from gamepulse.serve.describe import SCHEMES
 from gamepulse.serve.page import SECURITY_HEADERS
 
-_GROUPS = (reports, quality, sessions, accounts, studios, games, health, page)
+_PUBLIC = (reports, quality, health, page)
+_PRIVATE = (sessions, accounts, studios, games)
+"""What they answer is for who asks, and is kept by no cache on the way."""
+_NO_STORE = {"cache-control": "no-store"}
 
 
 def build(lifespan: Any) -> Litestar:
     """The framework's application."""
     return Litestar(
         [
-            *reports.ROUTES,
-            *quality.ROUTES,
-            *sessions.ROUTES,
-            *accounts.ROUTES,
-            *studios.ROUTES,
-            *games.ROUTES,
-            *health.ROUTES,
-            *page.ROUTES,
+            *(route for group in _PUBLIC for route in group.ROUTES),
+            Router("/", route_handlers=[route for group in _PRIVATE for route in group.ROUTES], response_headers=_NO_STORE),
         ],
         lifespan=[lifespan],
         exception_handlers={
