@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -448,13 +448,14 @@ async def test_a_process_has_so_many_connections_to_postgresql(
                 return answer.status_code
 
             assert [await send(INGEST_KEY), await send(SERVER_KEY)] == [202, 202]
-            async with locked(connection, "ingest_key, raw_batch"):
-                asking = [asyncio.create_task(client.get(f"/v1/games/demo/sessions/{UUID(int=n)}")) for n in range(20)]
+            async with locked(connection, "ingest_key, raw_batch, session_seen"):
+                asking = [asyncio.create_task(client.get("/v1/games/demo/servers/seoul-1/sessions")) for _ in range(20)]
                 sending = [asyncio.create_task(send(key)) for key in (INGEST_KEY, SERVER_KEY, "wrong")]
                 await asyncio.sleep(1)
                 assert await connection.fetchval(CONNECTIONS, "gamepulse-query") == app.QUERY_CONNECTIONS_MAX
+                assert await connection.fetchval(CONNECTIONS, "gamepulse-account") == app.ACCOUNT_CONNECTIONS_MAX
                 assert await connection.fetchval(CONNECTIONS, "gamepulse-ingest") == 1 + app.LOOK_UP_CONNECTIONS_MAX
-            assert [answer.status_code for answer in await asyncio.gather(*asking)] == [404] * 20
+            assert [answer.status_code for answer in await asyncio.gather(*asking)] == [200] * 20
             assert await asyncio.gather(*sending) == [202, 202, 401]
 
 
