@@ -13,12 +13,15 @@ from litestar import Litestar
 
 from gamepulse import database, errors, metrics, serve, settings
 from gamepulse.accept import Acceptor
+from gamepulse.accounts import Passwords
+from gamepulse.asker import Askers
 from gamepulse.gather import Names
 from gamepulse.geography import Geography
 from gamepulse.keys import Keys
 from gamepulse.live import Live
 from gamepulse.reports import BODY_TIMEOUT_S, PATH, Ingest, Receive, Scope, Send
 from gamepulse.run import DRAIN_SIGNAL, end_with
+from gamepulse.serve.reader import QUESTIONS_MAX, Reader
 from gamepulse.settings import Settings
 from gamepulse.spans import RequestFacts
 from gamepulse.telemetry import Telemetry
@@ -27,6 +30,8 @@ INGEST_CONNECTIONS_MAX = 2
 LOOK_UP_CONNECTIONS_MAX = 2
 """Apart from those for commits: no flood of wrong keys stands before a commit."""
 QUERY_CONNECTIONS_MAX = 8
+ACCOUNT_CONNECTIONS_MAX = 4
+MANAGE_CONNECTIONS_MAX = 2
 SWITCH_INTERVAL_S = 0.0002
 """Granian's threads need the interpreter to hand a request over: they should not wait for it as long as Python lets them (5 ms)."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -84,6 +89,10 @@ class App:
         ingest_pool = await database.open_pool(login, "ingest", size=INGEST_CONNECTIONS_MAX)
         look_up_pool = await database.open_pool(login, "ingest", size=LOOK_UP_CONNECTIONS_MAX, name="look_up")
         query_pool = await database.open_pool(login, "query", size=QUERY_CONNECTIONS_MAX)
+        account_pool = await database.open_pool(login, "account", size=ACCOUNT_CONNECTIONS_MAX)
+        manage_pool = await database.open_pool(login, "manage", size=MANAGE_CONNECTIONS_MAX)
+        pools = (ingest_pool, look_up_pool, query_pool, account_pool, manage_pool)
+        passwords = Passwords()
         valkey, news = (
             redis.Redis.from_url(
                 configured.valkey_url,
@@ -97,11 +106,12 @@ class App:
         live = Live(query_pool, news, telemetry)
         geography = Geography(configured.trusted_proxies, configured.geo_database)
         self._ingest = Ingest(configured, Keys(look_up_pool), geography, acceptor, telemetry)
-        framework.state.reader = serve.Reader(
-            configured, query_pool, Names(), ingest_pool, valkey, live, asyncio.Semaphore(serve.QUESTIONS_MAX)
-        )
+        framework.state.reader = Reader(
+            configured, query_pool, Names(), ingest_pool, valkey, live, asyncio.Semaphore(QUESTIONS_MAX), account_pool, manage_pool,
+            Askers(account_pool), passwords,
+        )  # fmt: skip
         framework.state.telemetry = telemetry
-        telemetry.observe.append(lambda: _observe(telemetry, acceptor, (ingest_pool, look_up_pool, query_pool)))
+        telemetry.observe.append(lambda: _observe(telemetry, acceptor, pools))
         asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self._drain, framework, live)
         telemetry.start()
         live.start()
@@ -113,7 +123,8 @@ class App:
         self._drain(framework, live)
         await live.close()
         await acceptor.close()
-        for pool in (ingest_pool, look_up_pool, query_pool):
+        passwords.close()
+        for pool in pools:
             pool.terminate()  # nothing is under way any more; close() would wait for a server that hangs
         await valkey.aclose()
         self._ingest.turned_away.tell()

@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import httpx
 import pytest
 
-from gamepulse import accept, aggregate, app, database, errors, keys, labels, metrics, quality, receive, run, sessions, settings
+from gamepulse import accept, aggregate, app, asker, database, errors, keys, labels, metrics, receive, run, sessions, settings
 from gamepulse.accept import Acceptor, Stored
 from gamepulse.geography import NOWHERE
 from gamepulse.keys import IngestKey, Keys
@@ -167,7 +167,7 @@ async def test_nobody_waits_longer_for_postgresql(
             assert code == "database_unavailable"
             assert 0.4 < took_s < 1.5
         with pytest.raises(TimeoutError):
-            await quality.find_game(ingest, "demo")
+            await asker.find_game(ingest, "demo", asker.ANYONE)
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_S", 1)
     pool = await database.open_pool({"dsn": database_url}, "query", size=1)
     with pytest.raises(asyncpg.QueryCanceledError):
@@ -390,7 +390,7 @@ async def test_a_timeline_and_what_is_found_are_cut(
         await client.post("/v1/reports", json=batch(1, player="p"))
     await complete(client)
     pool = await database.open_pool({"dsn": database_url}, "query", size=1)
-    game = quality.Game(1, 1, "demo")
+    game = asker.Game(1, 1, "demo")
     for name, most, expected in (
         ("BATCHES_MAX", 2, (4, True)), ("BATCHES_MAX", 3, (6, False)), ("REPORTS_MAX", 5, (4, True)), ("REPORTS_MAX", 6, (6, False)),
     ):  # fmt: skip
@@ -400,13 +400,13 @@ async def test_a_timeline_and_what_is_found_are_cut(
             assert (name, most, (len(told.reports), told.is_cut)) == (name, most, expected)
     for most, expected in ((3, (3, True)), (4, (4, False))):
         monkeypatch.setattr(sessions, "SESSIONS_MAX", most)
-        found = await sessions.of_player(pool, game, "p", bytes.fromhex("5a" * 32), "test")
+        found = await sessions.of_player(pool, game, "p", bytes.fromhex("5a" * 32), asker.ANYONE)
         assert (most, (len(found.sessions), found.is_cut)) == (most, expected)
     pool.terminate()
 
 
 async def test_so_many_questions_and_viewers(database_url: str, valkey_url: str, connection: Database, tmp_path: Path) -> None:
-    limits = smaller(tmp_path, "live.VIEWERS_MAX = 2", "serve.QUESTION_WAIT_S = 0.3")
+    limits = smaller(tmp_path, "live.VIEWERS_MAX = 2", "serve.reader.QUESTION_WAIT_S = 0.3")
     with serve(database_url, valkey_url, tmp_path / "log", **limits) as service:
         async with httpx.AsyncClient(base_url=service.url, timeout=10) as client:
             async with _watched(client), _watched(client):
@@ -448,13 +448,14 @@ async def test_a_process_has_so_many_connections_to_postgresql(
                 return answer.status_code
 
             assert [await send(INGEST_KEY), await send(SERVER_KEY)] == [202, 202]
-            async with locked(connection, "ingest_key, raw_batch"):
-                asking = [asyncio.create_task(client.get(f"/v1/games/demo/sessions/{UUID(int=n)}")) for n in range(20)]
+            async with locked(connection, "ingest_key, raw_batch, session_seen"):
+                asking = [asyncio.create_task(client.get("/v1/games/demo/servers/seoul-1/sessions")) for _ in range(20)]
                 sending = [asyncio.create_task(send(key)) for key in (INGEST_KEY, SERVER_KEY, "wrong")]
                 await asyncio.sleep(1)
                 assert await connection.fetchval(CONNECTIONS, "gamepulse-query") == app.QUERY_CONNECTIONS_MAX
+                assert await connection.fetchval(CONNECTIONS, "gamepulse-account") == app.ACCOUNT_CONNECTIONS_MAX
                 assert await connection.fetchval(CONNECTIONS, "gamepulse-ingest") == 1 + app.LOOK_UP_CONNECTIONS_MAX
-            assert [answer.status_code for answer in await asyncio.gather(*asking)] == [404] * 20
+            assert [answer.status_code for answer in await asyncio.gather(*asking)] == [200] * 20
             assert await asyncio.gather(*sending) == [202, 202, 401]
 
 

@@ -1,0 +1,43 @@
+"""Routes: a session's timeline, a player's sessions, everyone on a server."""
+
+from uuid import UUID
+
+from litestar import get, post
+
+from gamepulse import errors, quality, sessions
+from gamepulse.asker import Role
+from gamepulse.serve.describe import GAME, GAME_OF_STUDIO, problems
+from gamepulse.serve.reader import Asked, From, To, asker_of, game_of, reader_of
+
+
+@get("/v1/games/{game:str}/sessions/{session_id:uuid}", responses=problems(*GAME, errors.UNKNOWN_SESSION, errors.BUSY))
+async def session_route(request: Asked, game: str, session_id: UUID) -> sessions.Timeline:
+    """One session's timeline: client and server side by side, and its events."""
+    reader = reader_of(request)
+    found = await game_of(request, game)
+    async with reader.asking():
+        return await sessions.timeline(reader.pool, found, session_id)
+
+
+@post("/v1/games/{game:str}/player-sessions", status_code=200, responses=problems(*GAME_OF_STUDIO, has_body=True))
+async def player_sessions_route(request: Asked, game: str, data: sessions.PlayerQuestion) -> sessions.FoundSessions:
+    """A player's recent sessions. The id is hashed on arrival, and the look-up is written down. Takes an operator."""
+    reader = reader_of(request)
+    found = await game_of(request, game, Role.OPERATOR)
+    return await sessions.of_player(reader.pool, found, data.player, reader.secret, await asker_of(request))
+
+
+@get(
+    "/v1/games/{game:str}/servers/{server:str}/sessions",
+    responses=problems(*GAME, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG),
+)
+async def server_sessions_route(
+    request: Asked, game: str, server: str, to: To = None, from_: From = None
+) -> sessions.FoundSessions:
+    """Everyone on one server during a span (default: the last hour)."""
+    reader = reader_of(request)
+    asked = quality.span(from_, to)
+    return await sessions.on_server(reader.pool, await game_of(request, game), server, asked)
+
+
+ROUTES = [session_route, player_sessions_route, server_sessions_route]
