@@ -5,7 +5,7 @@ shown are read, and the rest is the total without them.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from heapq import nsmallest
@@ -51,6 +51,10 @@ _NOTHING = np.zeros(0, dtype=np.int64), NO_ROWS
 _GROUPS = {step: _SQL["groups"].format(step=step, measures=MEASURES) for step in STEPS}
 
 type Values = tuple[str, ...]
+type Filters = tuple[tuple[str, tuple[str, ...]], ...]
+"""Dimensions, each with the values of which a group must have one."""
+NO_FILTERS: Filters = ()
+NO_FINE: Mapping[int, bytes] = {}
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -61,12 +65,13 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class Of(NamedTuple):
-    """A game's dimension set, and which of its dimensions are asked for."""
+    """A game's dimension set, and which of its dimensions and groups are asked for."""
 
     studio_id: int
     game_id: int
     dimension_set: int
     group_by: tuple[str, ...]
+    filters: Filters = NO_FILTERS
 
     @property
     def where(self) -> tuple[int, int, int]:
@@ -269,7 +274,7 @@ class Names:
         self._values: dict[tuple[int, int, int], dict[int, Values]] = {}
 
     async def of(self, connection: database.Connection, of: Of, ids: Ints) -> list[Values]:
-        """The values of what is asked for, for each id."""
+        """The values of the set's dimensions, for each id."""
         known = self._values.setdefault(of.where, {})
         wanted = ids.tolist()
         missing = list(set(wanted) - known.keys())
@@ -277,34 +282,39 @@ class Names:
             known = {}
             self._values, missing = {of.where: known}, wanted
         if missing:
-            dimensions = SETS[of.dimension_set]
-            query = _SQL["dimensions"].format(dimensions=", ".join(dimensions))
+            query = _SQL["dimensions"].format(dimensions=", ".join(SETS[of.dimension_set]))
             for dimension_id, *values in await connection.fetch(query, of.studio_id, of.game_id, missing):
                 known[dimension_id] = tuple(values)
-        at = [SETS[of.dimension_set].index(dimension) for dimension in of.group_by]
-        every = [known[one] for one in wanted]
-        return every if of.group_by == SETS[of.dimension_set] else [tuple([one[n] for n in at]) for one in every]
+        return [known[one] for one in wanted]
 
 
 class Groups(NamedTuple):
-    """Which groups there are: their values, and for each id (rising) its group."""
+    """Which groups there are: their values, and the sizes of their ids, with the group of each."""
 
     values: list[Values]
-    ids: Ints
+    sizes: Sizes
     codes: Ints
 
 
 async def groups(connection: database.Connection, names: Names, of: Of, found: Sources) -> Groups:
-    """The groups of what was read."""
+    """The groups of what was read, but those that are filtered out."""
+    values, sizes = await names.of(connection, of, found.sizes.ids), found.sizes
+    dimensions = SETS[of.dimension_set]
+    if of.filters:
+        allowed = [(dimensions.index(dimension), frozenset(words)) for dimension, words in of.filters]
+        kept = [n for n, one in enumerate(values) if all(one[at] in words for at, words in allowed)]
+        values, sizes = [values[n] for n in kept], Sizes(*(column[kept] for column in sizes))
+    if of.group_by != dimensions:
+        at = [dimensions.index(dimension) for dimension in of.group_by]
+        values = [tuple([one[n] for n in at]) for one in values]
     codes: dict[Values, int] = {}
-    values = await names.of(connection, of, found.sizes.ids)
     of_id = np.array([codes.setdefault(one, len(codes)) for one in values], dtype=np.int64)
-    return Groups(list(codes), found.sizes.ids, of_id)
+    return Groups(list(codes), sizes, of_id)
 
 
-def largest(found: Sources, known: Groups, order: str, count: int) -> list[int]:
+def largest(known: Groups, order: str, count: int) -> list[int]:
     """The groups that are largest by reports, or by what the hours' sessions come to."""
-    sizes = np.bincount(known.codes, weights=getattr(found.sizes, order), minlength=len(known.values)).tolist()
+    sizes = np.bincount(known.codes, weights=getattr(known.sizes, order), minlength=len(known.values)).tolist()
     return nsmallest(count, range(len(sizes)), key=lambda code: (-sizes[code], known.values[code]))
 
 
@@ -325,7 +335,7 @@ def choose(known: Groups, chosen: Sequence[int], count: int | None = None) -> Ch
     place[chosen] = 0 if count == 1 else np.arange(len(chosen))
     places = place[known.codes]
     order = np.argsort(places, kind="stable")[np.count_nonzero(places < 0) :]
-    return Chosen(known.ids[order], places[order], count or len(chosen))
+    return Chosen(known.sizes.ids[order], places[order], count or len(chosen))
 
 
 class Slice(NamedTuple):
@@ -393,6 +403,19 @@ async def merge_rows(connection: database.Connection, of: Of, found: Sources, ch
         await in_thread(merging.add, one, rows, upto)
 
 
+async def as_one(
+    connection: database.Connection, of: Of, found: Sources, known: Groups, chosen: Sequence[int], width: timedelta
+) -> Read:
+    """The chosen groups together over a span that is one step: one row, or none. Raises Problem TOO_MUCH."""
+    parts = [NO_ROWS]
+
+    def take(_: Ints, rows: Read) -> None:
+        parts.append(rows)
+
+    await merge_rows(connection, of, found, choose(known, chosen, 1), width, take)
+    return parts[-1]
+
+
 class _Merging:
     """Merges slices; a group that is cut by the end of one is carried to the next."""
 
@@ -443,9 +466,9 @@ def _together(parts: Sequence[tuple[Ints, Read]]) -> tuple[Ints, Read]:
     return numbers, joined([one for _, one in parts]).together(owner, len(numbers))
 
 
-def fine_row(found: Sources) -> Read:
+def fine_row(fine: Mapping[int, bytes]) -> Read:
     """All groups of all minutes together."""
-    blocks = [decode(one) for one in found.fine.values()]
+    blocks = [decode(one) for one in fine.values()]
     owner = np.zeros(sum(map(len, blocks)), dtype=np.int64)
     return Read.of(regroup(blocks, owner, np.zeros(1, dtype=np.int64)))
 
