@@ -38,12 +38,12 @@ from bench.servers import ROOT, free_ports
 from bench.tables import targets_table
 from bench.targets import SERVICE, Target, at_least, at_most, figure, judge
 from gamepulse import aggregate, gather, migrate, quality, receive, records, roll
+from gamepulse.asker import Game
 from gamepulse.database import open_pool
 from gamepulse.geography import Place
 from gamepulse.keys import IngestKey
 from gamepulse.labels import COMBINATIONS_MAX, Labels
 from gamepulse.origins import Combination, Origins
-from gamepulse.quality import Game
 from gamepulse.rollup import CARRIER, REPORTS, SETS, Block, encode, merge
 from gamepulse.rows import Read
 from gamepulse.spans import RequestFacts

@@ -19,6 +19,7 @@ from gamepulse.keys import Keys
 from gamepulse.live import Live
 from gamepulse.reports import BODY_TIMEOUT_S, PATH, Ingest, Receive, Scope, Send
 from gamepulse.run import DRAIN_SIGNAL, end_with
+from gamepulse.serve.reader import QUESTIONS_MAX, Reader
 from gamepulse.settings import Settings
 from gamepulse.spans import RequestFacts
 from gamepulse.telemetry import Telemetry
@@ -97,8 +98,8 @@ class App:
         live = Live(query_pool, news, telemetry)
         geography = Geography(configured.trusted_proxies, configured.geo_database)
         self._ingest = Ingest(configured, Keys(look_up_pool), geography, acceptor, telemetry)
-        framework.state.reader = serve.Reader(
-            configured, query_pool, Names(), ingest_pool, valkey, live, asyncio.Semaphore(serve.QUESTIONS_MAX)
+        framework.state.reader = Reader(
+            configured, query_pool, Names(), ingest_pool, valkey, live, asyncio.Semaphore(QUESTIONS_MAX)
         )
         framework.state.telemetry = telemetry
         telemetry.observe.append(lambda: _observe(telemetry, acceptor, (ingest_pool, look_up_pool, query_pool)))

@@ -13,8 +13,9 @@ from redis.exceptions import RedisError
 
 from gamepulse import database, metrics
 from gamepulse.aggregate import CHANNEL
+from gamepulse.asker import Game
 from gamepulse.gather import Measures, Names, Of
-from gamepulse.quality import Game, Group, group_of, percentiles_ms
+from gamepulse.quality import Group, group_of, percentiles_ms
 from gamepulse.receive import AHEAD_MS_MAX
 from gamepulse.rollup import (
     EVENTS,

@@ -1,6 +1,5 @@
 """Answers from the rollups: the quality of groups of players, at a time and over time."""
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -8,7 +7,8 @@ from typing import Final
 import msgspec
 
 from gamepulse import database, errors, gather, histogram, score
-from gamepulse.batch import EVENT_KINDS, QUALITIES, SLUG_PATTERN
+from gamepulse.asker import Game
+from gamepulse.batch import EVENT_KINDS, QUALITIES
 from gamepulse.gather import NO_FILTERS, Filters, Measures, Names, Of, Span
 from gamepulse.rollup import (
     DIMENSIONS,
@@ -32,7 +32,6 @@ YEARS = range(2000, 2100)
 SPAN_MAX = timedelta(days=366)
 STEPS: Final = {"1m": 60, "5m": 300, "10m": 600, "30m": 1800, "1h": 3600, "6h": 21600, "1d": 86400}
 PERCENTILES: Final = (0.05, 0.50, 0.75, 0.95, 0.99)
-_SQL = database.queries("serve")
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
@@ -125,28 +124,6 @@ class Series(msgspec.Struct, rename={"from_": "from"}):
     as_of: datetime
     step: str
     lines: list[Line]
-
-
-class Game(msgspec.Struct):
-    """A game that the asker may see."""
-
-    studio_id: int
-    game_id: int
-    slug: str
-
-
-_SLUG = re.compile(SLUG_PATTERN)
-
-
-async def find_game(pool: database.Pool, slug: str) -> Game:
-    """A game that anyone may see. Raises Problem UNKNOWN_GAME: also for games that are there but not public."""
-    row = None
-    if _SLUG.fullmatch(slug):
-        async with database.studio(pool, None) as connection:
-            row = await connection.fetchrow(_SQL["game"], slug)
-    if row is None or not row["is_public"]:
-        raise errors.Problem(errors.UNKNOWN_GAME)
-    return Game(row["studio_id"], row["game_id"], row["slug"])
 
 
 def span(from_: datetime | None, to: datetime | None) -> Span:

@@ -10,9 +10,9 @@ import asyncpg
 import msgspec
 
 from gamepulse import database, errors, records
+from gamepulse.asker import Game
 from gamepulse.batch import JITTER_METHODS, LABEL_PATTERN, QUALITIES, SIDES, Player
 from gamepulse.gather import Span, in_thread
-from gamepulse.quality import Game
 from gamepulse.receive import hash_player
 
 BATCHES_MAX = 2_000

@@ -18,7 +18,7 @@ import asyncpg
 import httpx
 import pytest
 
-from gamepulse import accept, aggregate, app, database, errors, keys, labels, metrics, quality, receive, run, sessions, settings
+from gamepulse import accept, aggregate, app, asker, database, errors, keys, labels, metrics, receive, run, sessions, settings
 from gamepulse.accept import Acceptor, Stored
 from gamepulse.geography import NOWHERE
 from gamepulse.keys import IngestKey, Keys
@@ -167,7 +167,7 @@ async def test_nobody_waits_longer_for_postgresql(
             assert code == "database_unavailable"
             assert 0.4 < took_s < 1.5
         with pytest.raises(TimeoutError):
-            await quality.find_game(ingest, "demo")
+            await asker.find_game(ingest, "demo", asker.ANYONE)
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_S", 1)
     pool = await database.open_pool({"dsn": database_url}, "query", size=1)
     with pytest.raises(asyncpg.QueryCanceledError):
@@ -390,7 +390,7 @@ async def test_a_timeline_and_what_is_found_are_cut(
         await client.post("/v1/reports", json=batch(1, player="p"))
     await complete(client)
     pool = await database.open_pool({"dsn": database_url}, "query", size=1)
-    game = quality.Game(1, 1, "demo")
+    game = asker.Game(1, 1, "demo")
     for name, most, expected in (
         ("BATCHES_MAX", 2, (4, True)), ("BATCHES_MAX", 3, (6, False)), ("REPORTS_MAX", 5, (4, True)), ("REPORTS_MAX", 6, (6, False)),
     ):  # fmt: skip
@@ -406,7 +406,7 @@ async def test_a_timeline_and_what_is_found_are_cut(
 
 
 async def test_so_many_questions_and_viewers(database_url: str, valkey_url: str, connection: Database, tmp_path: Path) -> None:
-    limits = smaller(tmp_path, "live.VIEWERS_MAX = 2", "serve.QUESTION_WAIT_S = 0.3")
+    limits = smaller(tmp_path, "live.VIEWERS_MAX = 2", "serve.reader.QUESTION_WAIT_S = 0.3")
     with serve(database_url, valkey_url, tmp_path / "log", **limits) as service:
         async with httpx.AsyncClient(base_url=service.url, timeout=10) as client:
             async with _watched(client), _watched(client):

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from gamepulse import database, gather, histogram, labels, quality, roll, settings, sketch
+from gamepulse.asker import Game
 from gamepulse.errors import Problem
-from gamepulse.quality import Game, Quality
+from gamepulse.quality import Quality
 from gamepulse.rollup import COUNTS, REPORTS, SETS, VALUES_MAX, Block, encode, entries
 from gamepulse.rollup import counted as counted_cells
 from gamepulse.telemetry import Telemetry

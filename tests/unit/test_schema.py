@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from litestar import Litestar
 
-from gamepulse import errors, receive, serve
+from gamepulse import errors, receive
 from gamepulse.batch import BODY_EXPANDED_BYTES_MAX
+from gamepulse.serve.reports import reports_route
 from tests.batches import batch, event, report
 from tests.rubbish import FACTOR, Published, Verdict, batches, examples, mutated, without_hint, written
 
@@ -18,7 +19,7 @@ DECODE_S_MAX = 0.5
 
 @pytest.fixture(scope="module")
 def published() -> Published:
-    return Published(Litestar([serve.reports_route]).openapi_schema.to_schema())
+    return Published(Litestar([reports_route]).openapi_schema.to_schema())
 
 
 def decoded(body: bytes) -> Verdict | None:

@@ -1,0 +1,78 @@
+"""The routes that are not hot, a module for each group of them, and their description (OpenAPI); every error as HTTP."""
+
+from typing import Any
+
+from litestar import Litestar, MediaType, Request, Response
+from litestar.exceptions import HTTPException, SerializationException
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+
+from gamepulse import __version__, database, errors
+from gamepulse.serve import health, page, quality, reports, sessions
+from gamepulse.serve.page import SECURITY_HEADERS
+
+
+def build(lifespan: Any) -> Litestar:
+    """The framework's application."""
+    return Litestar(
+        [*reports.ROUTES, *quality.ROUTES, *sessions.ROUTES, *health.ROUTES, *page.ROUTES],
+        lifespan=[lifespan],
+        exception_handlers={
+            errors.Problem: _answer_problem,
+            HTTPException: _answer_http,
+            SerializationException: _answer_unreadable,
+            RecursionError: _answer_unreadable,
+            UnicodeDecodeError: _answer_unreadable,
+            **dict.fromkeys(database.UNREACHABLE, _answer_unreachable),
+            Exception: _answer_unexpected,
+        },
+        openapi_config=OpenAPIConfig(
+            title="GamePulse",
+            version=__version__,
+            path="/docs/schema",
+            render_plugins=[JsonRenderPlugin(path="/openapi.json", media_type=MediaType.JSON)],
+            use_handler_docstrings=True,
+        ),
+        response_headers=SECURITY_HEADERS,
+        request_max_body_size=64 * 1024,
+        logging_config=None,
+    )
+
+
+def _answer_problem(request: Request[Any, Any, Any], problem: errors.Problem) -> Response[bytes]:
+    facts = request.scope["state"]["facts"]
+    kind = problem.kind
+    facts.code = kind.code
+    headers = {} if kind.retry_after_s is None else {"retry-after": str(kind.retry_after_s)}
+    body = errors.document(problem, facts.trace)
+    return Response(body, status_code=kind.status, media_type=errors.CONTENT_TYPE, headers=headers)
+
+
+_HTTP_KINDS = {
+    400: errors.INVALID_PARAMETER,
+    404: errors.UNKNOWN_ROUTE,
+    405: errors.METHOD_NOT_ALLOWED,
+    413: errors.BODY_TOO_LARGE,
+}
+
+
+def _answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """The framework's own errors, in our shape; their texts may quote what was sent, so only the names of fields are kept."""
+    kind = _HTTP_KINDS.get(error.status_code, errors.INTERNAL)
+    extra = error.extra if isinstance(error.extra, list) else []
+    names = [str(item["key"]) for item in extra if isinstance(item, dict) and "key" in item]
+    return _answer_problem(request, errors.Problem(kind, f"{kind.detail[:-1]}: {', '.join(names)}." if names else ""))
+
+
+def _answer_unreadable(request: Request[Any, Any, Any], _: Exception) -> Response[bytes]:
+    return _answer_problem(request, errors.Problem(errors.NOT_JSON))
+
+
+def _answer_unreachable(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    request.app.state.telemetry.failed("query failed", error)
+    return _answer_problem(request, errors.Problem(errors.DATABASE_UNAVAILABLE))
+
+
+def _answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    request.app.state.telemetry.failed("request failed", error)
+    return _answer_problem(request, errors.Problem(errors.INTERNAL))

@@ -1,0 +1,73 @@
+"""What the routes need, and who asks: made in app.py, found in the application's state."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import redis.asyncio as redis
+from litestar import Request
+from litestar.params import QueryParameter
+from msgspec import Struct
+
+from gamepulse import asker, database, errors, gather, live
+from gamepulse.asker import ANYONE, Asker, Game, Role
+from gamepulse.settings import Settings
+
+QUESTIONS_MAX = 2
+"""Questions that a process answers at a time; each may hold tens of megabytes."""
+QUESTION_WAIT_S = 5.0
+
+# Plain assignments: the framework does not look into `type` aliases.
+Asked = Request[Any, Any, Any]
+GameName = Annotated[str, QueryParameter(description="The game's slug", max_length=64)]
+From = Annotated[datetime | None, QueryParameter(name="from", description="RFC 3339; default: an hour before `to`")]
+To = Annotated[datetime | None, QueryParameter(description="RFC 3339; default: now")]
+
+
+class Reader(Struct):
+    """What the routes need; made in app.py, found in the application's state."""
+
+    settings: Settings
+    pool: database.Pool
+    names: gather.Names
+    ingest_pool: database.Pool
+    valkey: redis.Redis
+    live: live.Live
+    questions: asyncio.Semaphore
+    is_draining: bool = False
+
+    def minutes_since(self) -> datetime:
+        """Since when minute rollups are kept for certain."""
+        midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        return midnight - timedelta(days=self.settings.minute_retention_days)
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[None]:
+        """A place for a question that may cost much. Raises Problem BUSY when there is none for QUESTION_WAIT_S."""
+        try:
+            await asyncio.wait_for(self.questions.acquire(), QUESTION_WAIT_S)
+        except TimeoutError:
+            raise errors.Problem(errors.BUSY) from None
+        try:
+            yield
+        finally:
+            self.questions.release()
+
+
+def reader_of(request: Asked) -> Reader:
+    """The application's."""
+    reader: Reader = request.app.state.reader
+    return reader
+
+
+async def asker_of(request: Asked) -> Asker:
+    """Who asks. For now nobody is signed in."""
+    del request
+    return ANYONE
+
+
+async def game_of(request: Asked, slug: str, role: Role = Role.ANYONE) -> Game:
+    """The game, if the asker may do with it what takes `role`. Raises Problem, as asker.find_game."""
+    return await asker.find_game(reader_of(request).pool, slug, await asker_of(request), role)
