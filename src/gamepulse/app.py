@@ -13,6 +13,7 @@ from litestar import Litestar
 
 from gamepulse import database, errors, metrics, serve, settings
 from gamepulse.accept import Acceptor
+from gamepulse.cache import Answers
 from gamepulse.gather import Names
 from gamepulse.geography import Geography
 from gamepulse.keys import Keys
@@ -99,8 +100,9 @@ class App:
         geography = Geography(configured.trusted_proxies, configured.geo_database)
         self._ingest = Ingest(configured, Keys(look_up_pool), geography, acceptor, telemetry)
         framework.state.reader = Reader(
-            configured, query_pool, Names(), ingest_pool, valkey, live, asyncio.Semaphore(QUESTIONS_MAX)
-        )
+            configured, query_pool, Names(), ingest_pool, valkey, live, asyncio.Semaphore(QUESTIONS_MAX),
+            Answers(query_pool, valkey, telemetry),
+        )  # fmt: skip
         framework.state.telemetry = telemetry
         telemetry.observe.append(lambda: _observe(telemetry, acceptor, (ingest_pool, look_up_pool, query_pool)))
         asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self._drain, framework, live)

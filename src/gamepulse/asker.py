@@ -40,6 +40,7 @@ class Game(msgspec.Struct):
     studio_id: int
     game_id: int
     slug: str
+    is_public: bool = False
 
 
 async def find_game(pool: database.Pool, slug: str, asker: Asker, role: Role = Role.ANYONE) -> Game:
@@ -51,4 +52,4 @@ async def find_game(pool: database.Pool, slug: str, asker: Asker, role: Role = R
             row = await connection.fetchrow(_SQL["game"], slug)
     if row is None or not row["is_public"]:
         raise errors.Problem(errors.UNKNOWN_GAME)
-    return Game(row["studio_id"], row["game_id"], row["slug"])
+    return Game(row["studio_id"], row["game_id"], row["slug"], row["is_public"])

@@ -483,6 +483,9 @@ def measures(rows: Read) -> list[Measures]:
     return [Measures(*of_row) for of_row in zip(rows.counts.tolist(), *histograms, *sessions, strict=True)]
 
 
+NOTHING = measures(Read.of(Block.empty(np.zeros(1, dtype=np.int64))))[0]
+
+
 def without(total: Measures, shown: Measures) -> Measures:
     """A total less what is shown of it; of sessions: those that were seen in no shown group."""
     histograms = [_less(getattr(total, name), getattr(shown, name)) for name in ("rtt", "jitter")]

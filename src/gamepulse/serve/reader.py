@@ -11,7 +11,7 @@ from litestar import Request
 from litestar.params import QueryParameter
 from msgspec import Struct
 
-from gamepulse import asker, database, errors, gather, live
+from gamepulse import asker, cache, database, errors, gather, live
 from gamepulse.asker import ANYONE, Asker, Game, Role
 from gamepulse.settings import Settings
 
@@ -36,12 +36,16 @@ class Reader(Struct):
     valkey: redis.Redis
     live: live.Live
     questions: asyncio.Semaphore
+    answers: cache.Answers
     is_draining: bool = False
 
     def minutes_since(self) -> datetime:
         """Since when minute rollups are kept for certain."""
-        midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        return midnight - timedelta(days=self.settings.minute_retention_days)
+        return _midnight() - timedelta(days=self.settings.minute_retention_days)
+
+    def raw_since(self) -> datetime:
+        """Since when raw data is."""
+        return _midnight() - timedelta(days=self.settings.raw_retention_days)
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[None]:
@@ -54,6 +58,10 @@ class Reader(Struct):
             yield
         finally:
             self.questions.release()
+
+
+def _midnight() -> datetime:
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def reader_of(request: Asked) -> Reader:
