@@ -101,7 +101,7 @@ class App:
         self._ingest = Ingest(configured, Keys(look_up_pool), geography, acceptor, telemetry)
         framework.state.reader = Reader(
             configured, query_pool, Names(), ingest_pool, valkey, live, asyncio.Semaphore(QUESTIONS_MAX),
-            Answers(query_pool, valkey, telemetry),
+            Answers(query_pool, configured.database_url, valkey, telemetry),
         )  # fmt: skip
         framework.state.telemetry = telemetry
         telemetry.observe.append(lambda: _observe(telemetry, acceptor, (ingest_pool, look_up_pool, query_pool)))

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 import redis.asyncio as redis
@@ -40,7 +41,9 @@ type Question = tuple[Any, ...]
 class Answers:
     """The answers that are being made, and those that Valkey keeps."""
 
-    def __init__(self, pool: database.Pool, valkey: redis.Redis, telemetry: Telemetry) -> None:
+    def __init__(self, pool: database.Pool, database_url: str, valkey: redis.Redis, telemetry: Telemetry) -> None:
+        url = urlsplit(database_url)
+        self._where = url.netloc.rpartition("@")[2] + url.path  # two databases may share a Valkey, and have the same ids
         self._pool = pool
         self._valkey = valkey
         self._telemetry = telemetry
@@ -53,7 +56,7 @@ class Answers:
         async with database.use(self._pool, database.LOOK_UP_TIMEOUT_S) as connection:
             as_of: datetime = await connection.fetchval(_SQL["as_of"])
         step = as_of.timestamp() // STEP_S
-        asked = msgspec.json.encode((__version__, game.studio_id, game.game_id, step, question))
+        asked = msgspec.json.encode((__version__, self._where, game.studio_id, game.game_id, step, question))
         return blake2b(asked, digest_size=16).hexdigest()
 
     async def get(self, game: Game, tag: str, make: Callable[[], Awaitable[object]]) -> bytes:

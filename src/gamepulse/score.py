@@ -54,7 +54,9 @@ def mos(rtt_ms: float, jitter_ms: float, loss: float) -> float:
     delay_ms = rtt_ms / 2 + _JITTER_BUFFER * jitter_ms + _PACKET_MS
     impaired = 0.024 * delay_ms + 0.11 * max(delay_ms - 177.3, 0)
     lost = 95 * (loss * 100) / (loss * 100 + _BPL)
-    r = _R_DEFAULT - impaired - lost
-    if r <= 0:
-        return 1.0
-    return 1 + 0.035 * r + 7e-6 * r * (r - 60) * (100 - r)  # Annex B; r is below 100
+    return opinion(_R_DEFAULT - impaired - lost)
+
+
+def opinion(r: float) -> float:
+    """The mean opinion score of a transmission rating factor R up to 100 (ITU-T G.107, Annex B), which dips below 1 near R = 0."""
+    return max(1 + 0.035 * r + 7e-6 * r * (r - 60) * (100 - r), 1.0) if r > 0 else 1.0

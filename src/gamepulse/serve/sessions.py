@@ -1,14 +1,24 @@
-"""Routes: a session's timeline, a player's sessions, everyone on a server."""
+"""Routes: a session's timeline, a player's sessions, everyone on a server, in a network, on a build."""
 
 from uuid import UUID
 
 from litestar import get, post
 
-from gamepulse import quality, sessions
+from gamepulse import errors, quality, sessions
+from gamepulse.gather import Span
+from gamepulse.serve.problems import problems
 from gamepulse.serve.reader import Asked, From, To, game_of, reader_of
 
+_OTHERS = problems(
+    errors.INVALID_PARAMETER, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG, errors.UNKNOWN_GAME, errors.BUSY,
+    errors.DATABASE_UNAVAILABLE,
+)  # fmt: skip
 
-@get("/v1/games/{game:str}/sessions/{session_id:uuid}")
+
+@get(
+    "/v1/games/{game:str}/sessions/{session_id:uuid}",
+    responses=problems(errors.UNKNOWN_GAME, errors.UNKNOWN_SESSION, errors.UNKNOWN_ROUTE, errors.BUSY, errors.DATABASE_UNAVAILABLE),
+)
 async def session_route(request: Asked, game: str, session_id: UUID) -> sessions.Timeline:
     """One session's timeline: client and server side by side, and its events."""
     reader = reader_of(request)
@@ -26,14 +36,33 @@ async def player_sessions_route(request: Asked, game: str, data: sessions.Player
     return await sessions.of_player(reader.pool, found, data.player, key, actor="anyone")
 
 
-@get("/v1/games/{game:str}/servers/{server:str}/sessions")
+@get("/v1/games/{game:str}/servers/{server:str}/sessions", responses=_OTHERS)
 async def server_sessions_route(
     request: Asked, game: str, server: str, to: To = None, from_: From = None
 ) -> sessions.FoundSessions:
     """Everyone on one server during a span (default: the last hour)."""
+    return await _on(request, game, "server", server, quality.span(from_, to))
+
+
+@get("/v1/games/{game:str}/networks/{network:str}/sessions", responses=_OTHERS)
+async def network_sessions_route(
+    request: Asked, game: str, network: str, to: To = None, from_: From = None
+) -> sessions.FoundSessions:
+    """Everyone in one network during a span (default: the last hour)."""
+    return await _on(request, game, "network", network, quality.span(from_, to))
+
+
+@get("/v1/games/{game:str}/builds/{build:str}/sessions", responses=_OTHERS)
+async def build_sessions_route(request: Asked, game: str, build: str, to: To = None, from_: From = None) -> sessions.FoundSessions:
+    """Everyone on one build during a span (default: the last hour)."""
+    return await _on(request, game, "build", build, quality.span(from_, to))
+
+
+async def _on(request: Asked, game: str, of: sessions.Dimension, value: str, asked: Span) -> sessions.FoundSessions:
     reader = reader_of(request)
-    asked = quality.span(from_, to)
-    return await sessions.on_server(reader.pool, await game_of(request, game), server, asked)
+    found = await game_of(request, game)
+    async with reader.asking():
+        return await sessions.on(reader.pool, found, of, value, asked)
 
 
-ROUTES = [session_route, player_sessions_route, server_sessions_route]
+ROUTES = [session_route, player_sessions_route, server_sessions_route, network_sessions_route, build_sessions_route]

@@ -15,4 +15,4 @@ LIMIT $5
 -- Reports are up to 24 h late and 5 min early.
 SELECT session_id, received_at, labels, records FROM raw_batch
 WHERE studio_id = $1 AND game_id = $2 AND session_id = ANY ($3::uuid[])
-    AND received_at >= $4 - interval '6 minutes' AND received_at < $5 + interval '25 hours' AND length(records) > 0
+    AND received_at >= $4::timestamptz - interval '6 minutes' AND received_at < $5::timestamptz + interval '25 hours' AND length(records) > 0
