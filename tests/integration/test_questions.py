@@ -174,10 +174,29 @@ async def test_a_slower_build_is_shown_to_be_slower(client: httpx.AsyncClient, c
     assert few["rtt_p50_ms"]["difference"] > 100
     nobody = await ask(**{"a.build": "9.9", "b.build": "1.0"})
     assert (nobody["a"]["quality"]["count"], nobody["rtt_p50_ms"]["difference"]) == (0, None)
-    now = datetime.now(UTC)
-    before = {"versus_from": (now - timedelta(hours=9)).isoformat(), "versus_to": (now - timedelta(hours=3)).isoformat()}
-    windows = await ask(build="1.0", **before)
-    assert (windows["a"]["quality"]["sessions"], windows["b"]["quality"]["sessions"]) == (60, 0)
+
+
+async def test_one_group_is_compared_at_two_times(client: httpx.AsyncClient) -> None:
+    """Sessions that were there both times: of each only the reports of the time count."""
+    now, dice = datetime.now(UTC), random.Random(6)
+    hours_ago, sessions_sent = now - timedelta(hours=3), []
+    for _ in range(45):
+        base = dice.uniform(20, 40)
+        reports = [
+            report(n, at=int(at.timestamp() * 1_000) - n * 100, rtt_ms=round(base + more, 3), loss=None)
+            for n, (at, more) in enumerate([(now, 0.0)] * 4 + [(hours_ago, 100.0)] * 4)
+        ]
+        sessions_sent.append({"session": str(uuid.uuid4()), "reports": reports})
+    await client.post("/v1/reports", json=batch(None, session=None, sessions=sessions_sent), headers=SERVERS)
+    await complete(client)
+    before = {"versus_from": (now - timedelta(hours=4)).isoformat(), "versus_to": (now - timedelta(hours=2)).isoformat()}
+    found = (await client.get("/v1/quality/compare", params={"game": "demo"} | before)).json()
+    assert [found[side]["quality"]["count"] for side in "ab"] == [180, 180]
+    assert [found[side]["sampled_sessions"] for side in "ab"] == [45, 45]
+    one = found["rtt_p50_ms"]
+    assert (one["difference"], one["verdict"]) == (pytest.approx(-100, abs=3), "better")
+    assert -110 < one["low"] < one["high"] < -90
+    assert found["loss"] == dict.fromkeys(("a", "b", "difference", "low", "high")) | {"verdict": "too_few_sessions"}
 
 
 async def test_a_sample_is_bounded_by_sessions_reports_and_what_is_looked_at(
