@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from heapq import nsmallest
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -173,6 +172,7 @@ async def sources(connection: database.Connection, of: Of, asked: Span, width: t
         rows += await connection.fetch(_SQL["deltas"], *of.where, asked.start, asked.end)
     coarse: dict[int, list[Start]] = {}
     sizes, total = NO_SIZES, NO_ROWS
+    totals: list[asyncpg.Record] = []
     minutes_bytes = 0
     for piece in pieces(asked, await _stale(connection, of, asked), width):
         if piece.step == "minute":
@@ -185,7 +185,12 @@ async def sources(connection: database.Connection, of: Of, asked: Span, width: t
             found = await connection.fetch(_TOTALS if is_total else _RANKS, *of.where, piece.step, start, end)
             for row in found:
                 coarse.setdefault((row["start"] - asked.start) // width, []).append(Start(piece.step, row["start"]))
-            sizes, total = await in_thread(_add, sizes, total, found, is_total)
+            totals += found
+            if len(totals) >= TOTALS_PER_READ:
+                sizes, total = await in_thread(_add, sizes, total, totals, is_total)
+                totals = []
+    if totals:
+        sizes, total = await in_thread(_add, sizes, total, totals, is_total)
     fine, sizes = await in_thread(_fine, sizes, rows, asked.start, width)
     return Sources(asked, as_of, fine, coarse, sizes, total)
 
@@ -304,9 +309,10 @@ async def groups(connection: database.Connection, names: Names, of: Of, found: S
         allowed = [(dimensions.index(dimension), frozenset(words)) for dimension, words in of.filters]
         kept = [n for n, one in enumerate(values) if all(one[at] in words for at, words in allowed)]
         values, sizes = [values[n] for n in kept], Sizes(*(column[kept] for column in sizes))
-    if of.group_by != dimensions:
-        at = [dimensions.index(dimension) for dimension in of.group_by]
-        values = [tuple([one[n] for n in at]) for one in values]
+    if of.group_by == dimensions:  # an id each
+        return Groups(values, sizes, np.arange(len(values)))
+    at = [dimensions.index(dimension) for dimension in of.group_by]
+    values = [tuple([one[n] for n in at]) for one in values]
     codes: dict[Values, int] = {}
     of_id = np.array([codes.setdefault(one, len(codes)) for one in values], dtype=np.int64)
     return Groups(list(codes), sizes, of_id)
@@ -314,8 +320,13 @@ async def groups(connection: database.Connection, names: Names, of: Of, found: S
 
 def largest(known: Groups, order: str, count: int) -> list[int]:
     """The groups that are largest by reports, or by what the hours' sessions come to."""
-    sizes = np.bincount(known.codes, weights=getattr(known.sizes, order), minlength=len(known.values)).tolist()
-    return nsmallest(count, range(len(sizes)), key=lambda code: (-sizes[code], known.values[code]))
+    sizes = np.bincount(known.codes, weights=getattr(known.sizes, order), minlength=len(known.values))
+    if len(sizes) > count:  # values decide between those that are as large as the last one
+        least = np.partition(sizes, len(sizes) - count)[len(sizes) - count]
+        codes = np.flatnonzero(sizes >= least).tolist()
+    else:
+        codes = list(range(len(sizes)))
+    return sorted(codes, key=lambda code: (-sizes[code], known.values[code]))[:count]
 
 
 # -- measures --------------------------------------------------------------------------------------------------------------------
