@@ -34,7 +34,7 @@ SELECT format('ALTER ROLE %I NOINHERIT', $1::text);
 
 -- name: acts
 -- As the owner, once the roles are there.
-SELECT format('GRANT gamepulse_ingest, gamepulse_aggregate, gamepulse_query TO %I', $1::text);
+SELECT format('GRANT gamepulse_ingest, gamepulse_aggregate, gamepulse_query, gamepulse_account, gamepulse_manage TO %I', $1::text);
 
 -- name: monitor
 -- Of the Collector: PostgreSQL's own statistics, and nothing else.

@@ -1,10 +1,14 @@
-"""`python -m stack up|down|status`: the stack of GamePulse on this machine, without containers."""
+"""`python -m stack up|down|status|admin`: the stack of GamePulse on this machine, without containers."""
 
+import os
+import subprocess
 import sys
 
 import click
 
+from stack.components import gamepulse_command, service_environment
 from stack.down import take_down
+from stack.keys import load_keys
 from stack.settings import Problem, read_settings
 from stack.status import print_status
 from stack.up import bring_up
@@ -31,6 +35,15 @@ def down() -> None:
 def status() -> None:
     """Say what runs, since when, and what is wrong."""
     sys.exit(0 if print_status(read_settings()) else 1)
+
+
+@main.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1)
+def admin(arguments: tuple[str, ...]) -> None:
+    """Run `gamepulse admin …` on this stack's database."""
+    settings = read_settings()
+    environment = os.environ | service_environment(settings, load_keys(settings.home))
+    sys.exit(subprocess.run(gamepulse_command("admin", *arguments), env=environment, check=False).returncode)
 
 
 if __name__ == "__main__":

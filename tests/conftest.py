@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -94,7 +95,7 @@ def cluster(own_folder: Path) -> Iterator[Cluster]:
 def gamepulse(command: str, database_url: str, stdin: str = "", **environ: str) -> str:
     """Run the real command; its output."""
     done = subprocess.run(
-        [sys.executable, "-m", "gamepulse", command],
+        [sys.executable, "-m", "gamepulse", *shlex.split(command)],
         env=service_environ(database_url, **environ),
         input=stdin, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
@@ -191,9 +192,15 @@ def service(database_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Serv
 
 @pytest.fixture
 async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
-    """Speaks to the service with the client key."""
-    async with httpx.AsyncClient(base_url=service.url, headers={"authorization": f"Bearer {INGEST_KEY}"}, timeout=20) as client:
+    """Speaks to the service; sends batches with the client key."""
+    async with httpx.AsyncClient(base_url=service.url, auth=_with_key, timeout=20) as client:
         yield client
+
+
+def _with_key(request: httpx.Request) -> httpx.Request:
+    if request.url.path.rstrip("/") == "/v1/reports":
+        request.headers.setdefault("authorization", f"Bearer {INGEST_KEY}")
+    return request
 
 
 async def complete(client: httpx.AsyncClient, after: float | None = None) -> None:

@@ -1,13 +1,14 @@
-"""The command line: gamepulse serve | aggregate | migrate | demo | settings."""
+"""The command line: gamepulse serve | aggregate | migrate | demo | admin | settings."""
 
 import asyncio
+import sys
 from typing import Annotated, BinaryIO
 
 import click
 import msgspec
 from msgspec import Meta
 
-from gamepulse import __version__, aggregate, database, migrate, run, settings
+from gamepulse import __version__, accounts, aggregate, database, errors, migrate, run, settings, studios
 from gamepulse.settings import Settings
 
 
@@ -68,6 +69,73 @@ def demo(keys: BinaryIO) -> None:
         raise click.ClickException(f"{keys.name}: {error}") from None
     asyncio.run(migrate.put_demo(database.login(_settings()), read.ingest_key, read.server_key))
     click.echo("The game `demo` is there.")
+
+
+@main.group()
+def admin() -> None:
+    """First admins, and lost second factors. For who runs the service: asks for nobody's sign-in."""
+
+
+@admin.command("create")
+@click.argument("name")
+@click.option("--studio", required=True, help="The studio's name; it is made if there is none.")
+def create_admin(name: str, studio: str) -> None:
+    """Make the account NAME an admin of the studio; what there is not yet is made.
+
+    A new account's password is asked for, or read from standard input. An admin's work then takes a second factor (POST
+    /v1/account/totp).
+    """
+    try:
+        click.echo(asyncio.run(_create_admin(database.login(_settings()), name, studio)))
+    except msgspec.ValidationError as error:
+        raise click.ClickException(str(error)) from None
+    except errors.Problem as problem:
+        raise click.ClickException(problem.detail) from None
+    except database.UNREACHABLE as error:
+        raise click.ClickException(f"PostgreSQL is away ({type(error).__name__}).") from None
+
+
+async def _create_admin(login: database.Login, name: str, studio: str) -> str:
+    account_pool = await database.open_pool(login, "account", size=1)
+    manage_pool = await database.open_pool(login, "manage", size=1)
+    try:
+        account_id = await accounts.find_id(account_pool, name)
+        if account_id is None:
+            wanted = msgspec.convert({"name": name, "password": _password()}, accounts.NewAccount)
+            account_id = (await accounts.create(account_pool, accounts.Passwords(), wanted)).account_id
+        studio_id = await studios.put_admin(manage_pool, studio, account_id, name, actor="gamepulse admin")
+    finally:
+        account_pool.terminate()
+        manage_pool.terminate()
+    return f"{name} is an admin of the studio {studio} ({studio_id})."
+
+
+def _password() -> str:
+    if sys.stdin.isatty():
+        password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+        return password
+    return sys.stdin.readline().rstrip("\n")
+
+
+@admin.command("reset-totp")
+@click.argument("name")
+def reset_totp(name: str) -> None:
+    """Take the second factor from the account NAME, whose device is lost; all its sign-ins end."""
+
+    async def reset() -> bool:
+        pool = await database.open_pool(database.login(_settings()), "account", size=1)
+        try:
+            return await accounts.reset_totp(pool, name, actor="gamepulse admin")
+        finally:
+            pool.terminate()
+
+    try:
+        is_there = asyncio.run(reset())
+    except database.UNREACHABLE as error:
+        raise click.ClickException(f"PostgreSQL is away ({type(error).__name__}).") from None
+    if not is_there:
+        raise click.ClickException(f"There is no account {name}.")
+    click.echo(f"{name} has no second factor any more, and is signed in nowhere.")
 
 
 @main.command("settings")

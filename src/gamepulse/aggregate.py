@@ -47,6 +47,8 @@ EVENT_BYTES = 48
 """Of the shortest event as it is stored: so many count as one report against a step's limit."""
 HOUSEKEEPING_EVERY_S = 600.0
 HOUSEKEEPING_AGAIN_S = 30.0
+THRESHOLDS_EVERY_S = 5.0
+"""How long a game's new thresholds may take to hold."""
 FORGET_SLICE = 5_000
 MOMENTS_MAX = 128
 ORIGINS_BYTES_MAX = 128 * 2**20
@@ -185,13 +187,16 @@ class Aggregator:
             lanes = [await self._connect(stack, 0) for _ in range(STEP_LANES + 1)]
             await connection.execute(_SQL["join"], LOCKS)
             await database.verify(connection)
-            housekeeping_at = 0.0
+            housekeeping_at = thresholds_at = 0.0
             while not self._is_closing.is_set():
                 started = time.monotonic()
                 await self._take_share(connection)
                 self._alive_at = time.monotonic()
                 if started >= housekeeping_at:  # before the steps: a step that lacks a partition fails
                     housekeeping_at = started + await self._keep_house(connection)
+                if started >= thresholds_at:
+                    await self._load_thresholds(connection)
+                    thresholds_at = started + THRESHOLDS_EVERY_S
                 is_behind = await self._side_by_side(connection, lanes)
                 is_behind |= await self._forget_batch_keys(connection)
                 if not is_behind:
@@ -363,12 +368,11 @@ class Aggregator:
     # -- housekeeping --------------------------------------------------------------------------------------------------------
 
     async def _keep_house(self, connection: database.Connection) -> float:
-        """Thresholds may have changed; partitions ahead, partitions behind (by one process: the leader of shard 0).
+        """Partitions ahead, partitions behind (by one process: the leader of shard 0).
 
         When to come again, in seconds. Who reads a table for long keeps its partitions from being made or dropped for so
         long; there are days in reserve, so nothing waits for that.
         """
-        await self._load_thresholds(connection)
         if 0 not in self._led:
             return HOUSEKEEPING_EVERY_S
         try:
@@ -382,6 +386,7 @@ class Aggregator:
     async def _keep_partitions(self, connection: database.Connection) -> None:
         settings = self._settings
         await connection.execute(_SQL["partitions"])
+        await connection.execute(_SQL["forget_audits"])
         dropped = await connection.fetch(
             _SQL["expired"], settings.raw_retention_days, settings.minute_retention_days, settings.hour_retention_months
         )

@@ -13,6 +13,8 @@ from litestar import Litestar
 
 from gamepulse import database, errors, metrics, serve, settings
 from gamepulse.accept import Acceptor
+from gamepulse.accounts import Passwords
+from gamepulse.asker import Askers
 from gamepulse.cache import Answers
 from gamepulse.gather import Names
 from gamepulse.geography import Geography
@@ -29,6 +31,8 @@ INGEST_CONNECTIONS_MAX = 2
 LOOK_UP_CONNECTIONS_MAX = 2
 """Apart from those for commits: no flood of wrong keys stands before a commit."""
 QUERY_CONNECTIONS_MAX = 8
+ACCOUNT_CONNECTIONS_MAX = 4
+MANAGE_CONNECTIONS_MAX = 2
 SWITCH_INTERVAL_S = 0.0002
 """Granian's threads need the interpreter to hand a request over: they should not wait for it as long as Python lets them (5 ms)."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -86,6 +90,10 @@ class App:
         ingest_pool = await database.open_pool(login, "ingest", size=INGEST_CONNECTIONS_MAX)
         look_up_pool = await database.open_pool(login, "ingest", size=LOOK_UP_CONNECTIONS_MAX, name="look_up")
         query_pool = await database.open_pool(login, "query", size=QUERY_CONNECTIONS_MAX)
+        account_pool = await database.open_pool(login, "account", size=ACCOUNT_CONNECTIONS_MAX)
+        manage_pool = await database.open_pool(login, "manage", size=MANAGE_CONNECTIONS_MAX)
+        pools = (ingest_pool, look_up_pool, query_pool, account_pool, manage_pool)
+        passwords = Passwords()
         valkey, news = (
             redis.Redis.from_url(
                 configured.valkey_url,
@@ -100,11 +108,11 @@ class App:
         geography = Geography(configured.trusted_proxies, configured.geo_database)
         self._ingest = Ingest(configured, Keys(look_up_pool), geography, acceptor, telemetry)
         framework.state.reader = Reader(
-            configured, query_pool, Names(), ingest_pool, valkey, live, asyncio.Semaphore(QUESTIONS_MAX),
-            Answers(query_pool, configured.database_url, valkey, telemetry),
+            configured, query_pool, Names(), ingest_pool, valkey, live, asyncio.Semaphore(QUESTIONS_MAX), account_pool, manage_pool,
+            Askers(account_pool), passwords, Answers(query_pool, configured.database_url, valkey, telemetry),
         )  # fmt: skip
         framework.state.telemetry = telemetry
-        telemetry.observe.append(lambda: _observe(telemetry, acceptor, (ingest_pool, look_up_pool, query_pool)))
+        telemetry.observe.append(lambda: _observe(telemetry, acceptor, pools))
         asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self._drain, framework, live)
         telemetry.start()
         live.start()
@@ -116,7 +124,8 @@ class App:
         self._drain(framework, live)
         await live.close()
         await acceptor.close()
-        for pool in (ingest_pool, look_up_pool, query_pool):
+        passwords.close()
+        for pool in pools:
             pool.terminate()  # nothing is under way any more; close() would wait for a server that hangs
         await valkey.aclose()
         self._ingest.turned_away.tell()

@@ -3,10 +3,10 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 
@@ -151,11 +151,27 @@ async def use(pool: Pool, timeout_s: float) -> AsyncIterator[PoolConnection]:
             await pool.release(connection)
 
 
-@asynccontextmanager
-async def studio(pool: Pool, studio_id: int | None) -> AsyncIterator[Connection]:
+def studio(pool: Pool, studio_id: int | None) -> AbstractAsyncContextManager[Connection]:
     """A snapshot of what one studio may see (none: public games' names only)."""
-    async with use(pool, QUESTION_TIMEOUT_S) as connection, connection.transaction(isolation="repeatable_read"):
-        await connection.execute("SELECT set_config('gamepulse.studio_id', $1, true)", str(studio_id or ""))
+    return _as(pool, "studio_id", studio_id, "repeatable_read")
+
+
+def manage(pool: Pool, studio_id: int | None) -> AbstractAsyncContextManager[Connection]:
+    """A transaction that sees and changes one studio; each of its statements sees what others have committed."""
+    return _as(pool, "studio_id", studio_id, "read_committed")
+
+
+def account(pool: Pool, account_id: int | None) -> AbstractAsyncContextManager[Connection]:
+    """A transaction that sees and changes one account (none: public games' names only)."""
+    return _as(pool, "account_id", account_id, "read_committed")
+
+
+@asynccontextmanager
+async def _as(
+    pool: Pool, name: str, value: int | None, isolation: Literal["repeatable_read", "read_committed"]
+) -> AsyncIterator[Connection]:
+    async with use(pool, QUESTION_TIMEOUT_S) as connection, connection.transaction(isolation=isolation):
+        await connection.execute("SELECT set_config($1, $2, true)", f"gamepulse.{name}", str(value or ""))
         yield connection
 
 

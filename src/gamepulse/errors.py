@@ -45,6 +45,34 @@ UNKNOWN_KEY = _declare("unknown_key", 401, "The ingest key is unknown or revoked
 OTHER_GAME = _declare("other_game", 403, "This key is not for this game.")
 SERVER_KEY_REQUIRED = _declare("server_key_required", 403, "Only a server key may send `sessions`.")
 
+# Who asks is not signed in, or may not.
+SIGN_IN_REQUIRED = _declare("sign_in_required", 401, "Sign in first: POST /v1/sign-ins.")
+SIGN_IN_ENDED = _declare("sign_in_ended", 401, "The token is unknown, or its sign-in has ended. Sign in again.")
+WRONG_CREDENTIALS = _declare("wrong_credentials", 401, "The name or the password is wrong.")
+TOTP_REQUIRED = _declare("totp_required", 401, "This account needs a code as well: give `totp`.")
+WRONG_CODE = _declare("wrong_code", 401, "The code is wrong, too old, or was used before.")
+ROLE_REQUIRED = _declare("role_required", 403, "This takes another role in the studio.")
+TOTP_ENROLMENT_REQUIRED = _declare("totp_enrolment_required", 403, "Admins need a second factor first: POST /v1/account/totp.")
+CROSS_SITE = _declare("cross_site", 403, "With the cookie, only our own pages may ask for changes.")
+
+# Accounts, studios and games cannot be changed so.
+NAME_TAKEN = _declare("name_taken", 409, "There is an account of this name.")
+PASSWORD_IS_NAME = _declare("password_is_name", 422, "The password may not be the name.")
+NO_TOTP_PENDING = _declare("no_totp_pending", 409, "There is nothing to confirm: POST /v1/account/totp first.")
+UNKNOWN_SIGN_IN = _declare("unknown_sign_in", 404, "There is no such sign-in of this account.")
+UNKNOWN_STUDIO = _declare("unknown_studio", 404, "There is no such studio, or the asker is no member of it.")
+UNKNOWN_ACCOUNT = _declare("unknown_account", 404, "There is no account of this name.")
+UNKNOWN_MEMBER = _declare("unknown_member", 404, "This account is no member of the studio.")
+ALREADY_MEMBER = _declare("already_member", 409, "This account is a member of the studio. Change its role instead.")
+LAST_ADMIN = _declare("last_admin", 409, "A studio keeps one admin at least.")
+TOO_MANY_MEMBERS = _declare("too_many_members", 409, "The studio has as many members as it may.")
+GAME_TAKEN = _declare("game_taken", 409, "There is a game of this name.")
+TOO_MANY_GAMES = _declare("too_many_games", 409, "The studio has as many games as it may.")
+UNKNOWN_KEY_ID = _declare("unknown_key_id", 404, "There is no such key of this game, or it is revoked.")
+TOO_MANY_KEYS = _declare("too_many_keys", 409, "The game has as many keys as it may. Revoke one first.")
+INVALID_THRESHOLDS = _declare("invalid_thresholds", 422, "`custom` takes all three thresholds; any other profile takes none.")
+REGION_TWICE = _declare("region_twice", 422, "A region stands twice.")
+
 # The batch is wrong as a whole.
 WRONG_ITEM_COUNT = _declare("wrong_item_count", 422, "A batch holds at least one report or event, and no more than it may.")
 SESSION_AND_SESSIONS = _declare("session_and_sessions", 422, "Give one session inline or `sessions`, not both.")
@@ -77,7 +105,7 @@ TOO_MANY_POINTS = _declare("too_many_points", 422, "Choose a longer step or a sh
 NOTHING_TO_COMPARE = _declare(
     "nothing_to_compare", 422, "Give versus_from and versus_to, or what sides differ in, such as a.build and b.build."
 )
-UNKNOWN_GAME = _declare("unknown_game", 404, "There is no such game, or it is not public.")
+UNKNOWN_GAME = _declare("unknown_game", 404, "There is no such game, or the asker may not see it.")
 UNKNOWN_SESSION = _declare("unknown_session", 404, "There is no such session within the retention of raw data.")
 UNKNOWN_ROUTE = _declare("unknown_route", 404, "There is nothing here.")
 METHOD_NOT_ALLOWED = _declare("method_not_allowed", 405, "This path does not take that method.")

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import time
+from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -27,46 +28,50 @@ class IngestKey(NamedTuple):
     is_server: bool
 
 
-class Keys:
-    """The keys, looked up by hash and remembered in memory for FRESH_S, wrong ones too."""
+class LookUps[Found](ABC):
+    """What secrets open, looked up one at a time for each and remembered in memory for FRESH_S, wrong ones too."""
 
     def __init__(self, pool: database.Pool) -> None:
         self._pool = pool
-        self._right: dict[str, tuple[float, IngestKey | None]] = {}
-        self._wrong: dict[str, tuple[float, IngestKey | None]] = {}
+        self._right: dict[str, tuple[float, Found | None]] = {}
+        self._wrong: dict[str, tuple[float, Found | None]] = {}
         self._one_stranger = asyncio.Lock()
-        self._asked: dict[str, asyncio.Task[IngestKey | None]] = {}
+        self._asked: dict[str, asyncio.Task[Found | None]] = {}
 
-    def remembered(self, secret: str) -> IngestKey | None:
-        """The key with this secret, if it was right a moment ago."""
-        fresh_until, key = self._right.get(secret, (0.0, None))
-        return key if fresh_until >= time.monotonic() else None
+    @abstractmethod
+    async def _read(self, connection: database.Connection, secret: str) -> Found | None:
+        """Ask PostgreSQL."""
 
-    async def find(self, secret: str) -> IngestKey:
-        """The key with this secret.
+    def remembered(self, secret: str) -> Found | None:
+        """What this secret opens, if it was right a moment ago."""
+        fresh_until, found = self._right.get(secret, (0.0, None))
+        return found if fresh_until >= time.monotonic() else None
 
-        Raises Problem: UNKNOWN_KEY; DATABASE_UNAVAILABLE when PostgreSQL cannot say; OVERLOADED amid a flood of wrong keys.
+    def forget(self, secret: str) -> None:
+        """It is to be looked up anew."""
+        self._right.pop(secret, None)
+
+    async def look_up(self, secret: str) -> Found | None:
+        """What this secret opens.
+
+        Raises Problem: DATABASE_UNAVAILABLE when PostgreSQL cannot say; OVERLOADED amid a flood of wrong secrets.
         """
-        if len(secret) > KEY_LENGTH_MAX:
-            raise _unknown()
-        fresh_until, key = self._right.get(secret) or self._wrong.get(secret, (0.0, None))
+        fresh_until, found = self._right.get(secret) or self._wrong.get(secret, (0.0, None))
         if fresh_until < time.monotonic():
-            key = await asyncio.shield(self._ask(secret))
-        if key is None:
-            raise _unknown()
-        return key
+            found = await asyncio.shield(self._ask(secret))
+        return found
 
-    def _ask(self, secret: str) -> asyncio.Task[IngestKey | None]:
-        """One question at a time for each key, however many requests wait for it."""
+    def _ask(self, secret: str) -> asyncio.Task[Found | None]:
+        """One question at a time for each secret, however many requests wait for it."""
         task = self._asked.get(secret)
         if task is None:
             if secret not in self._right and len(self._asked) >= STRANGERS_MAX:
                 raise errors.Problem(errors.OVERLOADED)
-            task = self._asked[secret] = asyncio.create_task(self._look_up(secret))
+            task = self._asked[secret] = asyncio.create_task(self._remember(secret))
             task.add_done_callback(lambda _: self._asked.pop(secret, None))
         return task
 
-    async def _look_up(self, secret: str) -> IngestKey | None:
+    async def _remember(self, secret: str) -> Found | None:
         asked_at = time.monotonic()  # not when the answer came: it may have been revoked meanwhile
         # One at a time of those that were never right: those that were do not queue behind a flood of them.
         turn = nullcontext() if secret in self._right else self._one_stranger
@@ -76,23 +81,33 @@ class Keys:
                 turn,
                 database.use(self._pool, database.LOOK_UP_TIMEOUT_S) as connection,
             ):
-                row = await connection.fetchrow(_SQL["ingest_key"], hash_key(secret))
+                found = await self._read(connection, secret)
         except database.UNREACHABLE as error:
             raise errors.Problem(errors.DATABASE_UNAVAILABLE) from error
-        key = IngestKey(row["studio_id"], row["game_id"], row["slug"], row["kind"] == "server") if row else None
         self._right.pop(secret, None)
         self._wrong.pop(secret, None)
-        known = self._right if key else self._wrong
+        known = self._right if found else self._wrong
         if len(known) >= KNOWN_MAX:
             known.pop(next(iter(known)))
-        known[secret] = (asked_at + FRESH_S, key)
+        known[secret] = (asked_at + FRESH_S, found)
+        return found
+
+
+class Keys(LookUps[IngestKey]):
+    """The ingest keys."""
+
+    async def find(self, secret: str) -> IngestKey:
+        """The key with this secret. Raises Problem UNKNOWN_KEY, or as `look_up`."""
+        key = await self.look_up(secret) if len(secret) <= KEY_LENGTH_MAX else None
+        if key is None:
+            raise errors.Problem(errors.UNKNOWN_KEY)
         return key
+
+    async def _read(self, connection: database.Connection, secret: str) -> IngestKey | None:
+        row = await connection.fetchrow(_SQL["ingest_key"], hash_key(secret))
+        return IngestKey(row["studio_id"], row["game_id"], row["slug"], row["kind"] == "server") if row else None
 
 
 def hash_key(secret: str) -> bytes:
     """How a key is stored. A 256-bit random secret needs no slow hash."""
     return hashlib.sha256(secret.encode()).digest()
-
-
-def _unknown() -> errors.Problem:
-    return errors.Problem(errors.UNKNOWN_KEY)

@@ -1,7 +1,7 @@
 """The live stream: the last minutes of a game, made once a second for all who watch it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -95,6 +95,7 @@ class Channel:
         self._horizon = 0
         self._refreshing = asyncio.Lock()
         self.viewers = 0
+        self.is_public = False
         self.latest = b""
         self.changed = asyncio.Condition()
 
@@ -108,7 +109,7 @@ class Channel:
         end = now.replace(second=0, microsecond=0) + timedelta(minutes=1)
         start = end - timedelta(minutes=MINUTES)
         async with database.studio(self._pool, self._game.studio_id) as connection:
-            clock = await connection.fetchrow(_SQL["clock"])
+            clock = await connection.fetchrow(_SQL["clock"], self._game.studio_id, self._game.game_id)
             assert clock is not None
             asked = (self._game.studio_id, self._game.game_id, start, end + AHEAD, self._horizon)
             minutes = await connection.fetch(_SQL["changed_minutes"], *asked)
@@ -117,6 +118,7 @@ class Channel:
             ids = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(block.ids for block in self._minutes.values())]))
             places = dict(zip(ids.tolist(), await self._names.of(connection, self._of, ids), strict=True))
         self._horizon = clock["horizon"]
+        self.is_public = clock["is_public"]
         # In a thread: merging must not hold up those who send.
         self.latest = await asyncio.to_thread(self._event, places, clock["as_of"], start, end)
         async with self.changed:
@@ -253,8 +255,8 @@ class Live:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._valkey.aclose()
 
-    async def watch(self, game: Game) -> AsyncIterator[bytes]:
-        """The events of a game's stream, until the process drains."""
+    async def watch(self, game: Game, may: Callable[[], Awaitable[bool]]) -> AsyncIterator[bytes]:
+        """The events of a game's stream, until the process drains, or the game is not public and the viewer no longer `may`."""
         if self.viewers >= VIEWERS_MAX:  # asked again: others may have come since the route asked
             return
         channel = self._channels.setdefault(game.game_id, Channel(self._pool, game))
@@ -263,7 +265,7 @@ class Live:
             yield b"retry: 2000\n\n"
             if not channel.latest:
                 await channel.refresh()
-            while not self.is_draining:
+            while not self.is_draining and (channel.is_public or await may()):
                 yield channel.latest
                 try:
                     async with asyncio.timeout(2 * EVERY_S), channel.changed:

@@ -11,8 +11,8 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from gamepulse import database, errors, records
-from gamepulse.asker import Game
+from gamepulse import database, errors, records, studios
+from gamepulse.asker import Asker, Game
 from gamepulse.batch import JITTER_METHODS, LABEL_PATTERN, QUALITIES, SIDES, Player
 from gamepulse.gather import Span, in_thread
 from gamepulse.receive import hash_player
@@ -171,11 +171,11 @@ def _others(game: str, of: Dimension, value: str, first: datetime, last: datetim
     )
 
 
-async def of_player(pool: database.Pool, game: Game, player: str, player_hash_key: bytes, actor: str) -> FoundSessions:
+async def of_player(pool: database.Pool, game: Game, player: str, key: bytes, asker: Asker) -> FoundSessions:
     """A player's recent sessions. Who looked is written down in the same transaction."""
-    hashed = hash_player(player, game.game_id, player_hash_key)
+    hashed = hash_player(player, game.game_id, key)
     async with database.studio(pool, game.studio_id) as connection:
-        await connection.execute(_SQL["audit"], game.studio_id, game.game_id, actor, "player_sessions", hashed)
+        await studios.audit(connection, asker, game.studio_id, "player_sessions", game_id=game.game_id, player=hashed)
         rows = await connection.fetch(_SQL["player_sessions"], game.studio_id, game.game_id, hashed, SESSIONS_MAX + 1)
     return _found(rows)
 

@@ -27,7 +27,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     database_url: str
     """postgresql://user@host:port/database; its user must be a member of the gamepulse_… roles."""
     player_hash_key: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-    """64 hexadecimal digits: the secret under which player ids are hashed. With another one, players are strangers."""
+    """64 hexadecimal digits: the secret under which player ids are hashed, and from which second factors' are made.
+
+    With another one, players are strangers, and second factors have to be enrolled again.
+    """
     database_auth: Literal["password", "aws-iam"] = "password"
     """aws-iam: each new connection signs in with a token of its own, made with the task's credentials, instead of a password."""
     valkey_url: str = "redis://127.0.0.1:6379/0"

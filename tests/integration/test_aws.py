@@ -19,7 +19,8 @@ SERVICE = "gamepulse_service_test"
 @pytest.fixture
 def service_login(cluster: Cluster) -> Iterator[str]:
     """A member of the roles, which owns nothing."""
-    cluster.sql(f"CREATE ROLE {SERVICE} LOGIN NOINHERIT IN ROLE gamepulse_ingest, gamepulse_aggregate, gamepulse_query")
+    roles = "gamepulse_ingest, gamepulse_aggregate, gamepulse_query, gamepulse_account, gamepulse_manage"
+    cluster.sql(f"CREATE ROLE {SERVICE} LOGIN NOINHERIT IN ROLE {roles}")
     yield SERVICE
     cluster.sql(f"DROP ROLE {SERVICE}")
 

@@ -1,12 +1,16 @@
 """The command line says what is wrong and what to do."""
 
+import asyncio
 import json
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
+import asyncpg
 import pytest
 
+from gamepulse.games import PROFILES
 from tests.conftest import Cluster, Service, free_port, gamepulse, service_environ
 
 
@@ -28,6 +32,33 @@ def test_an_empty_database_is_told_before_anything_is_served(cluster: Cluster) -
 
 def test_migrating_again_changes_nothing(database_url: str) -> None:
     assert gamepulse("migrate", database_url) == gamepulse("migrate", database_url) == "The database is at version 0003.\n"
+
+
+async def test_an_older_database_keeps_what_is_in_it_and_its_service_works_on(cluster: Cluster) -> None:
+    cluster.sql("CREATE DATABASE older OWNER bench")
+    connection = await asyncpg.connect(cluster.url("older"))
+    await connection.execute(files("gamepulse").joinpath("migrations/versions/0001_reports.sql").read_text())
+    await connection.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+    await connection.execute("INSERT INTO alembic_version VALUES ('0001')")
+    look_up = (
+        "INSERT INTO audit_log (studio_id, game_id, actor, action, subject) VALUES (1, 1, 'anyone', 'player_sessions', '\\x01')"
+    )
+    await connection.execute("INSERT INTO studio (name) VALUES ('Ours'); INSERT INTO game (studio_id, slug) VALUES (1, 'ours')")
+    key = "INSERT INTO ingest_key (studio_id, game_id, key_hash, kind) VALUES (1, 1, $1, 'client')"
+    await connection.execute(look_up)
+    await connection.execute(key, b"before")
+    await asyncio.to_thread(gamepulse, "migrate", cluster.url("older"))
+    await connection.execute("SET ROLE gamepulse_query; SET gamepulse.studio_id = '1'")
+    await connection.execute(look_up)  # as the version before does
+    await connection.execute("RESET ROLE")
+    await connection.execute(key, b"after")
+    entries = await connection.fetch("SELECT entry_id, subject FROM audit_log ORDER BY 1")
+    assert [tuple(entry) for entry in entries] == [(1, b"\x01"), (2, b"\x01")]
+    game = await connection.fetchrow("SELECT profile, bad_rtt_ms, bad_jitter_ms, bad_loss FROM game")
+    assert game is not None and tuple(game) == ("general", *(pytest.approx(limit) for limit in PROFILES["general"]))
+    assert await connection.fetchval("SELECT array_agg(key_id ORDER BY key_id) FROM ingest_key") == [1, 2]
+    await connection.close()
+    cluster.sql("DROP DATABASE older")
 
 
 @pytest.mark.parametrize(

@@ -400,7 +400,7 @@ async def test_a_timeline_and_what_is_found_are_cut(
             assert (name, most, (len(told.reports), told.is_cut)) == (name, most, expected)
     for most, expected in ((3, (3, True)), (4, (4, False))):
         monkeypatch.setattr(sessions, "SESSIONS_MAX", most)
-        found = await sessions.of_player(pool, game, "p", bytes.fromhex("5a" * 32), "test")
+        found = await sessions.of_player(pool, game, "p", bytes.fromhex("5a" * 32), asker.ANYONE)
         assert (most, (len(found.sessions), found.is_cut)) == (most, expected)
     pool.terminate()
 

@@ -11,6 +11,7 @@ import httpx
 
 from tests.batches import batch, event, now_ms, report
 from tests.conftest import SERVER_KEY, complete
+from tests.people import first_admin
 
 type Database = asyncpg.Connection[asyncpg.Record]
 
@@ -33,22 +34,25 @@ async def test_a_session_shows_client_and_server_side_by_side(client: httpx.Asyn
 
 
 async def test_a_players_sessions_are_found_and_the_look_up_is_written_down(
-    client: httpx.AsyncClient, connection: Database
+    client: httpx.AsyncClient, connection: Database, database_url: str
 ) -> None:
     sessions = [str(uuid.uuid4()) for _ in range(3)]
     for session in sessions:
         await client.post("/v1/reports", json=batch(2, session=session, player="p-77", platform="switch"))
     await client.post("/v1/reports", json=batch(2, player="p-78"))
     await complete(client)
-    answer = (await client.post("/v1/games/demo/player-sessions", json={"player": "p-77"})).json()
+    nobody = await client.post("/v1/games/demo/player-sessions", json={"player": "p-77"})
+    assert nobody.status_code == 401
+    admin, _ = await first_admin(client, database_url, "mina", "Demo studio")
+    answer = (await client.post("/v1/games/demo/player-sessions", json={"player": "p-77"}, headers=admin.headers)).json()
     assert {one["session"] for one in answer["sessions"]} == set(sessions)
     assert all(
         one["reports"] == 2 and one["platform"] == "switch" and one["places"] == ["ap-northeast-2 seoul-1"]
         for one in answer["sessions"]
     )
-    audit = await connection.fetch("SELECT * FROM audit_log")
-    assert [(row["action"], row["actor"]) for row in audit] == [("player_sessions", "anyone")]
-    assert b"p-77" not in audit[0]["subject"]
+    [audit] = await connection.fetch("SELECT * FROM audit_log WHERE action = 'player_sessions'")
+    assert (audit["actor"], audit["account_id"], audit["game_id"]) == ("mina", admin.account_id, 1)
+    assert b"p-77" not in audit["subject"]
 
 
 async def test_everyone_on_a_server_at_a_time(client: httpx.AsyncClient) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import redis.asyncio as redis
 
-from gamepulse import cache, compare, database, resample, sessions, settings
+from gamepulse import cache, compare, database, errors, gather, resample, sessions, settings
 from gamepulse.asker import Game
 from gamepulse.errors import Problem
 from gamepulse.serve import quality as routes
@@ -206,11 +206,11 @@ async def test_a_sample_is_bounded_by_sessions_reports_and_what_is_looked_at(
     await play(client, 40, lambda: 50.0, build="1.1")
     await complete(client)
     end = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
-    span = compare.Span(end - timedelta(hours=1), end)
+    span = gather.Span(end - timedelta(hours=1), end)
     sides = [compare.Side(span, (("build", (build,)),)) for build in ("1.0", "1.1")]
 
     async def sampled() -> tuple[int, int]:
-        found = await compare.compare(asker, compare.Names(), GAME, sides[0], sides[1], end - timedelta(days=7))
+        found = await compare.compare(asker, gather.Names(), GAME, sides[0], sides[1], end - timedelta(days=7))
         return found.a.sampled_sessions, found.b.sampled_sessions
 
     assert await sampled() == (40, 40)
@@ -312,7 +312,7 @@ async def test_what_goes_wrong_is_told_to_all_and_not_kept(
 
         async def fail() -> object:
             await asyncio.sleep(0.05)
-            raise Problem(routes.errors.TOO_MUCH)
+            raise Problem(errors.TOO_MUCH)
 
         tag = await answers.tag(GAME, ("fails",))
         found = await asyncio.gather(*(answers.get(GAME, tag, fail) for _ in range(3)), return_exceptions=True)
@@ -381,7 +381,7 @@ async def test_look_ups_by_network_and_build_are_bounded(
     await play(client, 30, lambda: 50.0, build="1.0")
     await complete(client)
     end = datetime.now(UTC) + timedelta(minutes=1)
-    span = compare.Span(end - timedelta(hours=1), end)
+    span = gather.Span(end - timedelta(hours=1), end)
     found = await sessions.on(asker, GAME, "build", "1.0", span)
     assert (len(found.sessions), found.is_cut) == (30, False)
     monkeypatch.setattr(sessions, "SESSIONS_MAX", 29)

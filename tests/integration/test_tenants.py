@@ -8,6 +8,7 @@ from gamepulse.keys import hash_key
 from tests.batches import batch, event, report
 from tests.conftest import complete, rolled
 
+ROLES = ("ingest", "aggregate", "query", "account", "manage")
 OTHER_KEY = "key-of-another-studio-0123456789abcdef"
 type Database = asyncpg.Connection[asyncpg.Record]
 
@@ -47,7 +48,7 @@ async def test_every_table_with_a_studio_has_row_level_security_and_a_key_that_b
             name,
         )
         assert first in ("studio_id", None), name
-        for role in ("ingest", "aggregate", "query") if is_part else ():
+        for role in ROLES if is_part else ():
             may = await connection.fetchval(
                 "SELECT has_table_privilege($1, $2::text::regclass, 'SELECT,INSERT')", f"gamepulse_{role}", name
             )
@@ -110,6 +111,25 @@ async def test_a_private_game_cannot_be_told_from_one_that_is_not_there(client: 
         ("query", "SELECT 1 FROM audit_log"),
         ("query", "DELETE FROM rollup_minute"),
         ("query", "SELECT drop_partitions('raw_batch', '2100-01-01')"),
+        ("query", "SELECT 1 FROM account"),
+        ("query", "SELECT find_account('x')"),
+        ("ingest", "SELECT find_account('x')"),
+        ("aggregate", "SELECT 1 FROM account"),
+        ("aggregate", "SELECT actor FROM audit_log"),
+        ("account", "SELECT 1 FROM audit_log"),
+        ("account", "SELECT 1 FROM raw_batch"),
+        ("account", "INSERT INTO member VALUES (1, 1, 'admin')"),
+        ("account", "UPDATE account SET name = 'x'"),
+        ("account", "SELECT put_studio('x')"),
+        ("account", "INSERT INTO account (name, password_hash) VALUES ('abc', 'x')"),
+        ("manage", "SELECT password_hash FROM account"),
+        ("manage", "SELECT totp_nonce FROM account"),
+        ("manage", "SELECT 1 FROM sign_in"),
+        ("manage", "SELECT key_hash FROM ingest_key"),
+        ("manage", "SELECT find_account('x')"),
+        ("manage", "UPDATE audit_log SET actor = 'x'"),
+        ("manage", "DELETE FROM game"),
+        ("manage", "SELECT 1 FROM session_seen"),
     ],
 )
 async def test_roles_can_do_their_own_work_only(connection: Database, role: str, statement: str) -> None:
@@ -117,3 +137,69 @@ async def test_roles_can_do_their_own_work_only(connection: Database, role: str,
         async with connection.transaction():
             await connection.execute(f"SET LOCAL ROLE gamepulse_{role}")
             await connection.execute(statement)
+
+
+async def test_no_role_of_the_api_reaches_another_studio_or_account(connection: Database, other_studio: int) -> None:
+    """Each role, with the other studio and an account of it set, tries each table that has a row of each."""
+    for studio_id, account in ((1, "ours"), (other_studio, "theirs")):
+        account_id = await connection.fetchval("SELECT create_account($1, 'x')", account)
+        await connection.execute("INSERT INTO member VALUES ($1, $2, 'admin')", studio_id, account_id)
+        await connection.execute("INSERT INTO sign_in (account_id, token_hash) VALUES ($1, $2)", account_id, account.encode())
+        game_id = await connection.fetchval("SELECT game_id FROM game WHERE studio_id = $1", studio_id)
+        await connection.execute("INSERT INTO game_region VALUES ($1, $2, 'r', '')", studio_id, game_id)
+        await connection.execute("INSERT INTO audit_log (studio_id, actor, action) VALUES ($1, 'a', 'b')", studio_id)
+    names = [name for name in await _tables(connection) if not name[-1].isdigit()] + ["account", "sign_in"]
+    assert {"studio", "game", "member", "game_region", "ingest_key", "audit_log", "dimension"} <= set(names)
+    reached = set()
+    for role in ("query", "account", "manage"):
+        for name in names:
+            column, mine = ("account_id", account_id) if name in {"account", "sign_in"} else ("studio_id", other_studio)
+            for statement in (
+                f"SELECT {column} FROM {name}",
+                f"DELETE FROM {name} WHERE {column} <> {mine} RETURNING {column}",
+                *[
+                    f"UPDATE {name} SET {one} = {one} WHERE {column} <> {mine} RETURNING {column}"
+                    for one in await _updatable(connection, role, name)
+                ],
+            ):
+                seen = await _tried(connection, role, other_studio, account_id, statement)
+                public = {1} if name == "game" and statement.startswith("SELECT") else set()
+                assert seen <= {mine} | public, (role, statement)
+                reached |= {(role, name)} if seen else set()
+    assert reached >= {("account", "account"), ("account", "sign_in"), ("account", "member"), ("account", "studio"),
+        ("manage", "studio"), ("manage", "game"), ("manage", "member"), ("manage", "ingest_key"), ("manage", "game_region"),
+        ("manage", "audit_log"), ("manage", "account"), ("query", "game")}  # fmt: skip
+    for role in ("query", "account", "manage"):
+        for statement in (
+            "INSERT INTO audit_log (studio_id, account_id, actor, action) VALUES (1, 1, 'a', 'b') RETURNING studio_id",
+            "INSERT INTO game (studio_id, slug) VALUES (1, 'x') RETURNING studio_id",
+            "INSERT INTO game_region SELECT 1, game_id, 'x', '' FROM game WHERE studio_id = 1 RETURNING studio_id",
+            f"INSERT INTO member VALUES (1, {account_id}, 'admin') RETURNING studio_id",
+            "INSERT INTO sign_in (account_id, token_hash) VALUES (1, '\\x00') RETURNING account_id",
+        ):
+            assert await _tried(connection, role, other_studio, account_id, statement) == set(), (role, statement)
+
+
+async def _updatable(connection: Database, role: str, table: str) -> list[str]:
+    """The columns that the role may write, whatever the row."""
+    rows = await connection.fetch(
+        "SELECT attname FROM pg_attribute WHERE attrelid = $2::text::regclass AND attnum > 0 AND NOT attisdropped"
+        " AND attidentity = '' AND attgenerated = '' AND has_column_privilege($1, attrelid, attnum, 'UPDATE')",
+        f"gamepulse_{role}", table,
+    )  # fmt: skip
+    return [row["attname"] for row in rows]
+
+
+async def _tried(connection: Database, role: str, studio_id: int, account_id: int, statement: str) -> set[int]:
+    """Whose rows the statement reaches; none where it is refused. Nothing of it stays."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute(f"SET LOCAL ROLE gamepulse_{role}")
+        await connection.execute("SELECT set_config('gamepulse.studio_id', $1, true)", str(studio_id))
+        await connection.execute("SELECT set_config('gamepulse.account_id', $1, true)", str(account_id))
+        return {row[0] for row in await connection.fetch(statement)}
+    except asyncpg.InsufficientPrivilegeError:
+        return set()
+    finally:
+        await transaction.rollback()

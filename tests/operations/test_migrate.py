@@ -36,7 +36,10 @@ def test_nobody_signs_in_as_the_owner(migrated: Server) -> None:
 
 def test_the_service_signs_in_with_tokens_and_serves(migrated: Server, valkey_url: str, tmp_path: Path) -> None:
     grants = "SELECT string_agg(r.rolname, ' ' ORDER BY r.rolname) FROM pg_auth_members JOIN pg_roles r ON r.oid = roleid JOIN pg_roles m ON m.oid = member WHERE m.rolname = 'gamepulse_service'"
-    assert database.query(migrated.port, grants) == "gamepulse_aggregate gamepulse_ingest gamepulse_query rds_iam"
+    assert (
+        database.query(migrated.port, grants)
+        == "gamepulse_account gamepulse_aggregate gamepulse_ingest gamepulse_manage gamepulse_query rds_iam"
+    )
     assert database.query(migrated.port, "SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = 'gamepulse_service'") == "t"
     with serve(f"postgresql://gamepulse_service@127.0.0.1:{migrated.port}/gamepulse", valkey_url, tmp_path / "log") as service:
         assert service.stop() < 10

@@ -127,3 +127,8 @@ def test_start_that_fails_says_why_soon_and_leaves_nothing(beside: Stack) -> Non
     assert "wal" in log
     assert log.count("Fatal error") <= 1  # told once, though it came with each try
     assert not processes_of(beside.home)
+
+
+def test_the_command_line_of_the_service_reaches_the_stacks_database(stack: Stack) -> None:
+    done = stack.run("admin", "reset-totp", "nobody-there")
+    assert (done.returncode, done.stderr.strip()) == (1, "Error: There is no account nobody-there.")

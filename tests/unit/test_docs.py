@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from gamepulse import errors
+from gamepulse.games import PROFILES
 from gamepulse.settings import PREFIX, Settings, variable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +50,14 @@ def test_limits_are_those_of_the_code() -> None:
         value = value[key] if key else value
         value = value.days if isinstance(value, timedelta) else value
         assert float(told.replace(",", "")) == value, f"{module}.{name}"
+
+
+def test_thresholds_are_those_of_the_code() -> None:
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \| ([\d,]+) \| (\d+) \| (\d+) % \|", (ROOT / "docs/thresholds.md").read_text(), re.MULTILINE
+    )
+    told = {profile: (float(rtt.replace(",", "")), float(jitter), int(loss) / 100) for profile, rtt, jitter, loss in rows}
+    assert told == {profile: tuple(bad) for profile, bad in PROFILES.items()}
 
 
 def test_every_module_is_described() -> None:

@@ -2,20 +2,30 @@
 
 from typing import Any
 
-from litestar import Litestar, MediaType, Request, Response
+from litestar import Litestar, MediaType, Request, Response, Router
 from litestar.exceptions import HTTPException, SerializationException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components
 
 from gamepulse import __version__, database, errors
-from gamepulse.serve import health, page, quality, reports, sessions
+from gamepulse.serve import accounts, games, health, page, quality, reports, sessions, studios
+from gamepulse.serve.describe import SCHEMES
 from gamepulse.serve.page import SECURITY_HEADERS
+
+_PUBLIC = (reports, quality, health, page)
+_PRIVATE = (sessions, accounts, studios, games)
+"""What they answer is for who asks, and is kept by no cache on the way."""
+_NO_STORE = {"cache-control": "no-store"}
 
 
 def build(lifespan: Any) -> Litestar:
     """The framework's application."""
     return Litestar(
-        [*reports.ROUTES, *quality.ROUTES, *sessions.ROUTES, *health.ROUTES, *page.ROUTES],
+        [
+            *(route for group in _PUBLIC for route in group.ROUTES),
+            Router("/", route_handlers=[route for group in _PRIVATE for route in group.ROUTES], response_headers=_NO_STORE),
+        ],
         lifespan=[lifespan],
         exception_handlers={
             errors.Problem: _answer_problem,
@@ -32,6 +42,8 @@ def build(lifespan: Any) -> Litestar:
             path="/docs/schema",
             render_plugins=[JsonRenderPlugin(path="/openapi.json", media_type=MediaType.JSON)],
             use_handler_docstrings=True,
+            components=Components(security_schemes=dict(SCHEMES)),
+            security=[{}, {"token": []}, {"cookie": []}],
         ),
         response_headers=SECURITY_HEADERS,
         request_max_body_size=64 * 1024,
@@ -44,6 +56,8 @@ def _answer_problem(request: Request[Any, Any, Any], problem: errors.Problem) ->
     kind = problem.kind
     facts.code = kind.code
     headers = {} if kind.retry_after_s is None else {"retry-after": str(kind.retry_after_s)}
+    if kind.status == 401:
+        headers["www-authenticate"] = "Bearer"
     body = errors.document(problem, facts.trace)
     return Response(body, status_code=kind.status, media_type=errors.CONTENT_TYPE, headers=headers)
 

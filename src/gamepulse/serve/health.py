@@ -1,6 +1,7 @@
 """Routes: health, readiness, version and limits."""
 
 from litestar import Response, get
+from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 
 from gamepulse import __version__, batch, health, receive
@@ -29,7 +30,7 @@ class Meta(Struct):
     limits: Limits
 
 
-@get("/health", status_code=200)
+@get("/health", status_code=200, responses={503: ResponseSpec(health.Health, generate_examples=False)})
 async def health_route(request: Asked) -> Response[health.Health]:
     """How the service and what it depends on are doing; 503 when it cannot store."""
     reader = reader_of(request)
@@ -43,7 +44,7 @@ async def live_health_route() -> dict[str, str]:
     return {"status": "Healthy"}
 
 
-@get("/health/ready")
+@get("/health/ready", responses={503: ResponseSpec(dict[str, str], generate_examples=False)})
 async def ready_health_route(request: Asked) -> Response[dict[str, str]]:
     """Ready but for start-up and draining. PostgreSQL being away does not count: it would take every task out of service."""
     is_draining = reader_of(request).is_draining

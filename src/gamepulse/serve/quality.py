@@ -9,13 +9,13 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
-from gamepulse import cache, compare, errors, live, quality
+from gamepulse import asker, cache, compare, errors, live, quality
 from gamepulse.asker import Game
 from gamepulse.cache import Question
 from gamepulse.gather import Filters, Span
 from gamepulse.rollup import DIMENSIONS
+from gamepulse.serve.describe import GAME, problems
 from gamepulse.serve.filters import both, filters, refuse_unknown
-from gamepulse.serve.problems import problems
 from gamepulse.serve.reader import Asked, From, GameName, Reader, To, game_of, reader_of
 
 GroupBy = Annotated[
@@ -29,9 +29,8 @@ _KNOWN = frozenset({"game", "from", "to", *DIMENSIONS})
 QUALITY = _KNOWN | {"group_by", "limit", "order"}
 SERIES = _KNOWN | {"group_by", "limit", "step"}
 COMPARE = _KNOWN | {"versus_from", "versus_to", *(f"{side}.{dimension}" for side in "ab" for dimension in DIMENSIONS)}
-_WRONG = (
-    errors.INVALID_PARAMETER, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG, errors.NOT_ROLLED_UP_TOGETHER,
-    errors.TOO_MUCH, errors.UNKNOWN_GAME, errors.BUSY, errors.DATABASE_UNAVAILABLE,
+_QUESTION = (
+    *GAME, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG, errors.NOT_ROLLED_UP_TOGETHER, errors.TOO_MUCH, errors.BUSY,
 )  # fmt: skip
 
 
@@ -40,7 +39,7 @@ def _answers(of: Any, *kinds: errors.Kind) -> dict[int, ResponseSpec]:
     return {
         200: ResponseSpec(of, generate_examples=False, description="The answer, with its `ETag`"),
         304: ResponseSpec(None, description="What `If-None-Match` names is still the answer"),
-    } | problems(*_WRONG, *kinds)
+    } | problems(*_QUESTION, *kinds)
 
 
 @get(
@@ -163,15 +162,24 @@ async def _answered(request: Asked, game: Game, question: Question, make: Callab
     return Response(await reader.answers.get(game, tag, made), headers=headers, media_type=MediaType.JSON)
 
 
-@get("/v1/live", media_type="text/event-stream")
+@get("/v1/live", media_type="text/event-stream", responses=problems(*GAME, errors.TOO_MANY_VIEWERS))
 async def live_route(request: Asked, game: GameName) -> Stream:
     """Server-sent events: the last 15 minutes, every second."""
     reader = reader_of(request)
     if reader.is_draining or reader.live.viewers >= live.VIEWERS_MAX:
         raise errors.Problem(errors.TOO_MANY_VIEWERS)
     found = await game_of(request, game)
+    given = asker.given(request.headers, request.cookies)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return Stream(reader.live.watch(found), media_type="text/event-stream", headers=headers)
+
+    async def may() -> bool:
+        """Asked at each event: a sign-in may end meanwhile, or a role be taken away."""
+        try:
+            return found.studio_id in (await reader.askers.find(given)).roles
+        except errors.Problem:  # PostgreSQL cannot say; nor is there anything new to show
+            return True
+
+    return Stream(reader.live.watch(found, may), media_type="text/event-stream", headers=headers)
 
 
 ROUTES = [quality_route, series_route, compare_route, live_route]

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import redis.asyncio as redis
 from litestar import Request
-from litestar.params import QueryParameter
+from litestar.params import PathParameter, QueryParameter
 from msgspec import Struct
 
-from gamepulse import asker, cache, database, errors, gather, live
-from gamepulse.asker import ANYONE, Asker, Game, Role
+from gamepulse import accounts, asker, cache, database, errors, gather, live, studios
+from gamepulse.asker import Asker, Game, Role
 from gamepulse.settings import Settings
 
 QUESTIONS_MAX = 2
@@ -21,6 +21,7 @@ QUESTION_WAIT_S = 5.0
 
 # Plain assignments: the framework does not look into `type` aliases.
 Asked = Request[Any, Any, Any]
+Id = Annotated[int, PathParameter(ge=1, le=2**31 - 1)]
 GameName = Annotated[str, QueryParameter(description="The game's slug", max_length=64)]
 From = Annotated[datetime | None, QueryParameter(name="from", description="RFC 3339; default: an hour before `to`")]
 To = Annotated[datetime | None, QueryParameter(description="RFC 3339; default: now")]
@@ -36,8 +37,17 @@ class Reader(Struct):
     valkey: redis.Redis
     live: live.Live
     questions: asyncio.Semaphore
+    account_pool: database.Pool
+    manage_pool: database.Pool
+    askers: asker.Askers
+    passwords: accounts.Passwords
     answers: cache.Answers
     is_draining: bool = False
+
+    @property
+    def secret(self) -> bytes:
+        """Under which players' ids are hashed, and from which TOTP's secrets are made."""
+        return bytes.fromhex(self.settings.player_hash_key)
 
     def minutes_since(self) -> datetime:
         """Since when minute rollups are kept for certain."""
@@ -71,11 +81,27 @@ def reader_of(request: Asked) -> Reader:
 
 
 async def asker_of(request: Asked) -> Asker:
-    """Who asks. For now nobody is signed in."""
-    del request
-    return ANYONE
+    """Who asks. Raises Problem: CROSS_SITE, as keys.LookUps.look_up."""
+    given = asker.given(request.headers, request.cookies)
+    if given is not None and given.is_cookie:
+        asker.check_same_site(request.method, request.headers)
+    return await reader_of(request).askers.find(given)
+
+
+async def account_of(request: Asked) -> Asker:
+    """Who asks, signed in. Raises Problem: SIGN_IN_REQUIRED, SIGN_IN_ENDED, as `asker_of`."""
+    found = await asker_of(request)
+    asker.signed_in(found)
+    return found
 
 
 async def game_of(request: Asked, slug: str, role: Role = Role.ANYONE) -> Game:
     """The game, if the asker may do with it what takes `role`. Raises Problem, as asker.find_game."""
-    return await asker.find_game(reader_of(request).pool, slug, await asker_of(request), role)
+    return await asker.find_game(reader_of(request).account_pool, slug, await asker_of(request), role)
+
+
+async def member_of(request: Asked, studio_id: int, role: Role) -> Asker:
+    """Who asks, if they may do in the studio what takes `role`. Raises Problem, as studios.check_member."""
+    found = await asker_of(request)
+    studios.check_member(found, studio_id, role)
+    return found

@@ -7,6 +7,7 @@ from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import Body
 
 from gamepulse import batch, errors
+from gamepulse.serve.describe import BATCH, problems
 
 _TEXT, _NULL, _NONE = Schema(type=OpenAPIType.STRING), Schema(type=OpenAPIType.NULL), Schema(max_items=0)
 _OF_SESSION = Schema(required=["session"], properties={"session": _TEXT})
@@ -22,7 +23,7 @@ ONE_OR_MANY = [
 """What the types of batch.py do not say: one session inline, or `sessions`."""
 
 
-@post("/v1/reports", status_code=202)
+@post("/v1/reports", status_code=202, responses=problems(*BATCH, has_body=True))
 async def reports_route(data: Annotated[batch.Batch, Body(schema_extra={"one_of": ONE_OR_MANY})]) -> batch.Answer:
     """Send a batch of reports and events. Answered when it is safe in PostgreSQL."""
     del data  # only described here: app.py routes this to reports.py, all but odd spellings such as //v1/reports

@@ -5,20 +5,15 @@ from uuid import UUID
 from litestar import get, post
 
 from gamepulse import errors, quality, sessions
+from gamepulse.asker import Role
 from gamepulse.gather import Span
-from gamepulse.serve.problems import problems
-from gamepulse.serve.reader import Asked, From, To, game_of, reader_of
+from gamepulse.serve.describe import GAME, GAME_OF_STUDIO, problems
+from gamepulse.serve.reader import Asked, From, To, asker_of, game_of, reader_of
 
-_OTHERS = problems(
-    errors.INVALID_PARAMETER, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG, errors.UNKNOWN_GAME, errors.BUSY,
-    errors.DATABASE_UNAVAILABLE,
-)  # fmt: skip
+_OTHERS = problems(*GAME, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG, errors.BUSY)
 
 
-@get(
-    "/v1/games/{game:str}/sessions/{session_id:uuid}",
-    responses=problems(errors.UNKNOWN_GAME, errors.UNKNOWN_SESSION, errors.UNKNOWN_ROUTE, errors.BUSY, errors.DATABASE_UNAVAILABLE),
-)
+@get("/v1/games/{game:str}/sessions/{session_id:uuid}", responses=problems(*GAME, errors.UNKNOWN_SESSION, errors.BUSY))
 async def session_route(request: Asked, game: str, session_id: UUID) -> sessions.Timeline:
     """One session's timeline: client and server side by side, and its events."""
     reader = reader_of(request)
@@ -27,13 +22,12 @@ async def session_route(request: Asked, game: str, session_id: UUID) -> sessions
         return await sessions.timeline(reader.pool, found, session_id)
 
 
-@post("/v1/games/{game:str}/player-sessions", status_code=200)
+@post("/v1/games/{game:str}/player-sessions", status_code=200, responses=problems(*GAME_OF_STUDIO, has_body=True))
 async def player_sessions_route(request: Asked, game: str, data: sessions.PlayerQuestion) -> sessions.FoundSessions:
-    """A player's recent sessions. The id is hashed on arrival, and the look-up is written down."""
+    """A player's recent sessions. The id is hashed on arrival, and the look-up is written down. Takes an operator."""
     reader = reader_of(request)
-    found = await game_of(request, game)
-    key = bytes.fromhex(reader.settings.player_hash_key)
-    return await sessions.of_player(reader.pool, found, data.player, key, actor="anyone")
+    found = await game_of(request, game, Role.OPERATOR)
+    return await sessions.of_player(reader.pool, found, data.player, reader.secret, await asker_of(request))
 
 
 @get("/v1/games/{game:str}/servers/{server:str}/sessions", responses=_OTHERS)

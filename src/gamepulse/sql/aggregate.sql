@@ -194,6 +194,9 @@ DELETE FROM stale_rollup WHERE studio_id = $1 AND game_id = $2 AND dimension_set
 DELETE FROM batch_key WHERE (studio_id, game_id, batch_id) IN (
     SELECT studio_id, game_id, batch_id FROM batch_key WHERE received_at < now() - interval '48 hours' LIMIT $1)
 
+-- name: forget_audits
+DELETE FROM audit_log WHERE at < now() - interval '400 days'
+
 -- name: partitions
 SELECT create_partitions((now() AT TIME ZONE 'UTC')::date - 2, (now() AT TIME ZONE 'UTC')::date + 3)
 

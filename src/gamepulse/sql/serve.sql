@@ -1,6 +1,3 @@
--- name: game
-SELECT studio_id, game_id, slug, is_public FROM game WHERE slug = $1
-
 -- name: as_of
 SELECT min(as_of) AS as_of FROM watermark
 
@@ -47,7 +44,9 @@ SELECT start, shard, upto, CASE WHEN changed >= $5::bigint::text::xid8 THEN bloc
 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = 0 AND start >= $3 AND start < $4
 
 -- name: clock
-SELECT min(as_of) AS as_of, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon FROM watermark
+SELECT min(as_of) AS as_of, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
+    (SELECT is_public FROM game WHERE studio_id = $1 AND game_id = $2) AS is_public
+FROM watermark
 
 -- name: session_batches
 SELECT received_at, clock_offset_ms, labels, match, records, events
@@ -97,6 +96,3 @@ WHERE last_at >= $4
 GROUP BY session_id
 ORDER BY max(last_at) DESC
 LIMIT $6
-
--- name: audit
-INSERT INTO audit_log (studio_id, game_id, actor, action, subject) VALUES ($1, $2, $3, $4, $5)

@@ -3,7 +3,7 @@
 from gamepulse.migrate import run_sql
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 
 
 def upgrade() -> None:

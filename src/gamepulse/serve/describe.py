@@ -1,0 +1,49 @@
+"""What a route may answer besides its success, for its description: problems by status, with their codes."""
+
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import SecurityScheme
+
+from gamepulse import asker, errors
+
+SCHEMES = {
+    "token": SecurityScheme("http", scheme="bearer", description="What POST /v1/sign-ins gives; for /v1/reports the game's key"),
+    "cookie": SecurityScheme("apiKey", name=asker.COOKIE, security_scheme_in="cookie", description="The same, in a browser"),
+}
+"""What is public needs neither."""
+_ALWAYS = (errors.INVALID_PARAMETER, errors.INTERNAL)
+_BODY = (errors.NOT_JSON, errors.BODY_TOO_SLOW, errors.BODY_TOO_LARGE)
+_DATABASE = (errors.DATABASE_UNAVAILABLE, errors.OVERLOADED)
+SIGNED_IN = (errors.SIGN_IN_REQUIRED, errors.SIGN_IN_ENDED, errors.CROSS_SITE, *_DATABASE)
+"""Of what an account does."""
+STUDIO = (*SIGNED_IN, errors.UNKNOWN_STUDIO, errors.ROLE_REQUIRED, errors.TOTP_ENROLMENT_REQUIRED)
+"""Of what a member of a studio does."""
+GAME = (errors.UNKNOWN_GAME, errors.SIGN_IN_ENDED, *_DATABASE)
+"""Of what anyone may ask about a public game."""
+GAME_OF_STUDIO = (*GAME, *SIGNED_IN, errors.ROLE_REQUIRED, errors.TOTP_ENROLMENT_REQUIRED)
+"""Of what takes a role in the game's studio."""
+
+
+BATCH = (
+    errors.NOT_ITS_ENCODING, errors.TRUNCATED, errors.CUT_OFF, errors.EXPANDED_TOO_LARGE, errors.UNSUPPORTED_MEDIA_TYPE,
+    errors.UNSUPPORTED_ENCODING, errors.MISSING_KEY, errors.UNKNOWN_KEY, errors.OTHER_GAME, errors.SERVER_KEY_REQUIRED,
+    errors.WRONG_ITEM_COUNT, errors.SESSION_AND_SESSIONS, errors.TOO_MANY_SERVERS, errors.NOT_STORABLE, errors.BATCH_ID_REUSED,
+    errors.MISSING_FIELD, errors.WRONG_TYPE, errors.OUT_OF_RANGE, errors.INVALID_CHARACTERS, errors.UNKNOWN_VALUE,
+    errors.INVALID_UUID, errors.WRONG_LENGTH, errors.INVALID, errors.COMMIT_FAILED, *_DATABASE,
+)  # fmt: skip
+"""Of sending a batch."""
+
+
+def problems(*kinds: errors.Kind, has_body: bool = False) -> dict[int, ResponseSpec]:
+    """The `responses` of a route that may answer with these."""
+    by_status: dict[int, dict[str, str]] = {}
+    for kind in (*kinds, *_ALWAYS, *(_BODY if has_body else ())):
+        by_status.setdefault(kind.status, {})[kind.code] = kind.detail
+    return {
+        status: ResponseSpec(
+            errors.ProblemDocument,
+            description="; ".join(f"`{code}`: {detail}" for code, detail in details.items()),
+            media_type=errors.CONTENT_TYPE,
+            generate_examples=False,
+        )
+        for status, details in sorted(by_status.items())
+    }

@@ -1,0 +1,5 @@
+-- name: asker
+SELECT account_id, name, has_totp, sign_in_id, studio_ids, roles FROM find_sign_in($1, $2, $3, $4)
+
+-- name: game
+SELECT studio_id, game_id, slug, is_public FROM game WHERE slug = $1

@@ -1,0 +1,45 @@
+"""A service, and an admin, that all tests of a module share."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from tests.conftest import Cluster, Service, serve
+from tests.people import Person, first_admin
+
+
+@dataclass
+class Studio:
+    """A service with a database of the module's own, and a studio there with its admin."""
+
+    service: Service
+    database_url: str
+    admin: Person
+    studio_id: int
+
+
+@pytest.fixture(scope="module")
+def studio(cluster: Cluster, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    name = f"test_{secrets.token_hex(6)}"
+    cluster.sql(f"CREATE DATABASE {name} TEMPLATE bench OWNER bench")
+    url = cluster.url(name)
+    with serve(url, valkey_url, tmp_path_factory.mktemp("studio") / "log") as running:
+        admin, studio_id = asyncio.run(_admin(running.url, url))
+        yield Studio(running, url, admin, studio_id)
+    cluster.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _admin(service_url: str, database_url: str) -> tuple[Person, int]:
+    async with httpx.AsyncClient(base_url=service_url, timeout=20) as client:
+        return await first_admin(client, database_url, "admin", "Ours")
+
+
+@pytest.fixture
+async def api(studio: Studio) -> AsyncIterator[httpx.AsyncClient]:
+    """Speaks to the module's service, as nobody."""
+    async with httpx.AsyncClient(base_url=studio.service.url, timeout=20) as client:
+        yield client

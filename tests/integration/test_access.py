@@ -1,0 +1,163 @@
+"""Every route, asked by every kind of asker: who may, and what the others are told."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.conftest import Studio
+from tests.people import PASSWORD, Person, first_admin, member
+
+KINDS = ("nobody", "ended", "other", "viewer", "operator", "unenrolled", "admin")
+"""Nobody; a token that is none; an admin of another studio; the studio's viewer, operator, admin without a second factor, and with one."""
+type Answer = int | str
+"""A status, or a problem's code."""
+
+
+def game(*allowed: Answer, since: str = "viewer", is_public: bool = False) -> list[Answer]:
+    """What each kind is told about a game, when `since` is the first role that may: `allowed` for all, or for each in turn."""
+    unseen = ["role_required"] * 3 if is_public else ["unknown_game", "sign_in_ended", "unknown_game"]
+    if is_public:
+        unseen[:2] = ["sign_in_required", "sign_in_ended"]
+    return [*unseen, *_member(since, *allowed)]
+
+
+def of_studio(*allowed: Answer, since: str = "admin") -> list[Answer]:
+    return ["sign_in_required", "sign_in_ended", "unknown_studio", *_member(since, *allowed)]
+
+
+def account(*allowed: Answer) -> list[Answer]:
+    return ["sign_in_required", "sign_in_ended", *(allowed * (5 // len(allowed)))]
+
+
+def anyone(allowed: Answer) -> list[Answer]:
+    return [allowed] * 7
+
+
+def _member(since: str, *allowed: Answer) -> list[Answer]:
+    roles = ["viewer", "operator", "admin"]
+    told = list(allowed) * 4 if len(allowed) == 1 else list(allowed)
+    may = [roles.index(role) >= roles.index(since) for role in ("viewer", "operator", "admin", "admin")]
+    answers = [one if is_allowed else "role_required" for one, is_allowed in zip(told, may, strict=True)]
+    if since == "admin":
+        answers[2] = "totp_enrolment_required"
+    return answers
+
+
+NONE = "00000000-0000-4000-8000-000000000000"
+WRONG = {"password": "not the right password"}
+THRESHOLDS = {"thresholds": {"profile": "shooter"}}
+STUDIO = "/v1/studios/{studio_id}"
+ROUTES: list[tuple[str, str, Any, list[Answer]]] = [
+    # what is public, and what is not
+    *(
+        (method, path.replace("{game}", name), body, told)
+        for name in ("ours", "open")
+        for method, path, body, allowed in (
+            ("GET", "/v1/quality?game={game}", None, 200),
+            ("GET", "/v1/quality/series?game={game}", None, 200),
+            ("GET", "/v1/live?game={game}", None, 200),
+            ("GET", "/v1/games/{game}/sessions/" + NONE, None, "unknown_session"),
+            ("GET", "/v1/games/{game}/servers/seoul-1/sessions", None, 200),
+        )
+        for told in [game(allowed) if name == "ours" else anyone(allowed)]
+    ),
+    # what takes a role in the game's studio
+    *(
+        (method, path.replace("{game}", name), body, game(allowed, since=since, is_public=name == "open"))
+        for name in ("ours", "open")
+        for method, path, body, since, allowed in (
+            ("POST", "/v1/games/{game}/player-sessions", {"player": "p"}, "operator", 200),
+            ("GET", "/v1/games/{game}", None, "viewer", 200),
+            ("PATCH", "/v1/games/{game}", THRESHOLDS, "operator", 200),
+            ("PATCH", "/v1/games/{game}", THRESHOLDS | {"title": "Ours"}, "admin", 200),
+            ("PATCH", "/v1/games/{game}", {"is_public": name == "open"}, "admin", 200),
+            ("GET", "/v1/games/{game}/regions", None, "viewer", 200),
+            ("PUT", "/v1/games/{game}/regions", [{"region": "seoul"}], "operator", 200),
+            ("GET", "/v1/games/{game}/keys", None, "admin", 200),
+            ("POST", "/v1/games/{game}/keys", {"kind": "client"}, "admin", 201),
+            ("DELETE", "/v1/games/{game}/keys/999999", None, "admin", "unknown_key_id"),
+        )
+    ),
+    # a studio
+    ("POST", "/v1/games", {"studio_id": "{studio_id}", "game": "made"}, of_studio(201)),
+    ("GET", STUDIO + "/members", None, of_studio(200)),
+    ("POST", STUDIO + "/members", {"name": "no-such-account", "role": "viewer"}, of_studio("unknown_account")),
+    ("PATCH", STUDIO + "/members/999999", {"role": "viewer"}, of_studio("unknown_member")),
+    ("DELETE", STUDIO + "/members/999999", None, of_studio("unknown_member")),
+    ("GET", STUDIO + "/audit", None, of_studio(200)),
+    ("GET", "/v1/studios/999999/audit", None, ["sign_in_required", "sign_in_ended", *["unknown_studio"] * 5]),
+    # the account itself
+    ("GET", "/v1/account", None, account(200)),
+    ("GET", "/v1/studios", None, account(200)),
+    ("GET", "/v1/games", None, account(200)),
+    ("GET", "/v1/sign-ins", None, account(200)),
+    ("POST", "/v1/account/password", WRONG | {"new_password": PASSWORD}, account("wrong_credentials")),
+    ("POST", "/v1/account/totp", WRONG, account("wrong_credentials")),
+    ("PUT", "/v1/account/totp", {"code": "000000"}, account("no_totp_pending")),
+    ("DELETE", "/v1/sign-ins/" + NONE, None, account("unknown_sign_in")),
+    # anyone
+    ("POST", "/v1/accounts", {"name": "viewer", "password": PASSWORD}, anyone("name_taken")),
+    ("POST", "/v1/sign-ins", {"name": "no-such-account", "password": PASSWORD}, anyone("wrong_credentials")),
+    ("POST", "/v1/reports", {}, ["missing_key", *["unknown_key"] * 6]),
+    ("GET", "/v1/meta", None, anyone(200)),
+    ("GET", "/health", None, anyone(200)),
+    ("GET", "/health/live", None, anyone(200)),
+    ("GET", "/health/ready", None, anyone(200)),
+    # the last: it ends the sign-ins of all
+    ("DELETE", "/v1/sign-ins/current", None, account(204)),
+]  # fmt: skip
+
+
+@pytest.fixture
+async def askers(studio: Studio, api: httpx.AsyncClient) -> dict[str, Person | None]:
+    """One of each kind, and the studio's games."""
+    admin = studio.admin
+    other, _ = await first_admin(api, studio.database_url, "other", "Theirs")
+    for name, is_public in (("ours", False), ("open", True)):
+        wanted = {"studio_id": studio.studio_id, "game": name, "is_public": is_public}
+        made = await api.post("/v1/games", json=wanted, headers=admin.headers)
+        assert made.status_code == 201, made.text
+    found = {"nobody": None, "ended": Person("ended", 0, "gpt_" + "x" * 43), "other": other, "admin": admin}
+    for name, role in (("viewer", "viewer"), ("operator", "operator"), ("unenrolled", "admin")):
+        found[name] = await member(api, admin, studio.studio_id, name, role)
+    return found
+
+
+async def _answer(client: httpx.AsyncClient, method: str, path: str, body: Any, asker: Person | None) -> Answer:
+    headers = asker.headers if asker else {}
+    async with client.stream(method, path, headers=headers, json=body) as answer:
+        if answer.headers.get("content-type", "").startswith("text/event-stream"):
+            return answer.status_code
+        await answer.aread()
+    if answer.is_success or answer.headers["content-type"] != "application/problem+json":
+        return answer.status_code
+    problem = answer.json()
+    says_how = answer.status_code == 401 and path != "/v1/reports"
+    assert (problem["status"], answer.headers.get("www-authenticate")) == (answer.status_code, "Bearer" if says_how else None)
+    code: str = problem["code"]
+    return code
+
+
+async def test_every_route_asked_by_everyone(api: httpx.AsyncClient, studio: Studio, askers: dict[str, Person | None]) -> None:
+    studio_id, wrong = studio.studio_id, []
+    for method, path, body, expected in ROUTES:
+        sent = body | {"studio_id": studio_id} if isinstance(body, dict) and "studio_id" in body else body
+        got = [await _answer(api, method, path.format(studio_id=studio_id), sent, askers[kind]) for kind in KINDS]
+        wrong += [(method, path, kind, told, one) for kind, told, one in zip(KINDS, got, expected, strict=True) if told != one]
+    assert wrong == [], "asked, told, expected"
+
+    described = (await api.get("/docs/schema/openapi.json")).json()["paths"]
+    asked = {(method, path.partition("?")[0]) for method, path, _, _ in ROUTES}
+    missing = [
+        (method, path)
+        for path, methods in described.items()
+        for method in methods
+        if not any(method.upper() == one and _fits(path, known) for one, known in asked)
+    ]
+    assert missing == [], "routes that nobody asks here"
+
+
+def _fits(template: str, path: str) -> bool:
+    parts, known = template.split("/"), path.split("/")
+    return len(parts) == len(known) and all(part == one or part.startswith("{") for part, one in zip(parts, known, strict=True))
