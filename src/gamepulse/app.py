@@ -15,6 +15,7 @@ from gamepulse import database, errors, metrics, serve, settings
 from gamepulse.accept import Acceptor
 from gamepulse.accounts import Passwords
 from gamepulse.asker import Askers
+from gamepulse.cache import Answers
 from gamepulse.gather import Names
 from gamepulse.geography import Geography
 from gamepulse.keys import Keys
@@ -108,7 +109,7 @@ class App:
         self._ingest = Ingest(configured, Keys(look_up_pool), geography, acceptor, telemetry)
         framework.state.reader = Reader(
             configured, query_pool, Names(), ingest_pool, valkey, live, asyncio.Semaphore(QUESTIONS_MAX), account_pool, manage_pool,
-            Askers(account_pool), passwords,
+            Askers(account_pool), passwords, Answers(query_pool, configured.database_url, valkey, telemetry),
         )  # fmt: skip
         framework.state.telemetry = telemetry
         telemetry.observe.append(lambda: _observe(telemetry, acceptor, pools))

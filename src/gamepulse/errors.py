@@ -102,6 +102,9 @@ NOT_ROLLED_UP_TOGETHER = _declare("not_rolled_up_together", 422, "These dimensio
 TOO_MUCH = _declare("too_much", 422, "This would read too many rollup rows. Choose a shorter span or fewer dimensions.")
 TOO_FINE = _declare("too_fine", 422, "Minutes are not kept for so long. Choose a step from 1h.")
 TOO_MANY_POINTS = _declare("too_many_points", 422, "Choose a longer step or a shorter span.")
+NOTHING_TO_COMPARE = _declare(
+    "nothing_to_compare", 422, "Give versus_from and versus_to, or what sides differ in, such as a.build and b.build."
+)
 UNKNOWN_GAME = _declare("unknown_game", 404, "There is no such game, or the asker may not see it.")
 UNKNOWN_SESSION = _declare("unknown_session", 404, "There is no such session within the retention of raw data.")
 UNKNOWN_ROUTE = _declare("unknown_route", 404, "There is nothing here.")

@@ -5,10 +5,9 @@ shown are read, and the rest is the total without them.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from heapq import nsmallest
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -51,6 +50,10 @@ _NOTHING = np.zeros(0, dtype=np.int64), NO_ROWS
 _GROUPS = {step: _SQL["groups"].format(step=step, measures=MEASURES) for step in STEPS}
 
 type Values = tuple[str, ...]
+type Filters = tuple[tuple[str, tuple[str, ...]], ...]
+"""Dimensions, each with the values of which a group must have one."""
+NO_FILTERS: Filters = ()
+NO_FINE: Mapping[int, bytes] = {}
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -61,12 +64,13 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class Of(NamedTuple):
-    """A game's dimension set, and which of its dimensions are asked for."""
+    """A game's dimension set, and which of its dimensions and groups are asked for."""
 
     studio_id: int
     game_id: int
     dimension_set: int
     group_by: tuple[str, ...]
+    filters: Filters = NO_FILTERS
 
     @property
     def where(self) -> tuple[int, int, int]:
@@ -168,6 +172,7 @@ async def sources(connection: database.Connection, of: Of, asked: Span, width: t
         rows += await connection.fetch(_SQL["deltas"], *of.where, asked.start, asked.end)
     coarse: dict[int, list[Start]] = {}
     sizes, total = NO_SIZES, NO_ROWS
+    totals: list[asyncpg.Record] = []
     minutes_bytes = 0
     for piece in pieces(asked, await _stale(connection, of, asked), width):
         if piece.step == "minute":
@@ -180,7 +185,12 @@ async def sources(connection: database.Connection, of: Of, asked: Span, width: t
             found = await connection.fetch(_TOTALS if is_total else _RANKS, *of.where, piece.step, start, end)
             for row in found:
                 coarse.setdefault((row["start"] - asked.start) // width, []).append(Start(piece.step, row["start"]))
-            sizes, total = await in_thread(_add, sizes, total, found, is_total)
+            totals += found
+            if len(totals) >= TOTALS_PER_READ:
+                sizes, total = await in_thread(_add, sizes, total, totals, is_total)
+                totals = []
+    if totals:
+        sizes, total = await in_thread(_add, sizes, total, totals, is_total)
     fine, sizes = await in_thread(_fine, sizes, rows, asked.start, width)
     return Sources(asked, as_of, fine, coarse, sizes, total)
 
@@ -269,7 +279,7 @@ class Names:
         self._values: dict[tuple[int, int, int], dict[int, Values]] = {}
 
     async def of(self, connection: database.Connection, of: Of, ids: Ints) -> list[Values]:
-        """The values of what is asked for, for each id."""
+        """The values of the set's dimensions, for each id."""
         known = self._values.setdefault(of.where, {})
         wanted = ids.tolist()
         missing = list(set(wanted) - known.keys())
@@ -277,35 +287,46 @@ class Names:
             known = {}
             self._values, missing = {of.where: known}, wanted
         if missing:
-            dimensions = SETS[of.dimension_set]
-            query = _SQL["dimensions"].format(dimensions=", ".join(dimensions))
+            query = _SQL["dimensions"].format(dimensions=", ".join(SETS[of.dimension_set]))
             for dimension_id, *values in await connection.fetch(query, of.studio_id, of.game_id, missing):
                 known[dimension_id] = tuple(values)
-        at = [SETS[of.dimension_set].index(dimension) for dimension in of.group_by]
-        every = [known[one] for one in wanted]
-        return every if of.group_by == SETS[of.dimension_set] else [tuple([one[n] for n in at]) for one in every]
+        return [known[one] for one in wanted]
 
 
 class Groups(NamedTuple):
-    """Which groups there are: their values, and for each id (rising) its group."""
+    """Which groups there are: their values, and the sizes of their ids, with the group of each."""
 
     values: list[Values]
-    ids: Ints
+    sizes: Sizes
     codes: Ints
 
 
 async def groups(connection: database.Connection, names: Names, of: Of, found: Sources) -> Groups:
-    """The groups of what was read."""
+    """The groups of what was read, but those that are filtered out."""
+    values, sizes = await names.of(connection, of, found.sizes.ids), found.sizes
+    dimensions = SETS[of.dimension_set]
+    if of.filters:
+        allowed = [(dimensions.index(dimension), frozenset(words)) for dimension, words in of.filters]
+        kept = [n for n, one in enumerate(values) if all(one[at] in words for at, words in allowed)]
+        values, sizes = [values[n] for n in kept], Sizes(*(column[kept] for column in sizes))
+    if of.group_by == dimensions:  # an id each
+        return Groups(values, sizes, np.arange(len(values)))
+    at = [dimensions.index(dimension) for dimension in of.group_by]
+    values = [tuple([one[n] for n in at]) for one in values]
     codes: dict[Values, int] = {}
-    values = await names.of(connection, of, found.sizes.ids)
     of_id = np.array([codes.setdefault(one, len(codes)) for one in values], dtype=np.int64)
-    return Groups(list(codes), found.sizes.ids, of_id)
+    return Groups(list(codes), sizes, of_id)
 
 
-def largest(found: Sources, known: Groups, order: str, count: int) -> list[int]:
+def largest(known: Groups, order: str, count: int) -> list[int]:
     """The groups that are largest by reports, or by what the hours' sessions come to."""
-    sizes = np.bincount(known.codes, weights=getattr(found.sizes, order), minlength=len(known.values)).tolist()
-    return nsmallest(count, range(len(sizes)), key=lambda code: (-sizes[code], known.values[code]))
+    sizes = np.bincount(known.codes, weights=getattr(known.sizes, order), minlength=len(known.values))
+    if len(sizes) > count:  # values decide between those that are as large as the last one
+        least = np.partition(sizes, len(sizes) - count)[len(sizes) - count]
+        codes = np.flatnonzero(sizes >= least).tolist()
+    else:
+        codes = list(range(len(sizes)))
+    return sorted(codes, key=lambda code: (-sizes[code], known.values[code]))[:count]
 
 
 # -- measures --------------------------------------------------------------------------------------------------------------------
@@ -325,7 +346,7 @@ def choose(known: Groups, chosen: Sequence[int], count: int | None = None) -> Ch
     place[chosen] = 0 if count == 1 else np.arange(len(chosen))
     places = place[known.codes]
     order = np.argsort(places, kind="stable")[np.count_nonzero(places < 0) :]
-    return Chosen(known.ids[order], places[order], count or len(chosen))
+    return Chosen(known.sizes.ids[order], places[order], count or len(chosen))
 
 
 class Slice(NamedTuple):
@@ -393,6 +414,19 @@ async def merge_rows(connection: database.Connection, of: Of, found: Sources, ch
         await in_thread(merging.add, one, rows, upto)
 
 
+async def as_one(
+    connection: database.Connection, of: Of, found: Sources, known: Groups, chosen: Sequence[int], width: timedelta
+) -> Read:
+    """The chosen groups together over a span that is one step: one row, or none. Raises Problem TOO_MUCH."""
+    parts = [NO_ROWS]
+
+    def take(_: Ints, rows: Read) -> None:
+        parts.append(rows)
+
+    await merge_rows(connection, of, found, choose(known, chosen, 1), width, take)
+    return parts[-1]
+
+
 class _Merging:
     """Merges slices; a group that is cut by the end of one is carried to the next."""
 
@@ -443,9 +477,9 @@ def _together(parts: Sequence[tuple[Ints, Read]]) -> tuple[Ints, Read]:
     return numbers, joined([one for _, one in parts]).together(owner, len(numbers))
 
 
-def fine_row(found: Sources) -> Read:
+def fine_row(fine: Mapping[int, bytes]) -> Read:
     """All groups of all minutes together."""
-    blocks = [decode(one) for one in found.fine.values()]
+    blocks = [decode(one) for one in fine.values()]
     owner = np.zeros(sum(map(len, blocks)), dtype=np.int64)
     return Read.of(regroup(blocks, owner, np.zeros(1, dtype=np.int64)))
 
@@ -458,6 +492,9 @@ def measures(rows: Read) -> list[Measures]:
     ]
     sessions = [sketch.counts(one).tolist() for one in rows.sketches]
     return [Measures(*of_row) for of_row in zip(rows.counts.tolist(), *histograms, *sessions, strict=True)]
+
+
+NOTHING = measures(Read.of(Block.empty(np.zeros(1, dtype=np.int64))))[0]
 
 
 def without(total: Measures, shown: Measures) -> Measures:

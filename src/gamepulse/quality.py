@@ -6,10 +6,10 @@ from typing import Final
 
 import msgspec
 
-from gamepulse import database, errors, gather, histogram
+from gamepulse import database, errors, gather, histogram, score
 from gamepulse.asker import Game
 from gamepulse.batch import EVENT_KINDS, QUALITIES
-from gamepulse.gather import Measures, Names, Of, Sources, Span
+from gamepulse.gather import NO_FILTERS, Filters, Measures, Names, Of, Span
 from gamepulse.rollup import (
     DIMENSIONS,
     EVENTS,
@@ -23,6 +23,7 @@ from gamepulse.rollup import (
     Ints,
 )
 from gamepulse.rows import Read, one_row
+from gamepulse.score import BANDS_S
 
 GROUPS_MAX = 1_000
 POINTS_MAX = 1_500
@@ -31,8 +32,6 @@ YEARS = range(2000, 2100)
 SPAN_MAX = timedelta(days=366)
 STEPS: Final = {"1m": 60, "5m": 300, "10m": 600, "30m": 1800, "1h": 3600, "6h": 21600, "1d": 86400}
 PERCENTILES: Final = (0.05, 0.50, 0.75, 0.95, 0.99)
-BANDS_S: Final = (("excellent", 0.1), ("good", 0.2), ("fair", 0.4))
-"""Upper limits of round-trip time; beyond is poor (Mirror Networking, connection quality by RTT)."""
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
@@ -55,7 +54,7 @@ class Bands(msgspec.Struct):
     poor: int
 
 
-class Group(msgspec.Struct, omit_defaults=True):
+class Group(msgspec.Struct, omit_defaults=True, rename={"class_": "class"}):
     """What is known of one group. `count`: reports; `sessions`: distinct ones; `bad_sessions`: those that had it bad."""
 
     count: int
@@ -69,10 +68,16 @@ class Group(msgspec.Struct, omit_defaults=True):
     loss: float | None
     """Mean packet loss of the reports that know it, 0 to 1."""
     bands: Bands
+    band: str | None
+    """Mirror's band of the median round-trip time."""
     score: int | None
     """Cloudflare AIM's points for latency and loss: −40 to 30."""
+    class_: str | None
+    """AIM's class for games by these points, where loss is known: bad, poor, average, good, great."""
     reason: str | None
     """What costs most points, in words."""
+    mos: float | None
+    """Mean opinion score of voice, 1 to 4.5 (ITU-T G.107), of medians and mean loss, where all three are known."""
     is_overflow: bool = False
     """This is no value of the game's but all those together that are beyond its limit: `(other)`."""
     region: str | None = None
@@ -149,29 +154,41 @@ def coarsened(asked: Span, minutes_since: datetime) -> Span:
     return Span(start, end)
 
 
-def dimension_set(group_by: Sequence[str]) -> int:
-    """The smallest dimension set that holds all of `group_by`. Raises Problem, naming what is possible."""
-    unknown = set(group_by) - set(DIMENSIONS)
-    if unknown:
+def dimension_set(group_by: Sequence[str], filters: Filters = NO_FILTERS) -> int:
+    """The smallest dimension set that holds what is grouped by and filtered by. Raises Problem, naming what is possible."""
+    asked = {*group_by, *(dimension for dimension, _ in filters)}
+    if asked - set(DIMENSIONS):
         raise errors.Problem(errors.UNKNOWN_DIMENSION, f"group_by takes {', '.join(DIMENSIONS)}.")
     for number in sorted(range(len(SETS)), key=lambda number: len(SETS[number])):
-        if set(group_by) <= set(SETS[number]):
+        if asked <= set(SETS[number]):
             return number
     sets = "; ".join(", ".join(dimensions) for dimensions in SETS)
     raise errors.Problem(errors.NOT_ROLLED_UP_TOGETHER, f"These are not rolled up together. Possible are mixtures within: {sets}.")
 
 
+def of_game(game: Game, group_by: Sequence[str], filters: Filters) -> Of:
+    """Where in the rollups to look. Raises Problem as dimension_set does."""
+    return Of(game.studio_id, game.game_id, dimension_set(group_by, filters), tuple(group_by), filters)
+
+
 async def quality(
-    pool: database.Pool, names: Names, game: Game, group_by: Sequence[str], asked: Span, limit: int, order: str
+    pool: database.Pool,
+    names: Names,
+    game: Game,
+    group_by: Sequence[str],
+    asked: Span,
+    limit: int,
+    order: str,
+    filters: Filters = NO_FILTERS,
 ) -> Quality:
     """The groups of a span, the largest `order` first. The answer's own span says what it is about. Raises Problem TOO_MUCH."""
-    of = Of(game.studio_id, game.game_id, dimension_set(group_by), tuple(group_by))
+    of = of_game(game, group_by, filters)
     by = "reports" if order == "count" else order
     async with database.studio(pool, game.studio_id) as connection:
-        found = await gather.sources(connection, of, asked, SPAN_MAX, is_total=True)
+        found = await gather.sources(connection, of, asked, SPAN_MAX, is_total=not filters)
         known = await gather.groups(connection, names, of, found)
         is_ranked = order == "count"
-        chosen = await gather.in_thread(gather.largest, found, known, by, limit if is_ranked else gather.CANDIDATES * limit)
+        chosen = await gather.in_thread(gather.largest, known, by, limit if is_ranked else gather.CANDIDATES * limit)
         groups: list[Group] = []
         shown = gather.NO_ROWS
 
@@ -182,27 +199,36 @@ async def quality(
             if is_ranked:
                 shown = one_row([shown, rows])
 
-        def take_shown(_: Ints, rows: Read) -> None:
-            nonlocal shown
-            shown = rows
-
         await gather.merge_rows(connection, of, found, gather.choose(known, chosen), SPAN_MAX, take)
         best = sorted(range(len(groups)), key=lambda n: (-getattr(groups[n], order), known.values[chosen[n]]))[:limit]
         is_all = len(known.values) <= limit
-        if not is_ranked and not is_all:
-            those = gather.choose(known, [chosen[n] for n in best], 1)
-            await gather.merge_rows(connection, of, found, those, SPAN_MAX, take_shown)
-    remainder = None if is_all else await gather.in_thread(_remainder, found, shown)
+        if not is_all:
+            those = [chosen[n] for n in best]
+            if not is_ranked:
+                shown = await gather.as_one(connection, of, found, known, those, SPAN_MAX)
+            total = found.total
+            if filters:  # the total is of all; what is filtered must be read
+                others = sorted(set(range(len(known.values))) - set(those))
+                rest = await gather.as_one(connection, of, found, known, others, SPAN_MAX)
+                total = await gather.in_thread(one_row, [shown, rest])
+    remainder = None if is_all else await gather.in_thread(_remainder, total, gather.NO_FINE if filters else found.fine, shown)
     return Quality(game.slug, found.asked.start, found.asked.end, found.as_of, [groups[n] for n in best], remainder)
 
 
-def _remainder(found: Sources, shown: Read) -> Group:
-    total = one_row([found.total, gather.fine_row(found)])
+def _remainder(total: Read, fine: Mapping[int, bytes], shown: Read) -> Group:
+    total = one_row([total, gather.fine_row(fine)])
     return group_of(gather.without(gather.measures(total)[0], gather.measures(shown)[0]), {})
 
 
 async def series(
-    pool: database.Pool, names: Names, game: Game, group_by: Sequence[str], asked: Span, step: str, limit: int
+    pool: database.Pool,
+    names: Names,
+    game: Game,
+    group_by: Sequence[str],
+    asked: Span,
+    step: str,
+    limit: int,
+    filters: Filters = NO_FILTERS,
 ) -> Series:
     """The `limit` largest groups of a span over time. Steps are multiples of `step` in UTC; the span is widened to the first."""
     width = timedelta(seconds=STEPS[step])
@@ -210,11 +236,11 @@ async def series(
     asked = Span(datetime.fromtimestamp(since_s - since_s % STEPS[step], UTC), asked.end)
     if asked.end - asked.start > width * POINTS_MAX:
         raise errors.Problem(errors.TOO_MANY_POINTS, f"At most {POINTS_MAX} steps: choose a longer step or a shorter span.")
-    of = Of(game.studio_id, game.game_id, dimension_set(group_by), tuple(group_by))
+    of = of_game(game, group_by, filters)
     async with database.studio(pool, game.studio_id) as connection:
         found = await gather.sources(connection, of, asked, width, is_total=False)
         known = await gather.groups(connection, names, of, found)
-        chosen = await gather.in_thread(gather.largest, found, known, "reports", limit)
+        chosen = await gather.in_thread(gather.largest, known, "reports", limit)
         lines = [Line(dict(zip(of.group_by, known.values[code], strict=True)), []) for code in chosen]
 
         def take(numbers: Ints, rows: Read) -> None:
@@ -231,7 +257,8 @@ def group_of(measures: Measures, dimensions: Mapping[str, str]) -> Group:
     counts = measures.counts
     rtt_ms = percentiles_ms(*measures.rtt)
     loss = counts[LOSS_PPM_SUM] / counts[LOSS_COUNT] / 1e6 if counts[LOSS_COUNT] else None
-    score, reason = _score(rtt_ms, loss)
+    jitter_ms = percentiles_ms(*measures.jitter)
+    aim = score.aim(rtt_ms.p50, loss) if rtt_ms else None
     return Group(
         count=counts[REPORTS],
         sessions=measures.sessions,
@@ -240,11 +267,14 @@ def group_of(measures: Measures, dimensions: Mapping[str, str]) -> Group:
         events=dict(zip(EVENT_KINDS, counts[EVENTS:WORDS], strict=True)),
         qualities=dict(zip(QUALITIES, counts[WORDS:], strict=True)),
         rtt_ms=rtt_ms,
-        jitter_ms=percentiles_ms(*measures.jitter),
+        jitter_ms=jitter_ms,
         loss=loss,
         bands=_bands(*measures.rtt),
-        score=score,
-        reason=reason,
+        band=score.band(rtt_ms.p50) if rtt_ms else None,
+        score=aim.points if aim else None,
+        class_=aim.class_ if aim else None,
+        reason=aim.reason if aim else None,
+        mos=round(score.mos(rtt_ms.p50, jitter_ms.p50, loss), 2) if rtt_ms and jitter_ms and loss is not None else None,
         is_overflow=OTHER in dimensions.values(),
         **dimensions,
     )
@@ -260,23 +290,6 @@ def _bands(indexes: Ints, counts: Ints) -> Bands:
     up_to = [histogram.count_up_to(indexes, counts, limit) for _, limit in BANDS_S]
     excellent, good, fair = up_to[0], up_to[1] - up_to[0], up_to[2] - up_to[1]
     return Bands(excellent, good, fair, int(counts.sum()) - up_to[2])
-
-
-_LATENCY_POINTS = ((10, 20), (20, 10), (50, 5), (100, 0), (500, -10))
-_LOSS_POINTS = ((0.01, 10), (0.05, 5), (0.25, 0), (0.5, -10))
-
-
-def _score(rtt_ms: Percentiles | None, loss: float | None) -> tuple[int | None, str | None]:
-    """Points for the median latency and the mean loss (Cloudflare Radar AIM), and what costs the more of them."""
-    if rtt_ms is None:
-        return None, None
-    latency = next((points for limit, points in _LATENCY_POINTS if rtt_ms.p50 < limit), -20)
-    lossy = 0 if loss is None else next((points for limit, points in _LOSS_POINTS if loss < limit), -20)
-    missed = {f"RTT {rtt_ms.p50:.0f} ms": 20 - latency}
-    if loss is not None:
-        missed[f"loss {loss * 100:.1f} %"] = 10 - lossy
-    worst = max(missed, key=missed.__getitem__)
-    return latency + lossy, worst if missed[worst] else None
 
 
 def _ceil_minute(at: datetime) -> datetime:

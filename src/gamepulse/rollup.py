@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from gamepulse import sketch
 from gamepulse.batch import EVENT_KINDS, QUALITIES
+from gamepulse.histogram import ZERO_BUCKET
 
 SETS: Final[tuple[tuple[str, ...], ...]] = (
     ("region", "country"),
@@ -40,6 +41,8 @@ KINDS: Final = ("rtt", "jitter", "sessions", "bad_sessions")
 HISTOGRAMS: Final = 2
 """The first so many of KINDS are histograms."""
 _OFFSET = 1 << 15  # bucket indexes are i16
+SPREAD_MAX = 2
+"""Histograms are added in place when that takes no more than so many places for each bucket that there is."""
 
 type Ints = npt.NDArray[np.int64]
 
@@ -147,6 +150,12 @@ def added(values: Ints, owner: Ints, groups: int) -> Ints:
 
 def buckets(rows: Ints, index: Ints, value: Ints, groups: int) -> Cells:
     """Histograms of unordered buckets; equal ones are added."""
+    if len(index):
+        is_zero = index == ZERO_BUCKET
+        first = int(np.where(is_zero, _OFFSET, index).min()) - 1  # zeros' bucket is far from all others: here it is next to them
+        width = max(int(index.max()) - first + 1, 1)
+        if groups * width <= SPREAD_MAX * len(index):
+            return _spread(rows, np.where(is_zero, 0, index - first), value, groups, width, first)
     keys = (rows << 16) | (index + _OFFSET)
     order = np.argsort(keys)
     keys = keys[order]
@@ -154,6 +163,14 @@ def buckets(rows: Ints, index: Ints, value: Ints, groups: int) -> Cells:
         starts = _starts(keys)
         keys, value = keys[starts], np.add.reduceat(value[order], starts)
     return Cells(np.bincount(keys >> 16, minlength=groups), (keys & 0xFFFF) - _OFFSET, value)
+
+
+def _spread(rows: Ints, at: Ints, value: Ints, groups: int, width: int, first: int) -> Cells:
+    """The same where there are many for each bucket: added in place is quicker than sorted. Sums are exact below 2^53."""
+    sums = np.bincount(rows * width + at, weights=value, minlength=groups * width)
+    found = np.flatnonzero(sums)
+    row, at = found // width, found % width
+    return Cells(np.bincount(row, minlength=groups), np.where(at == 0, ZERO_BUCKET, at + first), sums[found].astype(np.int64))
 
 
 def counted(rows: Ints, index: Ints, groups: int) -> Cells:

@@ -1,9 +1,11 @@
-"""Looking up: one session's timeline, a player's sessions, everyone on a server at a time."""
+"""Looking up: one session's timeline, a player's sessions, everyone on a server, in a network, on a build at a time."""
 
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
+from typing import Literal
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
 import asyncpg
@@ -20,8 +22,12 @@ BATCHES_MAX = 2_000
 REPORTS_MAX = 20_000
 """Of one session's timeline, as many as its first batches hold."""
 SESSIONS_MAX = 500
+WALKED_MAX = 20_000
+"""Of a network's or a build's sessions of a day, so many are looked at for them: those who came last before the span's end."""
 _SQL = database.queries("serve")
 _LABEL = re.compile(LABEL_PATTERN)
+_MINUTE = timedelta(minutes=1)
+Dimension = Literal["server", "network", "build"]  # no alias: the framework does not look into those
 
 
 class TimelineReport(msgspec.Struct, omit_defaults=True):
@@ -52,6 +58,17 @@ class TimelineEvent(msgspec.Struct, omit_defaults=True):
     server: str | None = None
 
 
+class Others(msgspec.Struct):
+    """Where to ask who else was there while the session was, and how all of them fared."""
+
+    dimension: Dimension
+    value: str
+    sessions: str
+    """Path of who was there, session by session."""
+    quality: str
+    """Path of how all of them fared together."""
+
+
 class Timeline(msgspec.Struct):
     """A session, by time: what client and server measured side by side, and what happened. `is_cut`: there is more."""
 
@@ -66,6 +83,7 @@ class Timeline(msgspec.Struct):
     clock_offset_ms: int | None
     reports: list[TimelineReport]
     events: list[TimelineEvent]
+    others: list[Others]
     is_cut: bool
 
 
@@ -108,10 +126,10 @@ async def timeline(pool: database.Pool, game: Game, session: UUID) -> Timeline:
         rows = await connection.fetch(_SQL["session_batches"], game.studio_id, game.game_id, session, BATCHES_MAX + 1)
     if not rows:
         raise errors.Problem(errors.UNKNOWN_SESSION)
-    return await in_thread(_timeline, session, rows)
+    return await in_thread(_timeline, game.slug, session, rows)
 
 
-def _timeline(session: UUID, rows: list[asyncpg.Record]) -> Timeline:
+def _timeline(game: str, session: UUID, rows: list[asyncpg.Record]) -> Timeline:
     sizes = accumulate(len(row["records"]) // records.RECORD.itemsize for row in rows)
     fitting = max(sum(1 for size in sizes if size <= REPORTS_MAX), 1)
     is_cut, rows = len(rows) > min(fitting, BATCHES_MAX), rows[: min(fitting, BATCHES_MAX)]
@@ -124,6 +142,11 @@ def _timeline(session: UUID, rows: list[asyncpg.Record]) -> Timeline:
     def known(name: str) -> str | None:
         return next((one[name] for one in labels if one[name] is not None), None)
 
+    items: list[TimelineReport | TimelineEvent] = [*reports, *events]
+    servers = dict.fromkeys(one.server for one in items if one.server is not None)
+    whom: list[tuple[Dimension, str | None]] = [("server", server) for server in servers]
+    whom += [("network", known("network")), ("build", known("build"))]
+    times = [one.at for one in items]
     return Timeline(
         session=session,
         country=next((one["country"] for one in labels if one["country"] not in (None, "ZZ")), None) or "ZZ",
@@ -132,7 +155,19 @@ def _timeline(session: UUID, rows: list[asyncpg.Record]) -> Timeline:
         clock_offset_ms=next((row["clock_offset_ms"] for row in rows if row["clock_offset_ms"] is not None), None),
         reports=reports,
         events=events,
+        others=[_others(game, of, value, min(times), max(times)) for of, value in whom if value is not None] if times else [],
         is_cut=is_cut,
+    )
+
+
+def _others(game: str, of: Dimension, value: str, first: datetime, last: datetime) -> Others:
+    since, until = (at.replace(second=0, microsecond=0) for at in (first, last + _MINUTE))
+    span = {"from": f"{since:%Y-%m-%dT%H:%M:00Z}", "to": f"{until:%Y-%m-%dT%H:%M:00Z}"}
+    return Others(
+        dimension=of,
+        value=value,
+        sessions=f"/v1/games/{quote(game)}/{of}s/{quote(value)}/sessions?{urlencode(span)}",
+        quality=f"/v1/quality?{urlencode({'game': game, 'group_by': of, of: value, **span})}",
     )
 
 
@@ -145,15 +180,18 @@ async def of_player(pool: database.Pool, game: Game, player: str, key: bytes, as
     return _found(rows)
 
 
-async def on_server(pool: database.Pool, game: Game, server: str, asked: Span) -> FoundSessions:
-    """Everyone who was on a server during a span. Raises Problem INVALID_PARAMETER for what cannot be a server's name."""
-    if not _LABEL.fullmatch(server):
-        raise errors.Problem(errors.INVALID_PARAMETER, "The server's name has characters that it may not.")
+async def on(pool: database.Pool, game: Game, of: Dimension, value: str, asked: Span) -> FoundSessions:
+    """Everyone on a server, in a network or on a build during a span. Raises Problem INVALID_PARAMETER for what can be no name."""
+    if not _LABEL.fullmatch(value):
+        raise errors.Problem(errors.INVALID_PARAMETER, f"The {of}'s name has characters that it may not.")
+    where = (game.studio_id, game.game_id, value, asked.start, asked.end, SESSIONS_MAX + 1)
     async with database.studio(pool, game.studio_id) as connection:
-        rows = await connection.fetch(
-            _SQL["server_sessions"], game.studio_id, game.game_id, server, asked.start, asked.end, SESSIONS_MAX + 1
-        )
-    return _found(rows)
+        if of == "server":
+            return _found(await connection.fetch(_SQL["server_sessions"], *where))
+        rows = await connection.fetch(_SQL["sessions_of"].format(dimension=of), *where, WALKED_MAX)
+    found = _found(rows)
+    found.is_cut |= bool(rows) and rows[0]["walked"] == WALKED_MAX
+    return found
 
 
 class _StoredEvent(msgspec.Struct):

@@ -134,23 +134,29 @@ def encode(entry: Ints) -> bytes:
 def together(encoded: list[bytes], owner: Ints, groups: int) -> list[bytes]:
     """The union of each group's bytes: `owner` has the group of each. Registers are never taken apart."""
     row, entry, dense_row, dense = decode(encoded)
-    keys = _different((owner[row] << 32) | entry)
-    of, entry = keys >> 32, keys & 0xFFFFFFFF
-    is_large = np.bincount(of, minlength=groups) > COUPONS_MAX
-    dense_of = owner[dense_row]
+    of, dense_of = owner[row], owner[dense_row]
+    is_large = np.zeros(groups, dtype=bool)
     is_large[dense_of] = True
-    order = np.argsort(dense_of, kind="stable")
-    dense_at = np.searchsorted(dense_of[order], np.arange(groups + 1)).tolist()
-    entry_at = np.searchsorted(of, np.arange(groups + 1)).tolist()
-    packed = entry.astype("<u4").tobytes()
-    found = [packed[4 * a : 4 * b] for a, b in pairwise(entry_at)]
-    for group in np.flatnonzero(is_large).tolist():
-        whole = np.zeros(REGISTERS, dtype=np.uint8)
-        for at in order[dense_at[group] : dense_at[group + 1]].tolist():
-            np.maximum(whole, dense[at], out=whole)
-        register, rank = _register(entry[entry_at[group] : entry_at[group + 1]])
-        np.maximum.at(whole, register, rank.astype(np.uint8))
-        found[group] = whole.tobytes()
+    goes_in = is_large[of]  # whose group is registers anyway need not be sorted
+    keys = _different((of[~goes_in] << 32) | entry[~goes_in])
+    small_of, small = keys >> 32, keys & 0xFFFFFFFF
+    too_many = np.bincount(small_of, minlength=groups) > COUPONS_MAX
+    ends = np.cumsum(np.bincount(small_of, minlength=groups)).tolist()
+    packed = small.astype("<u4").tobytes()
+    found = [packed[4 * a : 4 * b] for a, b in pairwise([0, *ends])]
+    large = np.flatnonzero(is_large | too_many)
+    if not len(large):
+        return found
+    place = np.cumsum(is_large | too_many) - 1
+    whole = np.zeros((len(large), REGISTERS), dtype=np.uint8)
+    for at, one in zip(place[dense_of].tolist(), dense, strict=True):
+        np.maximum(whole[at], one, out=whole[at])
+    moved = too_many[small_of]
+    register, rank = _register(np.concatenate([entry[goes_in], small[moved]]))
+    where = place[np.concatenate([of[goes_in], small_of[moved]])] * REGISTERS + register
+    np.maximum.at(whole.reshape(-1), where, rank.astype(np.uint8))
+    for at, group in enumerate(large.tolist()):
+        found[group] = whole[at].tobytes()
     return found
 
 

@@ -128,6 +128,17 @@ async def test_a_step_is_bounded_and_ends_with_a_transaction(
         assert (dimension_set, counted) == (dimension_set, 50_000)
 
 
+async def test_a_step_reads_no_more_of_a_long_backlog_than_it_takes(connection: Database) -> None:
+    """In the order of the index: sorted, each step would read all that waits."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL enable_sort = off")
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        await connection.execute("SET LOCAL enable_bitmapscan = off")
+        plan = await connection.fetch("EXPLAIN " + database.queries("aggregate")["raw_batches"], 0, 0, 1_000, 2_500)
+    assert any("shard_xid_idx" in row[0] for row in plan)
+    assert not any("Sort  " in row[0] for row in plan), plan
+
+
 def rolling_for(seconds: float, leader: aggregate.Aggregator, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Make rolling up take so long. Set when it begins: shards are led by then."""
     is_rolling = asyncio.Event()

@@ -524,7 +524,7 @@ async def test_so_many_names_are_remembered(connection: Database, monkeypatch: p
     monkeypatch.setattr(asyncpg.Connection, "fetch", noted)
     for some, missing in ((ids[:5], [5]), (ids[:6], [1]), (ids[:6], []), (ids[5:7], [2]), (ids[5:9], [2]), (ids[:1], [1])):
         read.clear()
-        assert await names.of(connection, of, some) == [(f"r{one - ids[0] + 1}",) for one in some]
+        assert await names.of(connection, of, some) == [(f"r{one - ids[0] + 1}", "KR") for one in some]
         assert read == missing
 
 

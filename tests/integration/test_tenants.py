@@ -86,7 +86,8 @@ async def test_a_private_game_cannot_be_told_from_one_that_is_not_there(client: 
     nobody = "00000000-0000-4000-8000-000000000000"
     for path in (
         "/v1/quality?game={}", "/v1/quality/series?game={}", "/v1/live?game={}", f"/v1/games/{{}}/sessions/{nobody}",
-        "/v1/games/{}/servers/seoul-1/sessions",
+        "/v1/games/{}/servers/seoul-1/sessions", "/v1/games/{}/networks/AS1/sessions", "/v1/games/{}/builds/1.0/sessions",
+        "/v1/quality/compare?game={}&a.build=1&b.build=2",
     ):  # fmt: skip
         answers = [await client.get(path.format(game)) for game in ("secret", "nothing")]
         assert [answer.status_code for answer in answers] == [404, 404], path

@@ -3,12 +3,16 @@
 import functools
 import random
 from itertools import chain
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gamepulse import gather, histogram, rollup, sketch
+from gamepulse.histogram import ZERO_BUCKET
 from gamepulse.rollup import COUNTS, REPORTS, Block
 from gamepulse.rows import Read, joined, one_row, read
 from stack.measurements import pairs, phones
@@ -107,3 +111,18 @@ def test_blocks_are_split_and_selected_by_group() -> None:
     assert [len(part) for part in parts] == [2, 3, 2]
     assert rollup.encode(rollup.merge(parts[::-1])) == rollup.encode(block)
     assert rollup.encode(block.select(np.isin(block.ids, [2, 3, 4]))) == rollup.encode(parts[1])
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from([ZERO_BUCKET, -300, -299, 0, 7, 511]), st.integers(1, 2**40)), max_size=60
+    )
+)
+def test_histograms_are_added_in_place_as_they_are_sorted(cells: list[tuple[int, int, int]]) -> None:
+    rows, index, value = (np.array(column, dtype=np.int64) for column in (zip(*cells, strict=True) if cells else ([], [], [])))
+    with patch.object(rollup, "SPREAD_MAX", 0):
+        expected = rollup.buckets(rows, index, value, 5)
+    with patch.object(rollup, "SPREAD_MAX", 1 << 20):
+        found = rollup.buckets(rows, index, value, 5)
+    for one, other in zip(found, expected, strict=True):
+        assert one.tolist() == other.tolist()

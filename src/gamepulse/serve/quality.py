@@ -1,76 +1,165 @@
-"""Routes: quality by group, over time, and live."""
+"""Routes: quality by group, over time, of one group against another, and live."""
 
-from typing import Annotated, Literal
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
-from litestar import get
+from litestar import MediaType, Response, get
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
-from gamepulse import asker, errors, live, quality
+from gamepulse import asker, cache, compare, errors, live, quality
+from gamepulse.asker import Game
+from gamepulse.cache import Question
+from gamepulse.gather import Filters, Span
+from gamepulse.rollup import DIMENSIONS
 from gamepulse.serve.describe import GAME, problems
-from gamepulse.serve.reader import Asked, From, GameName, To, game_of, reader_of
+from gamepulse.serve.filters import both, filters, refuse_unknown
+from gamepulse.serve.reader import Asked, From, GameName, Reader, To, game_of, reader_of
 
 GroupBy = Annotated[
     str, QueryParameter(name="group_by", description="Comma-separated dimensions that are rolled up together", max_length=200)
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=quality.GROUPS_MAX)]
 Order = Literal["count", "sessions", "bad_sessions"]
-_QUESTION = (
-    *GAME, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG, errors.UNKNOWN_DIMENSION, errors.NOT_ROLLED_UP_TOGETHER,
-    errors.TOO_MUCH, errors.BUSY,
-)  # fmt: skip
 Step = Literal["1m", "5m", "10m", "30m", "1h", "6h", "1d"]
+Versus = Annotated[datetime | None, QueryParameter(description="When side b was, RFC 3339; default: when side a was")]
+_KNOWN = frozenset({"game", "from", "to", *DIMENSIONS})
+QUALITY = _KNOWN | {"group_by", "limit", "order"}
+SERIES = _KNOWN | {"group_by", "limit", "step"}
+COMPARE = _KNOWN | {"versus_from", "versus_to", *(f"{side}.{dimension}" for side in "ab" for dimension in DIMENSIONS)}
+_QUESTION = (
+    *GAME, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG, errors.NOT_ROLLED_UP_TOGETHER, errors.TOO_MUCH, errors.BUSY,
+)  # fmt: skip
 
 
-@get("/v1/quality", responses=problems(*_QUESTION))
+def _answers(of: Any, *kinds: errors.Kind) -> dict[int, ResponseSpec]:
+    """What a route that keeps its answers says of itself."""
+    return {
+        200: ResponseSpec(of, generate_examples=False, description="The answer, with its `ETag`"),
+        304: ResponseSpec(None, description="What `If-None-Match` names is still the answer"),
+    } | problems(*_QUESTION, *kinds)
+
+
+@get(
+    "/v1/quality",
+    dependencies={"filters": filters()},
+    responses=_answers(quality.Quality, errors.UNKNOWN_DIMENSION),
+)
 async def quality_route(
     request: Asked,
     game: GameName,
+    filters: Any,
     to: To = None,
     from_: From = None,
     group_by: GroupBy = "region",
     limit: Limit = 100,
     order: Order = "count",
-) -> quality.Quality:
+) -> Response[bytes]:
     """Quality by group over one span."""
+    refuse_unknown(request, QUALITY)
     reader = reader_of(request)
-    asked = quality.span(from_, to)
-    dimensions = _dimensions(group_by)
+    asked = quality.coarsened(quality.span(from_, to), reader.minutes_since())
+    dimensions = _dimensions(group_by, filters)
     found = await game_of(request, game)
-    async with reader.asking():
-        return await quality.quality(
-            reader.pool, reader.names, found, dimensions, quality.coarsened(asked, reader.minutes_since()), limit, order
-        )
+
+    async def make() -> quality.Quality:
+        return await quality.quality(reader.pool, reader.names, found, dimensions, asked, limit, order, filters)
+
+    return await _answered(request, found, ("quality", dimensions, asked, limit, order, filters), make)
 
 
-@get("/v1/quality/series", responses=problems(*_QUESTION, errors.TOO_FINE, errors.TOO_MANY_POINTS))
+@get(
+    "/v1/quality/series",
+    dependencies={"filters": filters()},
+    responses=_answers(quality.Series, errors.UNKNOWN_DIMENSION, errors.TOO_MANY_POINTS, errors.TOO_FINE),
+)
 async def series_route(
     request: Asked,
     game: GameName,
+    filters: Any,
     to: To = None,
     from_: From = None,
     group_by: GroupBy = "region",
     step: Step = "1m",
     limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
-) -> quality.Series:
+) -> Response[bytes]:
     """Quality by group over time."""
+    refuse_unknown(request, SERIES)
     reader = reader_of(request)
     asked = quality.span(from_, to)
-    dimensions = _dimensions(group_by)
+    dimensions = _dimensions(group_by, filters)
     found = await game_of(request, game)
     if asked.start < reader.minutes_since() and quality.STEPS[step] < quality.STEPS["1h"]:
         raise errors.Problem(errors.TOO_FINE, f"Minutes are kept since {reader.minutes_since():%Y-%m-%d}: choose a step from 1h.")
-    async with reader.asking():
-        return await quality.series(
-            reader.pool, reader.names, found, dimensions, quality.coarsened(asked, reader.minutes_since()), step, limit
-        )
+    asked = quality.coarsened(asked, reader.minutes_since())
+
+    async def make() -> quality.Series:
+        return await quality.series(reader.pool, reader.names, found, dimensions, asked, step, limit, filters)
+
+    return await _answered(request, found, ("series", dimensions, asked, step, limit, filters), make)
 
 
-def _dimensions(group_by: str) -> list[str]:
-    """The dimensions named, checked to be rolled up together."""
+@get(
+    "/v1/quality/compare",
+    dependencies={"filters": filters(), "of_a": filters("a."), "of_b": filters("b.")},
+    responses=_answers(compare.Comparison, errors.NOTHING_TO_COMPARE),
+)
+async def compare_route(
+    request: Asked,
+    game: GameName,
+    filters: Any,
+    of_a: Any,
+    of_b: Any,
+    to: To = None,
+    from_: From = None,
+    versus_to: Versus = None,
+    versus_from: Versus = None,
+) -> Response[bytes]:
+    """Two groups of players, or one at two times: how much they differ, and whether that is more than chance."""
+    refuse_unknown(request, COMPARE)
+    reader = reader_of(request)
+    if (versus_from is None) != (versus_to is None) or (versus_from is None and not of_a and not of_b):
+        raise errors.Problem(errors.NOTHING_TO_COMPARE)
+    asked = quality.span(from_, to)
+    versus = quality.span(versus_from, versus_to) if versus_from else asked
+    a, b = _side(reader, asked, both(filters, of_a)), _side(reader, versus, both(filters, of_b))
+    found = await game_of(request, game)
+
+    async def make() -> compare.Comparison:
+        return await compare.compare(reader.pool, reader.names, found, a, b, reader.raw_since())
+
+    return await _answered(request, found, ("compare", a, b), make)
+
+
+def _side(reader: Reader, asked: Span, of: Filters) -> compare.Side:
+    quality.dimension_set((), of)
+    return compare.Side(quality.coarsened(asked, reader.minutes_since()), of)
+
+
+def _dimensions(group_by: str, of: Filters) -> list[str]:
+    """The dimensions named, checked to be rolled up together and with those that are filtered by."""
     dimensions = list(dict.fromkeys(name.strip() for name in group_by.split(",") if name.strip()))
-    quality.dimension_set(dimensions)
+    quality.dimension_set(dimensions, of)
     return dimensions
+
+
+async def _answered(request: Asked, game: Game, question: Question, make: Callable[[], Awaitable[object]]) -> Response[bytes]:
+    """The answer to a question, or 304 for who has it."""
+    reader = reader_of(request)
+    tag = await reader.answers.tag(game, question)
+    headers = {"etag": f'W/"{tag}"', "cache-control": f"{'public' if game.is_public else 'private'}, max-age={cache.STEP_S}"}
+    if not game.is_public:
+        headers["vary"] = "authorization, cookie"
+    if f'"{tag}"' in request.headers.get("if-none-match", ""):
+        return Response(b"", status_code=304, headers=headers)
+
+    async def made() -> object:
+        async with reader.asking():
+            return await make()
+
+    return Response(await reader.answers.get(game, tag, made), headers=headers, media_type=MediaType.JSON)
 
 
 @get("/v1/live", media_type="text/event-stream", responses=problems(*GAME, errors.TOO_MANY_VIEWERS))
@@ -93,4 +182,4 @@ async def live_route(request: Asked, game: GameName) -> Stream:
     return Stream(reader.live.watch(found, may), media_type="text/event-stream", headers=headers)
 
 
-ROUTES = [quality_route, series_route, live_route]
+ROUTES = [quality_route, series_route, compare_route, live_route]

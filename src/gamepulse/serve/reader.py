@@ -11,7 +11,7 @@ from litestar import Request
 from litestar.params import PathParameter, QueryParameter
 from msgspec import Struct
 
-from gamepulse import accounts, asker, database, errors, gather, live, studios
+from gamepulse import accounts, asker, cache, database, errors, gather, live, studios
 from gamepulse.asker import Asker, Game, Role
 from gamepulse.settings import Settings
 
@@ -41,6 +41,7 @@ class Reader(Struct):
     manage_pool: database.Pool
     askers: asker.Askers
     passwords: accounts.Passwords
+    answers: cache.Answers
     is_draining: bool = False
 
     @property
@@ -50,8 +51,11 @@ class Reader(Struct):
 
     def minutes_since(self) -> datetime:
         """Since when minute rollups are kept for certain."""
-        midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        return midnight - timedelta(days=self.settings.minute_retention_days)
+        return _midnight() - timedelta(days=self.settings.minute_retention_days)
+
+    def raw_since(self) -> datetime:
+        """Since when raw data is."""
+        return _midnight() - timedelta(days=self.settings.raw_retention_days)
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[None]:
@@ -64,6 +68,10 @@ class Reader(Struct):
             yield
         finally:
             self.questions.release()
+
+
+def _midnight() -> datetime:
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def reader_of(request: Asked) -> Reader:

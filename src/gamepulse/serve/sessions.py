@@ -1,4 +1,4 @@
-"""Routes: a session's timeline, a player's sessions, everyone on a server."""
+"""Routes: a session's timeline, a player's sessions, everyone on a server, in a network, on a build."""
 
 from uuid import UUID
 
@@ -6,8 +6,11 @@ from litestar import get, post
 
 from gamepulse import errors, quality, sessions
 from gamepulse.asker import Role
+from gamepulse.gather import Span
 from gamepulse.serve.describe import GAME, GAME_OF_STUDIO, problems
 from gamepulse.serve.reader import Asked, From, To, asker_of, game_of, reader_of
+
+_OTHERS = problems(*GAME, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG, errors.BUSY)
 
 
 @get("/v1/games/{game:str}/sessions/{session_id:uuid}", responses=problems(*GAME, errors.UNKNOWN_SESSION, errors.BUSY))
@@ -27,17 +30,33 @@ async def player_sessions_route(request: Asked, game: str, data: sessions.Player
     return await sessions.of_player(reader.pool, found, data.player, reader.secret, await asker_of(request))
 
 
-@get(
-    "/v1/games/{game:str}/servers/{server:str}/sessions",
-    responses=problems(*GAME, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG),
-)
+@get("/v1/games/{game:str}/servers/{server:str}/sessions", responses=_OTHERS)
 async def server_sessions_route(
     request: Asked, game: str, server: str, to: To = None, from_: From = None
 ) -> sessions.FoundSessions:
     """Everyone on one server during a span (default: the last hour)."""
+    return await _on(request, game, "server", server, quality.span(from_, to))
+
+
+@get("/v1/games/{game:str}/networks/{network:str}/sessions", responses=_OTHERS)
+async def network_sessions_route(
+    request: Asked, game: str, network: str, to: To = None, from_: From = None
+) -> sessions.FoundSessions:
+    """Everyone in one network during a span (default: the last hour)."""
+    return await _on(request, game, "network", network, quality.span(from_, to))
+
+
+@get("/v1/games/{game:str}/builds/{build:str}/sessions", responses=_OTHERS)
+async def build_sessions_route(request: Asked, game: str, build: str, to: To = None, from_: From = None) -> sessions.FoundSessions:
+    """Everyone on one build during a span (default: the last hour)."""
+    return await _on(request, game, "build", build, quality.span(from_, to))
+
+
+async def _on(request: Asked, game: str, of: sessions.Dimension, value: str, asked: Span) -> sessions.FoundSessions:
     reader = reader_of(request)
-    asked = quality.span(from_, to)
-    return await sessions.on_server(reader.pool, await game_of(request, game), server, asked)
+    found = await game_of(request, game)
+    async with reader.asking():
+        return await sessions.on(reader.pool, found, of, value, asked)
 
 
-ROUTES = [session_route, player_sessions_route, server_sessions_route]
+ROUTES = [session_route, player_sessions_route, server_sessions_route, network_sessions_route, build_sessions_route]

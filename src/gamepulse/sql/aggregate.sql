@@ -10,7 +10,7 @@ SELECT xid::text::bigint AS xid, received_at, studio_id, game_id, rejected, sess
     commit_span
 FROM raw_batch
 WHERE shard = $1 AND xid >= $2::bigint::text::xid8 AND xid < $3::bigint::text::xid8
-ORDER BY xid
+ORDER BY raw_batch.xid  -- the column, by its index; the name alone is the number that is selected, and all would be sorted for it
 LIMIT $4
 
 -- name: advance

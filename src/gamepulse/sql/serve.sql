@@ -77,3 +77,22 @@ WHERE studio_id = $1 AND game_id = $2 AND server = $3 AND last_at >= $4 AND firs
 GROUP BY session_id
 ORDER BY max(last_at) DESC
 LIMIT $6
+
+-- name: sessions_of
+-- Everyone in a network or on a build. $7 bounds what is looked at: those who came last.
+WITH walked AS (
+    SELECT * FROM session_seen
+    WHERE studio_id = $1 AND game_id = $2 AND {dimension} = $3 AND first_at < $5
+        AND day >= ($4 AT TIME ZONE 'UTC')::date AND day <= ($5 AT TIME ZONE 'UTC')::date
+    ORDER BY first_at DESC
+    LIMIT $7
+)
+SELECT session_id, min(country) AS country, min(subdivision) AS subdivision, min(network) AS network, min(connection) AS connection,
+    min(platform) AS platform, min(build) AS build, min(match) AS match, min(first_at) AS first_at, max(last_at) AS last_at,
+    sum(reports) AS reports, sum(bad_reports) AS bad_reports, sum(events) AS events,
+    array_agg(DISTINCT region || ' ' || server) AS places, (SELECT count(*) FROM walked) AS walked
+FROM walked
+WHERE last_at >= $4
+GROUP BY session_id
+ORDER BY max(last_at) DESC
+LIMIT $6

@@ -1,0 +1,51 @@
+"""Parameters that say which groups are meant: one for each dimension, given as often as there are values."""
+
+from inspect import Parameter, Signature
+from typing import Annotated, Any
+
+from litestar.di import Provide
+from litestar.params import QueryParameter
+from msgspec import Meta
+
+from gamepulse import errors
+from gamepulse.gather import Filters
+from gamepulse.rollup import DIMENSIONS
+from gamepulse.serve.reader import Asked
+
+VALUES_MAX = 50
+"""Of one dimension."""
+_Word = Annotated[str, Meta(max_length=64)]
+
+
+def filters(prefix: str = "") -> Provide:
+    """What is given as `country=KR&country=JP&network=AS4766`, or with a prefix as `a.country=KR`."""
+    annotations: dict[str, Any] = {
+        f"{prefix.rstrip('.')}_{dimension}": Annotated[
+            list[_Word] | None,
+            QueryParameter(name=prefix + dimension, max_items=VALUES_MAX, description="Only these; may be given more than once"),
+        ]
+        for dimension in DIMENSIONS
+    }
+
+    def given(**values: list[str] | None) -> Filters:
+        of = {dimension: values[name] for name, dimension in zip(annotations, DIMENSIONS, strict=True)}
+        return tuple((dimension, tuple(sorted(set(words)))) for dimension, words in of.items() if words)
+
+    # The framework looks at signatures: one parameter for each dimension, without 24 lines of them.
+    given.__annotations__ = annotations | {"return": Any}
+    given.__signature__ = Signature(  # type: ignore[attr-defined]
+        [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=one) for name, one in annotations.items()]
+    )
+    return Provide(given, sync_to_thread=False)
+
+
+def both(common: Filters, of_side: Filters) -> Filters:
+    """A side's own filters, and the common ones of other dimensions."""
+    merged = dict(common) | dict(of_side)
+    return tuple((dimension, merged[dimension]) for dimension in DIMENSIONS if dimension in merged)
+
+
+def refuse_unknown(request: Asked, known: frozenset[str]) -> None:
+    """A filter with a name that is mistyped would be no filter. Raises Problem INVALID_PARAMETER."""
+    if set(request.query_params.keys()) - known:
+        raise errors.Problem(errors.INVALID_PARAMETER, f"Possible are {', '.join(sorted(known))}.")
