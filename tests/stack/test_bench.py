@@ -14,7 +14,7 @@ import pytest
 import uvloop
 from rich.console import Console
 
-from bench import push, shapes, steps, task, width, wire
+from bench import day, push, shapes, steps, task, width, wire
 from bench.__main__ import measure
 from bench.figures import QUICK
 from bench.load import REPORTS
@@ -145,6 +145,17 @@ def test_width_counts_what_was_put_in_and_judges_each_target(tmp_path: Path) -> 
     assert flat == pytest.approx(last["load_per_s"] / first["load_per_s"], abs=1e-3)
     assert flat_of_players == pytest.approx(last["players_per_s"] / first["players_per_s"], abs=1e-3)
     assert not all(one["is_met"] for one in written["targets"]), "so small a history cannot meet them all"
+
+
+def test_day_asks_about_all_that_was_written(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "bench.day", "--quick", "--results", str(tmp_path)], cwd=ROOT, check=True)
+    written = json.loads(next(tmp_path.glob("day-*.json")).read_text())
+    measured = written["day"]
+    assert measured["data"]["reports"] == day.QUICK.reports
+    assert measured["data"]["sessions"] == day.QUICK.sessions_an_hour * day.HOURS
+    assert all(0 < measured[row]["p50_ms"] <= measured[row]["p99_ms"] for row in day.ROWS)
+    assert measured["compare"]["sessions"] > 30
+    assert not written["targets"][0]["is_met"], "so few reports cannot meet it"
 
 
 def test_each_shape_gives_back_the_same_reports() -> None:
