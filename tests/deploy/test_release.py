@@ -16,7 +16,6 @@ from deploy.__main__ import main
 from deploy.account import Account, check, network_of, run_task, smoke
 from deploy.config import APP, EDGE_REGION, JOB, PREFIX_LISTS, REGION, SIZES, Config, read_config
 from deploy.environment import NAMES, read_environment
-from deploy.push import check_scan, is_pushed, push_images
 from deploy.release import deploy, destroy
 from stack.settings import CHECKOUT, Problem
 from tests.deploy.conftest import STAGING, Json
@@ -197,65 +196,6 @@ def test_one_off_task_that_fails_is_told_with_its_log(account: Account) -> None:
 def test_without_a_network_nothing_is_started(account: Account) -> None:
     with pytest.raises(Problem, match="The network of staging is not there"):
         network_of(account, "migrate")
-
-
-def test_image_that_is_there_is_not_pushed_again(account: Account) -> None:
-    ecr = account.client("ecr")
-    ecr.create_repository(repositoryName="gamepulse/gamepulse")
-    assert not is_pushed(ecr, "gamepulse", "0.1.0-abc")
-    ecr.put_image(
-        repositoryName="gamepulse/gamepulse",
-        imageManifest='{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": []}',
-        imageTag="0.1.0-abc",
-    )
-    assert is_pushed(ecr, "gamepulse", "0.1.0-abc")
-
-
-class Scans:
-    """ECR's answers about a scan: moto's are always the same."""
-
-    class exceptions:  # noqa: N801 (as boto3 has it)
-        class ScanNotFoundException(Exception):
-            pass
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-
-    def describe_image_scan_findings(self, **_: Any) -> Any:
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def scan(status: str, **counts: int) -> Any:
-    return {"imageScanStatus": {"status": status}, "imageScanFindings": {"findingSeverityCounts": counts}}
-
-
-def test_scan_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
-    check_scan(Scans(Scans.exceptions.ScanNotFoundException(), scan("PENDING"), scan("ACTIVE", LOW=2)), "loki", "1")
-    assert "loki: scanned, {'LOW': 2}" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("level", ["CRITICAL", "HIGH"])
-def test_severe_findings_stop_a_deployment(level: str) -> None:
-    with pytest.raises(Problem, match=rf"finds {{'{level}': 1}}"):
-        check_scan(Scans(scan("COMPLETE", **{level: 1})), "loki", "1")
-
-
-def test_severe_findings_stop_the_next_try_too(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All images are there by then: nothing is pushed."""
-    monkeypatch.setattr("deploy.push.is_pushed", lambda *_: True)
-    told = Told(account.config, account.session, answers={"ecr": Scans(scan("COMPLETE", CRITICAL=1))})
-    with pytest.raises(Problem, match=r"finds \{'CRITICAL': 1\}"):
-        push_images(told)
-
-
-def test_scan_that_is_not_done_stops_a_deployment() -> None:
-    with pytest.raises(Problem, match="UNSUPPORTED_IMAGE: Inspector must be on"):
-        check_scan(Scans(scan("UNSUPPORTED_IMAGE")), "loki", "1")
-    with pytest.raises(Problem, match="has not scanned loki"):
-        check_scan(Scans(scan("PENDING")), "loki", "1", limit_s=0)
 
 
 def answering(**changed: httpx.Response) -> Any:
