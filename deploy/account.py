@@ -144,7 +144,9 @@ def smoke(config: Config, get: Callable[[str], httpx.Response] | None = None, li
     get = get or (lambda url: httpx.get(url, timeout=10))
     wanted: dict[str, Callable[[httpx.Response], bool]] = {
         f"https://{config.play}/health/ready": lambda answer: answer.status_code == 200,
-        f"https://{config.play}/v1/meta": lambda answer: config.version.startswith(answer.json()["version"]),
+        f"https://{config.play}/v1/meta": lambda answer: (
+            f"{answer.json()['version']}-{answer.json()['revision']}" == config.version
+        ),
         f"https://{config.play}/": lambda answer: answer.status_code == 200 and "GamePulse" in answer.text,
         f"https://{config.grafana}/api/health": lambda answer: answer.json()["database"] == "ok",
     }

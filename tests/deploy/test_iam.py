@@ -215,6 +215,7 @@ ROLES: dict[str, Table] = {
         **each(ECR_PULL + ECR_PUSH, set(IMAGES) - {"someone-elses"}),
         **starting("migrate"),
         "ecs:DescribeTasks": {"*"},
+        "ecs:StopTask": {"*"},
     },
     # AWS's own services, by AWS's own policies (MANAGED).
     "LostZoneRole": {},

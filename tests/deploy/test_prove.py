@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError, WaiterError
 from deploy import prove
 from deploy.account import Account
 from deploy.config import read_config
-from deploy.prove import NotHeld, Proof, asked_all_the_while, expect, tls_is_new_enough
+from deploy.prove import NotHeld, Proof, asked_all_the_while, expect, old_tls_is_refused, tls_is_new_enough
 from stack.settings import Problem
 from tests.deploy.conftest import STAGING, Json
 from tests.integration.rds import certificate, listening, server_context
@@ -216,7 +216,27 @@ def test_old_tls_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
     with listening(_nothing, context) as port:
         if is_old:
-            with pytest.raises(NotHeld, match=r"localhost still speaks TLSv1\.1"):
+            with pytest.raises(NotHeld, match=r"localhost still speaks TLS 1\.1"):
                 tls_is_new_enough("localhost", port)
         else:
-            assert tls_is_new_enough("localhost", port)["version"] == "TLSv1.3"
+            seen = tls_is_new_enough("localhost", port)
+            assert seen["version"] == "TLSv1.3"
+            assert seen["tls_1_1"] in {"refused: alert 70", "refused: connection closed"}  # asyncio may close without the alert
+
+
+async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.close()
+
+
+async def _babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1000)
+    writer.write(b"HTTP/1.1 400 Bad Request")
+    writer.close()
+
+
+def test_what_is_no_tls_is_no_refusal() -> None:
+    with listening(_hang_up) as port:
+        assert old_tls_is_refused("127.0.0.1", port) in {"connection closed", "connection reset"}
+    with listening(_babble) as port, pytest.raises(NotHeld, match=r"answers TLS 1\.1 with b.HTTP/1"):
+        old_tls_is_refused("127.0.0.1", port)

@@ -201,7 +201,7 @@ def test_without_a_network_nothing_is_started(account: Account) -> None:
 def answering(**changed: httpx.Response) -> Any:
     answers = {
         "https://play.gamepulse.example/health/ready": httpx.Response(200, text="ready"),
-        "https://play.gamepulse.example/v1/meta": httpx.Response(200, json={"version": "0.1.0"}),
+        "https://play.gamepulse.example/v1/meta": httpx.Response(200, json={"version": "0.1.0", "revision": "abc"}),
         "https://play.gamepulse.example/": httpx.Response(200, text="<title>GamePulse</title>"),
         "https://grafana.gamepulse.example/api/health": httpx.Response(200, json={"database": "ok"}),
     }
@@ -218,7 +218,9 @@ def test_smoke_test_asks_the_service_its_page_and_grafana(account: Account) -> N
     ("name", "answer"),
     [
         ("health_ready", httpx.Response(503, text="no")),
-        ("v1_meta", httpx.Response(200, json={"version": "0.0.9"})),
+        ("v1_meta", httpx.Response(200, json={"version": "0.0.9", "revision": "abc"})),
+        ("v1_meta", httpx.Response(200, json={"version": "0.1.0", "revision": "of before"})),
+        ("v1_meta", httpx.Response(200, json={"version": "0.1.0"})),
         ("v1_meta", httpx.Response(200, text="<html>")),
         ("api_health", httpx.Response(200, json={"database": "failing"})),
     ],
