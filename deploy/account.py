@@ -62,7 +62,7 @@ def check(account: Account) -> None:
     if left := left_by_an_earlier_deployment(account):
         wrong.append(
             f"An earlier deployment has left {', '.join(left)}: CloudFormation makes nothing under a name that is taken. "
-            "docs/deploy.md says how to take it away."
+            f"`make purge ENV={config.environment}` takes it away."
         )
     if wrong:
         raise Problem("\n".join(wrong))
@@ -79,14 +79,18 @@ def left_by_an_earlier_deployment(account: Account) -> list[str]:
     return [one for one in missing if one in there]
 
 
-def run_task(account: Account, family: str, group: str, *, command: list[str] | None = None) -> str:
+def run_task(
+    account: Account, family: str, group: str, *, command: list[str] | None = None, environment: dict[str, str] | None = None
+) -> str:
     """Start a one-off task and wait for its end. Its ARN. Raises Problem when it fails, with the last lines of its log.
 
-    `group`: the security group that it runs in, by the name in deploy/edges.py.
+    `group`: the security group that it runs in, by the name in deploy/edges.py. `environment`: what it is told otherwise.
     """
     ecs, config = account.client("ecs"), account.config
     cluster = config.stack_name("cluster")
-    overrides = {"containerOverrides": [{"name": family, "command": command}]} if command else {}
+    told: dict[str, Any] = {"command": command} if command else {}
+    told |= {"environment": [{"name": name, "value": value} for name, value in environment.items()]} if environment else {}
+    overrides = {"containerOverrides": [{"name": family, **told}]} if told else {}
     started = ecs.run_task(
         cluster=cluster,
         taskDefinition=family,

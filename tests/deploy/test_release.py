@@ -136,7 +136,7 @@ class Told(Account):
         return self.answers.get(name) or super().client(name, region)
 
 
-def running(account: Account, *codes: int | None, command: list[str] | None = None) -> Told:
+def running(account: Account, *codes: int | None, **told: Any) -> Told:
     """An account in which the task `migrate` is seen to run (None) and to end with a code."""
     ecs = account.client("ecs")
     stubber = Stubber(ecs)
@@ -144,7 +144,7 @@ def running(account: Account, *codes: int | None, command: list[str] | None = No
         "cluster": "gamepulse-staging-cluster",
         "taskDefinition": "migrate",
         "launchType": "FARGATE",
-        "overrides": {"containerOverrides": [{"name": "migrate", "command": command}]} if command else {},
+        "overrides": {"containerOverrides": [{"name": "migrate", **told}]} if told else {},
         "networkConfiguration": {"awsvpcConfiguration": {**network_of(account, "migrate"), "assignPublicIp": "DISABLED"}},
     }
     stubber.add_response("run_task", {"tasks": [{"taskArn": TASK}]}, wanted)
@@ -166,6 +166,8 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_off_task_runs_in_the_private_subnets_until_it_has_ended(account: Account) -> None:
     assert len(network_of(account, "migrate")["subnets"]) == 3
     assert run_task(running(account, None, None, 0), "migrate", "migrate") == TASK
+    told = running(account, 0, command=["stored", "prove"], environment=[{"name": "X", "value": "1"}])
+    assert run_task(told, "migrate", "migrate", command=["stored", "prove"], environment={"X": "1"}) == TASK
 
 
 @pytest.mark.usefixtures("network")
