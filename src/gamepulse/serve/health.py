@@ -26,6 +26,7 @@ class Meta(Struct):
 
     name: str
     version: str
+    revision: str
     environment: str
     limits: Limits
 
@@ -54,7 +55,8 @@ async def ready_health_route(request: Asked) -> Response[dict[str, str]]:
 @get("/v1/meta")
 async def meta_route(request: Asked) -> Meta:
     """Version and limits."""
-    return Meta("gamepulse", __version__, reader_of(request).settings.environment, Limits())
+    settings = reader_of(request).settings
+    return Meta("gamepulse", __version__, settings.revision, settings.environment, Limits())
 
 
 ROUTES = [health_route, live_health_route, ready_health_route, meta_route]

@@ -1,4 +1,4 @@
-"""The next version, and a larger size, over what is deployed; then the end of it all. After these tests nothing is left."""
+"""The next version, and a larger size, over what is deployed; then the end of it all, and a new beginning. These tests are the last."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +8,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from deploy.account import Account as Ours
+from deploy.account import left_by_an_earlier_deployment
+from deploy.config import read_config
+from deploy.purge import purge, retained
+from tests.deploy.conftest import NEXT
 from tests.deploy.emulated.account import Account, Json
 from tests.deploy.emulated.lost import LOST
 from tests.deploy.emulated.stacks import deploy, destroy, lacking, resources_of
@@ -247,3 +252,36 @@ def test_only_records_that_aws_made_itself_are_left_in_the_zone(destroyed: Accou
 def test_a_secret_that_is_gone_is_not_found(destroyed: Account) -> None:
     with pytest.raises(ClientError, match="ResourceNotFound"):
         destroyed.client("secretsmanager").get_secret_value(SecretId="gamepulse/grafana/client")
+
+
+@pytest.fixture(scope="module")
+def purged(destroyed: Account) -> Ours:
+    """All of it, after the environment's name was typed."""
+    ours = Ours(read_config(NEXT), destroyed.session())
+    assert len(left_by_an_earlier_deployment(ours)) == 3
+    purge(ours, lambda _: "staging", snapshots=True)
+    return ours
+
+
+def test_nothing_is_left_of_what_has_data(purged: Ours) -> None:
+    assert retained(purged, snapshots=True) == []
+    assert left_by_an_earlier_deployment(purged) == []
+    client = purged.client
+    assert client("s3").list_buckets()["Buckets"] == []
+    assert client("ecr").describe_repositories()["repositories"] == []
+    assert client("efs").describe_file_systems()["FileSystems"] == []
+    assert client("backup").list_backup_vaults()["BackupVaultList"] == []
+    for region in ("ap-northeast-2", "us-east-1"):
+        assert client("secretsmanager", region).list_secrets()["SecretList"] == []
+    assert client("rds").describe_db_snapshots(SnapshotType="manual")["DBSnapshots"] == []
+    keys = [client("kms").describe_key(KeyId=one["KeyId"])["KeyMetadata"] for one in client("kms").list_keys()["Keys"]]
+    assert {one["KeyState"] for one in keys if one["KeyManager"] == "CUSTOMER"} == {"PendingDeletion"}
+
+
+def test_it_can_be_deployed_again(purged: Ours, destroyed: Account, after: Seen, next_assembly: Path) -> None:
+    assert purged
+    deploy(destroyed, next_assembly)
+    again = see(destroyed, next_assembly)
+    assert again.resources.keys() == after.resources.keys()
+    gaps = {(one.kind, path) for one in resources_of(destroyed, next_assembly) for path in lacking(one.properties, one.read())}
+    assert gaps <= {(kind, path) for kind, paths in LOST.items() for path in paths}
