@@ -4,6 +4,7 @@ from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
@@ -22,14 +23,13 @@ PORT = 5432
 ROOTS = "/etc/ssl/rds-roots.pem"
 """In the images: whom RDS' certificate is from (docker/rds-roots.pem)."""
 BACKUP_DAYS = 14
+LOGS = ("postgresql", "upgrade")
 
 PARAMETERS = {
     "rds.force_ssl": "1",
     # The server's own log shows no values of ours (ARCHITECTURE.md, invariant 6).
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",
-    "log_statement": "none",
-    "log_connections": "off",
     "log_lock_waits": "1",
     # What the service refuses to run without.
     "synchronous_commit": "on",
@@ -85,16 +85,31 @@ class Database(Construct):
                 assumed_by=of_account(config, "monitoring.rds.amazonaws.com"),
                 managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name("service-role/AmazonRDSEnhancedMonitoringRole")],
             ),
-            cloudwatch_logs_exports=["postgresql", "upgrade"],
+            cloudwatch_logs_exports=list(LOGS),
             deletion_protection=config.is_production,
             removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if config.is_production else RemovalPolicy.SNAPSHOT,
         )
         cfn = self.instance.node.default_child
         assert isinstance(cfn, rds.CfnDBInstance)
+        for log in self._logs(config):
+            cfn.node.add_dependency(log)
         cfn.master_user_secret = rds.CfnDBInstance.MasterUserSecretProperty(kms_key_id=key.key_arn)
         self.master = secretsmanager.Secret.from_secret_attributes(
             self, "Master", secret_complete_arn=cfn.attr_master_user_secret_secret_arn, encryption_key=key
         )
+
+    def _logs(self, config: Config) -> list[logs.LogGroup]:
+        """Where RDS writes its logs: there before the instance, since what RDS makes itself keeps them for ever."""
+        return [
+            logs.LogGroup(
+                self,
+                f"{log.capitalize()}Log",
+                log_group_name=f"/aws/rds/instance/{config.stack_name('database')}/{log}",
+                retention=logs.RetentionDays.ONE_MONTH,
+                removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if config.is_production else RemovalPolicy.DESTROY,
+            )
+            for log in LOGS
+        ]
 
     def url(self, user: str, database: str = "gamepulse") -> str:
         """For asyncpg, without a password; the server's certificate is verified against RDS's roots, which the images have."""

@@ -92,6 +92,8 @@ DATA: dict[str, Change] = {
     "a root that nobody knows": put("RDS::DBInstance", CACertificateIdentifier="rds-ca-2019"),
     "answers before the disk": edit("RDS::DBParameterGroup", lambda one: one["Parameters"].update(synchronous_commit="off")),
     "values in the database's log": edit("RDS::DBParameterGroup", lambda one: one["Parameters"].update(log_statement="all")),
+    "a log of RDS for ever": put("Logs::LogGroup", {"LogGroupName": "/aws/rds/instance/gamepulse-production-database/postgresql"}, RetentionInDays=3653),
+    "a log that RDS makes first": beside("RDS::DBInstance", DependsOn=[]),
     "a password for the service": put("RDS::DBInstance", EnableIAMDatabaseAuthentication=False),
     "a password in the template": mutants.password_in_template,
     "missing PITR": put("RDS::DBInstance", BackupRetentionPeriod=0),

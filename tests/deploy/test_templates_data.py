@@ -52,11 +52,12 @@ def test_postgresql_keeps_what_it_has_answered(stacks: Stacks) -> None:
 
 
 def test_postgresql_s_log_has_no_values(stacks: Stacks) -> None:
+    """Statements and connections are not logged by PostgreSQL's own defaults: nothing here says otherwise."""
     parameters = stacks.one("RDS::DBParameterGroup")["Parameters"]
-    assert {name: parameters[name] for name in ("log_statement", "log_min_error_statement", "log_error_verbosity")} == {
-        "log_statement": "none",
+    assert {name: value for name, value in parameters.items() if name.startswith("log_")} == {
         "log_min_error_statement": "panic",
         "log_error_verbosity": "terse",
+        "log_lock_waits": "1",
     }
 
 
@@ -84,6 +85,15 @@ def test_postgresql_says_how_it_is(stacks: Stacks) -> None:
     assert (has["EnablePerformanceInsights"], has["PerformanceInsightsRetentionPeriod"], has["MonitoringInterval"]) == (True, 7, 60)
     assert has["DatabaseInsightsMode"] == "standard", "which goes with seven days"
     assert has["EnableCloudwatchLogsExports"] == ["postgresql", "upgrade"]
+
+
+def test_postgresql_s_log_is_kept_for_a_month(stacks: Stacks) -> None:
+    """RDS writes into groups of these names: those that it makes itself keep all for ever."""
+    [instance] = stacks.all("RDS::DBInstance")
+    names = {f"/aws/rds/instance/{instance.name}/{log}" for log in instance.properties["EnableCloudwatchLogsExports"]}
+    groups = {one.name: one for one in stacks.all("Logs::LogGroup") if one.name.startswith("/aws/rds/")}
+    assert {name: one.properties["RetentionInDays"] for name, one in groups.items()} == dict.fromkeys(names, 30)
+    assert {one.id for one in groups.values()} <= set(instance.attributes["DependsOn"]), "RDS would make them first"
 
 
 def test_postgresql_is_not_deleted_by_accident(stacks: Stacks) -> None:

@@ -63,7 +63,7 @@ def test_the_database_is_entered_by_iam_over_tls_and_its_master_password_is_rds_
     assert told["rds.force_ssl"] == "1"
     assert told["password_encryption"] == "scram-sha-256"
     # Nothing of players in its log, and nothing answered before it is safe.
-    assert (told["log_statement"], told["log_error_verbosity"]) == ("none", "terse")
+    assert (told["log_min_error_statement"], told["log_error_verbosity"]) == ("panic", "terse")
     assert told["synchronous_commit"] == "on"
 
 
@@ -71,6 +71,10 @@ def test_the_database_is_observed(deployed: Account) -> None:
     [found] = deployed.client("rds").describe_db_instances()["DBInstances"]
     assert found["MonitoringInterval"] == 60
     assert set(found["EnabledCloudwatchLogsExports"]) == {"postgresql", "upgrade"}
+    logs = deployed.client("logs").describe_log_groups(logGroupNamePrefix="/aws/rds/")["logGroups"]
+    assert {one["logGroupName"]: one["retentionInDays"] for one in logs} == {
+        f"/aws/rds/instance/gamepulse-staging-database/{name}": 30 for name in ("postgresql", "upgrade")
+    }
     role = found["MonitoringRoleArn"].rsplit("/", 1)[1]
     attached = deployed.client("iam").list_attached_role_policies(RoleName=role)["AttachedPolicies"]
     assert [one["PolicyName"] for one in attached] == ["AmazonRDSEnhancedMonitoringRole"]
