@@ -41,8 +41,8 @@ ALARMS = 20
 ENDPOINTS = 9
 """In each zone."""
 ACL_RULES = 4
-SECRETS = 10
-"""With RDS's own, and the copy of one in us-east-1."""
+SECRETS = 13
+"""With RDS's own, and the copies of two in us-east-1."""
 KEYS = 1
 ALONE = ("prometheus", "alertmanager", "loki", "jaeger", "grafana", "infrastructure")
 """Services of one task."""

@@ -98,7 +98,7 @@ class Edge(Construct):
             config.origin,
             protocol_policy=cloudfront.OriginProtocolPolicy.HTTPS_ONLY,
             origin_ssl_protocols=[cloudfront.OriginSslPolicy.TLS_V1_2],
-            custom_headers={SOURCE_HEADER: origin_value().unsafe_unwrap()},
+            custom_headers={SOURCE_HEADER: origin_value(config.secrets)},
             keepalive_timeout=Duration.seconds(IDLE_S - 5),  # it, not the load balancer, ends a connection
             read_timeout=Duration.seconds(60),  # a live page's stream says something every few seconds
         )

@@ -217,7 +217,7 @@ ECS_TASKS = {"iam:PassedToService": "ecs-tasks.amazonaws.com"}
         ("iam:CreateAccessKey", ANN, {}, False),
         ("iam:AddUserToGroup", f"arn:aws:iam::{ACCOUNT}:group/gamepulse-admins", {}, False),
         ("iam:DeactivateMFADevice", ANN, {}, False),
-        ("secretsmanager:GetSecretValue", f"arn:aws:secretsmanager:{AT}:secret:gamepulse/cache-AbCdEf", {}, False),
+        ("secretsmanager:GetSecretValue", f"arn:aws:secretsmanager:{AT}:secret:gamepulse/cache/1-AbCdEf", {}, False),
         ("kms:Decrypt", f"arn:aws:kms:{AT}:key/Key", {}, False),
         ("s3:DeleteObject", f"arn:aws:s3:::gamepulse-backups-{ACCOUNT}/one", {}, False),
         ("rds:DeleteDBInstance", "*", {}, False),

@@ -106,6 +106,19 @@ def test_postgresql_is_not_deleted_by_accident(stacks: Stacks) -> None:
     assert (one.attributes["DeletionPolicy"], one.attributes["UpdateReplacePolicy"]) == kept
 
 
+def test_what_a_restored_database_has_otherwise_is_told_by_parameters(stacks: Stacks) -> None:
+    """Not by exports: CloudFormation changes none that is in use, so the restored one could not take the other's place."""
+    [instance] = stacks.all("RDS::DBInstance")
+    exported = json.dumps([template.get("Outputs", {}) for template in stacks.templates.values()])
+    assert f'"{instance.id}"' not in exported
+    found = {one.properties["Name"]: one.properties["Value"] for one in stacks.all("SSM::Parameter")}
+    assert found == {
+        f"/gamepulse/{stacks.environment}/database/host": f"{instance.name}.Endpoint.Address",
+        f"/gamepulse/{stacks.environment}/database/resource-id": f"{instance.name}.DbiResourceId",
+        f"/gamepulse/{stacks.environment}/database/master-secret": "arn:aws:secretsmanager:ap-northeast-2:111122223333:secret:rds!db-master-AbCdEf",
+    }
+
+
 # Valkey
 
 
@@ -134,11 +147,12 @@ def test_valkey_has_one_user_with_a_password_and_a_default_that_can_do_nothing(s
     assert users["default"]["AccessString"] == "off -@all"
     assert users["gamepulse"]["AccessString"] == "on ~* &* +@all -@admin -@dangerous +info"
     # ElastiCache refuses users of Valkey without a password ("Role-Based Access Control" in its guide), also one who is off.
-    secret = "arn:aws:secretsmanager:ap-northeast-2:111122223333:secret:gamepulse/cache-AbCdEf"
+    secrets = "arn:aws:secretsmanager:ap-northeast-2:111122223333:secret:gamepulse/cache"
+    # Two passwords, of which tasks are told the second: so that it can be changed.
     for one in users.values():
         assert one["AuthenticationMode"] == {
             "Type": "password",
-            "Passwords": [f"{{{{resolve:secretsmanager:{secret}:SecretString:::}}}}"],
+            "Passwords": [f"{{{{resolve:secretsmanager:{secrets}/{number}-AbCdEf:SecretString:::}}}}" for number in (0, 1)],
         }
     [group] = stacks.all("ElastiCache::UserGroup")
     assert set(group.properties["UserIds"]) == {one["UserId"] for one in users.values()}
@@ -260,7 +274,7 @@ def test_a_secret_for_everything_that_is_secret(stacks: Stacks) -> None:
     secrets = {one.properties["Name"]: one.properties for one in stacks.all("SecretsManager::Secret")}
     made = {
         "gamepulse/player-hash-key", "gamepulse/database/monitor", "gamepulse/database/grafana-reader", "gamepulse/database/grafana",
-        "gamepulse/grafana/key", "gamepulse/cache", "gamepulse/origin-header",
+        "gamepulse/grafana/key", "gamepulse/cache/0", "gamepulse/cache/1", "gamepulse/origin-header/0", "gamepulse/origin-header/1",
     }  # fmt: skip
     assert set(secrets) == made | {"gamepulse/grafana/client"}
     assert all(one["KmsKeyId"] == KEY for one in secrets.values())
@@ -278,7 +292,17 @@ def test_the_key_of_players_is_64_hexadecimal_digits(stacks: Stacks) -> None:
 
 
 def test_cloudfront_s_region_has_the_header_s_secret_too(stacks: Stacks) -> None:
-    assert stacks.one("SecretsManager::Secret", Name="gamepulse/origin-header")["ReplicaRegions"] == [{"Region": "us-east-1"}]
+    for number in (0, 1):
+        secret = stacks.one("SecretsManager::Secret", Name=f"gamepulse/origin-header/{number}")
+        assert secret["ReplicaRegions"] == [{"Region": "us-east-1"}]
+
+
+def test_the_password_before_stays_exported(stacks: Stacks) -> None:
+    """When SECRETS counts up, `services` imports what is the earlier one then, until it is deployed itself."""
+    exported = [str(one["Value"]) for one in stacks.templates["data"]["Outputs"].values()]
+    for one in stacks.all("SecretsManager::Secret"):
+        if one.name.startswith("gamepulse/cache/"):
+            assert f"{{'Ref': '{one.id}'}}" in exported, one.name
 
 
 def test_a_repository_for_each_image_with_fixed_tags_and_scans(stacks: Stacks) -> None:

@@ -8,7 +8,8 @@ from tests.deploy.test_templates_tasks import containers, environment, services
 
 CACHING_DISABLED = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
 """AWS's own policy of this name."""
-SECRET_HEADER = ("X-Origin-Secret", "{{resolve:secretsmanager:gamepulse/origin-header:SecretString:::}}")
+SECRETS = [f"{{{{resolve:secretsmanager:gamepulse/origin-header/{number}:SecretString:::}}}}" for number in (0, 1)]
+SECRET_HEADER = ("X-Origin-Secret", SECRETS[1])
 
 
 def balancer(stacks: Stacks) -> Json:
@@ -52,7 +53,7 @@ def test_what_does_not_come_through_our_cloudfront_is_refused(stacks: Stacks) ->
     assert (action["Type"], action["FixedResponseConfig"]["StatusCode"]) == ("fixed-response", "403")
     for one in stacks.all("ElasticLoadBalancingV2::ListenerRule"):
         header = next(each["HttpHeaderConfig"] for each in one.properties["Conditions"] if each["Field"] == "http-header")
-        assert (header["HttpHeaderName"], header["Values"]) == (SECRET_HEADER[0], [SECRET_HEADER[1]])
+        assert (header["HttpHeaderName"], header["Values"]) == ("X-Origin-Secret", SECRETS)
 
 
 def test_each_host_leads_to_its_program(stacks: Stacks) -> None:

@@ -151,11 +151,11 @@ def test_secrets_are_told_by_ecs(stacks: Stacks) -> None:
     assert found == {
         ("gamepulse-app", "gamepulse-app"): {
             "GAMEPULSE_PLAYER_HASH_KEY": "gamepulse/player-hash-key",
-            "GAMEPULSE_VALKEY_PASSWORD": "gamepulse/cache",
+            "GAMEPULSE_VALKEY_PASSWORD": "gamepulse/cache/1",
         },
         ("infrastructure", "otel-collector"): {
             "POSTGRES_MONITOR_PASSWORD": "gamepulse/database/monitor",
-            "VALKEY_PASSWORD": "gamepulse/cache",
+            "VALKEY_PASSWORD": "gamepulse/cache/1",
         },
         ("grafana", "grafana"): {
             "GF_DATABASE_PASSWORD": "gamepulse/database/grafana",

@@ -131,6 +131,10 @@ class OidcProvider(Resource, kind="AWS::IAM::OIDCProvider", service="iam"):
 
 
 class ExperimentTemplate(Resource, kind="AWS::FIS::ExperimentTemplate", service="fis"):
+    def update(self, wanted: Json, changed: set[str]) -> None:
+        assert changed == {"Targets"}, changed
+        self.call("update_experiment_template", Id=self.physical_resource_id, Targets=wanted["Targets"])
+
     def create(self, wanted: Json) -> None:
         made = self.call("create_experiment_template", wanted, ClientToken=self.name)
         self.physical_resource_id = made["experimentTemplate"]["id"]

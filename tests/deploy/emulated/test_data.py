@@ -96,7 +96,7 @@ def test_the_cache_is_encrypted_and_its_user_has_a_password(deployed: Account) -
     by_id = {one["UserId"]: one for one in cache.describe_users()["Users"]}
     nobody, ours = by_id["gamepulse-staging-cache-nobody"], by_id["gamepulse-staging-cache-gamepulse"]
     assert (nobody["UserName"], nobody["AccessString"]) == ("default", "off -@all")
-    assert (ours["UserName"], ours["Authentication"]) == ("gamepulse", {"Type": "password", "PasswordCount": 1})
+    assert (ours["UserName"], ours["Authentication"]) == ("gamepulse", {"Type": "password", "PasswordCount": 2})
     assert ours["AccessString"].startswith("on ")
     assert "-@admin" in ours["AccessString"]
 
@@ -216,8 +216,7 @@ SECRETS = {
     "gamepulse/database/grafana-reader": r"[0-9A-Za-z]{40}",
     "gamepulse/database/grafana": r"[0-9A-Za-z]{40}",
     "gamepulse/grafana/key": r"[0-9A-Za-z]{40}",
-    "gamepulse/cache": r"[0-9A-Za-z]{40}",
-    "gamepulse/origin-header": r"[0-9A-Za-z]{40}",
+    **{f"gamepulse/{name}/{number}": r"[0-9A-Za-z]{40}" for name in ("cache", "origin-header") for number in (0, 1)},
 }
 
 
