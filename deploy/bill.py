@@ -40,7 +40,7 @@ HERE = (REGION, "global", "edge-asia")
 ALARMS = 20
 ENDPOINTS = 9
 """In each zone."""
-ACL_RULES = 4
+ACL_RULES = 6
 SECRETS = 13
 """With RDS's own, and the copies of two in us-east-1."""
 KEYS = 1

@@ -122,8 +122,17 @@ class WebAcl(Resource, kind="AWS::WAFv2::WebACL", service="wafv2"):
         tags = self.call("list_tags_for_resource", ResourceARN=found["ARN"])["TagInfoForResource"]["TagList"]
         # The name says for what it is.
         scope = "CLOUDFRONT" if ":global/" in found["ARN"] else "REGIONAL"
-        return found | {"Scope": scope, "Tags": tags}
+        return _as_text(found) | {"Scope": scope, "Tags": tags}
 
     def delete(self) -> None:
         lock = self.call("get_web_acl", self._id())["LockToken"]
         self.call("delete_web_acl", self._id(), LockToken=lock)
+
+
+def _as_text(value: Any) -> Any:
+    """What is searched for is bytes in the API, and text in templates."""
+    if isinstance(value, dict):
+        return {name: _as_text(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_as_text(one) for one in value]
+    return value.decode() if isinstance(value, bytes) else value

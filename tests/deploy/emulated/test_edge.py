@@ -86,7 +86,7 @@ def test_access_is_logged_without_cookies(distributions: dict[str, Json]) -> Non
         assert logging["Prefix"] == f"{name.split('.')[0]}/"
 
 
-def test_the_web_acl_blocks_floods_and_known_attacks_and_only_counts_large_bodies(
+def test_the_web_acl_blocks_floods_and_known_attacks_and_only_counts_what_games_and_dashboards_do(
     deployed: Account, distributions: dict[str, Json]
 ) -> None:
     waf = deployed.client("wafv2", EDGE)
@@ -99,11 +99,17 @@ def test_the_web_acl_blocks_floods_and_known_attacks_and_only_counts_large_bodie
         "AWSManagedRulesAmazonIpReputationList",
         "AWSManagedRulesKnownBadInputsRuleSet",
         "AWSManagedRulesCommonRuleSet",
+        "NoUserAgent",
+        "Bodies",
         "Rate",
     ]
-    assert all(one["OverrideAction"] == {"None": {}} for name, one in rules.items() if name != "Rate")
-    [counted] = rules["AWSManagedRulesCommonRuleSet"]["Statement"]["ManagedRuleGroupStatement"]["RuleActionOverrides"]
-    assert counted == {"Name": "SizeRestrictions_BODY", "ActionToUse": {"Count": {}}}
+    assert all(one["OverrideAction"] == {"None": {}} for name, one in rules.items() if name.startswith("AWS"))
+    assert rules["NoUserAgent"]["Action"] == rules["Bodies"]["Action"] == {"Block": {}}
+    counted = rules["AWSManagedRulesCommonRuleSet"]["Statement"]["ManagedRuleGroupStatement"]["RuleActionOverrides"]
+    assert {one["Name"]: one["ActionToUse"] for one in counted} == {
+        name: {"Count": {}}
+        for name in ("SizeRestrictions_BODY", "NoUserAgent_HEADER", "CrossSiteScripting_BODY", "GenericRFI_BODY")
+    }
     rate = rules["Rate"]["Statement"]["RateBasedStatement"]
     assert (rate["Limit"], rate["EvaluationWindowSec"], rate["AggregateKeyType"]) == (100_000, 300, "IP")
     answer = rules["Rate"]["Action"]["Block"]["CustomResponse"]
