@@ -38,6 +38,7 @@ from deploy.secrets import Secrets
 from deploy.signin import SignIn
 from deploy.tasks import Program, Service, encrypting
 from deploy.topics import Topics
+from deploy.trail import Trail, let_in
 
 
 class ImagesStack(Stack):
@@ -91,6 +92,7 @@ class DataStack(Stack):
         ]
         Backups(self, "Backups", config=config, key=self.key, resources=resources)
         topics = Topics(self, "Topics", config=config, key=self.key)
+        let_in(self.key, config)
         self.alerts, self.alarms = topics.alerts, topics.alarms
 
     def addresses(self, stack: Stack) -> programs.Addresses:
@@ -329,7 +331,7 @@ class EdgeStack(Stack):
 
 
 class OperationsStack(Stack):
-    """Who is told, who may do what, what it may cost, what is tried out."""
+    """Who is told, who may do what and who did, what it may cost, what is tried out."""
 
     def __init__(
         self,
@@ -337,6 +339,7 @@ class OperationsStack(Stack):
         id: str,
         *,
         config: Config,
+        network: NetworkStack,
         data: DataStack,
         jobs: JobsStack,
         services: ServicesStack,
@@ -365,6 +368,7 @@ class OperationsStack(Stack):
             cache_node=f"{config.stack_name('cache')}-001",
         )
         Budget(self, "Budget", config=config)
+        Trail(self, "ApiCalls", config=config, key=data.key, access_logs=network.logs)
         roles = {one.family: [one.role, one.execution_role] for one in jobs.programs}
         cluster = jobs.cluster.cluster_name
         Admins(self, "Admins", config=config, cluster=cluster, jobs=[role for both in roles.values() for role in both])

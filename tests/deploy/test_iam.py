@@ -14,7 +14,7 @@ SECRETS = (
     "player-hash-key", "database/monitor", "database/grafana-reader", "database/grafana", "grafana/key", "grafana/client", "cache/0",
     "cache/1", "origin-header/0", "origin-header/1", "someone-elses",
 )  # fmt: skip
-BUCKETS = ("loki-logs", "backups", "traffic-logs", "edge-logs", "someone-elses")
+BUCKETS = ("loki-logs", "backups", "traffic-logs", "edge-logs", "api-calls", "someone-elses")
 TASKS = (
     "gamepulse-app",
     "infrastructure",

@@ -12,6 +12,7 @@ BUCKETS = {
     "gamepulse-backups-111122223333",
     "gamepulse-traffic-logs-111122223333",
     "gamepulse-edge-logs-111122223333",
+    "gamepulse-api-calls-111122223333",
 }
 OURS = {"gamepulse-loki-logs-111122223333", "gamepulse-backups-111122223333"}
 IMAGES = {"gamepulse", "operations", "collector", "prometheus", "alertmanager", "loki", "jaeger", "grafana"}
@@ -255,11 +256,12 @@ def test_old_objects_are_deleted(stacks: Stacks) -> None:
         "gamepulse-backups-111122223333": (14, 30),
         "gamepulse-traffic-logs-111122223333": (90, 30),
         "gamepulse-edge-logs-111122223333": (90, 30),
+        "gamepulse-api-calls-111122223333": (365, 30),
     }
 
 
 def test_who_asks_our_buckets_is_logged(stacks: Stacks) -> None:
-    for name in OURS:
+    for name in OURS | {"gamepulse-api-calls-111122223333"}:
         assert bucket(stacks, name)["LoggingConfiguration"]["DestinationBucketName"] == "gamepulse-traffic-logs-111122223333"
 
 

@@ -135,6 +135,7 @@ BUCKETS = {
     "gamepulse-backups-111122223333": (True, 14, 30, REGION),
     "gamepulse-traffic-logs-111122223333": (False, 90, 30, REGION),
     "gamepulse-edge-logs-111122223333": (False, 90, 30, "us-east-1"),
+    "gamepulse-api-calls-111122223333": (False, 365, 30, REGION),
 }
 
 
@@ -166,7 +167,7 @@ def test_a_bucket_is_closed_encrypted_versioned_and_forgets(deployed: Account, k
 
 def test_who_reads_our_buckets_is_logged(deployed: Account) -> None:
     s3 = deployed.client("s3")
-    for content in ("loki-logs", "backups"):
+    for content in ("loki-logs", "backups", "api-calls"):
         told = s3.get_bucket_logging(Bucket=f"gamepulse-{content}-111122223333")["LoggingEnabled"]
         assert told["TargetBucket"] == "gamepulse-traffic-logs-111122223333"
         assert told["TargetPrefix"].startswith("s3/")
@@ -188,6 +189,7 @@ def test_aws_may_write_the_logs_of_traffic(deployed: Account) -> None:
     assert ("delivery.logs.amazonaws.com", "flow/AWSLogs/111122223333/*") in writes
     assert ("logging.s3.amazonaws.com", "s3/loki/*") in writes
     assert ("logging.s3.amazonaws.com", "s3/backups/*") in writes
+    assert ("logging.s3.amazonaws.com", "s3/api-calls/*") in writes
     # The account of Elastic Load Balancing in this region.
     assert ("arn:aws:iam::600734575887:root", "balancer/AWSLogs/111122223333/*") in writes
 

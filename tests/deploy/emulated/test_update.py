@@ -342,6 +342,7 @@ def nothing_of(account: Account) -> dict[str, Any]:
         "groups": iam.list_groups()["Groups"],
         "distributions": cloudfront.list_distributions()["DistributionList"].get("Items", []),
         "acls": account.client("wafv2", "us-east-1").list_web_acls(Scope="CLOUDFRONT")["WebACLs"],
+        "trails": account.client("cloudtrail").describe_trails()["trailList"],
         "plans": account.client("backup").list_backup_plans()["BackupPlansList"],
         "pools": account.client("cognito-idp").list_user_pools(MaxResults=10)["UserPools"],
         "kept": list(account.kept),
