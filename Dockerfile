@@ -46,6 +46,7 @@ LABEL org.opencontainers.image.title="GamePulse" \
 COPY --from=build /root/runtime /
 COPY --from=build /root/service /
 ENV PATH=/usr/bin PYTHONPATH=/opt/gamepulse PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 GAMEPULSE_HOST=0.0.0.0 \
+    GAMEPULSE_REVISION=${REVISION} \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 # On Fargate an empty volume belongs to the user of the image only where the image says that it has one there.
 VOLUME ["/tmp"]

@@ -1,6 +1,6 @@
 # GamePulse. `make` lists what there is; CONTRIBUTING.md says more.
 .DEFAULT_GOAL := help
-.PHONY: help up down status test test-containers test-upstream synth deploy console prove destroy cost load faults outage check bench web dashboards tools
+.PHONY: help up down status test test-containers test-upstream synth deploy console prove destroy purge cost load faults outage check bench web dashboards tools
 BIN := .venv/bin
 PAGE := src/gamepulse/static/index.html
 
@@ -41,6 +41,9 @@ prove: .venv/installed ## Show on a real account what cannot be shown without: E
 
 destroy: .venv/installed ## Take ENV=staging away from AWS, but for what has data (40 min)
 	@$(BIN)/python -m deploy destroy $(ENV)
+
+purge: .venv/installed ## Take away what `make destroy` has left, after asking: ENV=staging, SNAPSHOTS=1 for the database's last one too (5 min)
+	@$(BIN)/python -m deploy purge $(ENV) $(if $(SNAPSHOTS),--snapshots)
 
 cost: .venv/installed ## Reckon what AWS costs a month for 10, 50 and 200 thousand players (1 s); more: python -m deploy cost --help
 	@$(BIN)/python -m deploy cost

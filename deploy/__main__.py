@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from deploy.cost import write as write_cost
 from deploy.diagram import write as draw
 from deploy.environment import NAMES, read_environment
 from deploy.prove import prove as proven
+from deploy.purge import purge as purge_in
 from deploy.release import cdk_command, check_is_ours
 from deploy.release import deploy as deploy_to
 from deploy.release import destroy as destroy_in
@@ -61,6 +63,15 @@ def destroy(environment: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         synthesise(variables, Path(folder))
         destroy_in(open_account(read_config(variables)), cdk_command(Path(folder)))
+
+
+@main.command()
+@ENVIRONMENT
+@click.option("--snapshots", is_flag=True, help="The database's last snapshot and its log, too")
+def purge(environment: str, snapshots: bool) -> None:
+    """Take away, after `destroy`, what has data: all of it is listed, and the environment's name has to be typed."""
+    account = open_account(read_config(read_environment(environment)))
+    purge_in(account, partial(click.prompt, default="", show_default=False), snapshots=snapshots)
 
 
 @main.command()

@@ -62,7 +62,7 @@ def check(account: Account) -> None:
     if left := left_by_an_earlier_deployment(account):
         wrong.append(
             f"An earlier deployment has left {', '.join(left)}: CloudFormation makes nothing under a name that is taken. "
-            "docs/deploy.md says how to take it away."
+            f"`make purge ENV={config.environment}` takes it away."
         )
     if wrong:
         raise Problem("\n".join(wrong))
@@ -79,14 +79,18 @@ def left_by_an_earlier_deployment(account: Account) -> list[str]:
     return [one for one in missing if one in there]
 
 
-def run_task(account: Account, family: str, group: str, *, command: list[str] | None = None) -> str:
+def run_task(
+    account: Account, family: str, group: str, *, command: list[str] | None = None, environment: dict[str, str] | None = None
+) -> str:
     """Start a one-off task and wait for its end. Its ARN. Raises Problem when it fails, with the last lines of its log.
 
-    `group`: the security group that it runs in, by the name in deploy/edges.py.
+    `group`: the security group that it runs in, by the name in deploy/edges.py. `environment`: what it is told otherwise.
     """
     ecs, config = account.client("ecs"), account.config
     cluster = config.stack_name("cluster")
-    overrides = {"containerOverrides": [{"name": family, "command": command}]} if command else {}
+    told: dict[str, Any] = {"command": command} if command else {}
+    told |= {"environment": [{"name": name, "value": value} for name, value in environment.items()]} if environment else {}
+    overrides = {"containerOverrides": [{"name": family, **told}]} if told else {}
     started = ecs.run_task(
         cluster=cluster,
         taskDefinition=family,
@@ -144,7 +148,9 @@ def smoke(config: Config, get: Callable[[str], httpx.Response] | None = None, li
     get = get or (lambda url: httpx.get(url, timeout=10))
     wanted: dict[str, Callable[[httpx.Response], bool]] = {
         f"https://{config.play}/health/ready": lambda answer: answer.status_code == 200,
-        f"https://{config.play}/v1/meta": lambda answer: config.version.startswith(answer.json()["version"]),
+        f"https://{config.play}/v1/meta": lambda answer: (
+            f"{answer.json()['version']}-{answer.json()['revision']}" == config.version
+        ),
         f"https://{config.play}/": lambda answer: answer.status_code == 200 and "GamePulse" in answer.text,
         f"https://{config.grafana}/api/health": lambda answer: answer.json()["database"] == "ok",
     }

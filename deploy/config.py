@@ -104,7 +104,7 @@ class Config:
     """People and games use play.<domain>, people grafana.<domain>. Its hosted zone is in this account."""
     hosted_zone_id: str
     version: str
-    """The tag of every image. Tags are immutable: what was tested is what runs."""
+    """The tag of every image. Tags are immutable; each account builds its own images, from the same commit."""
     email: str
     """Whom alerts, alarms and the budget tell."""
     size: Size

@@ -184,7 +184,7 @@ def _deployment(config: Config, stack: Stack, cluster: str, migrate: list[iam.IR
         ),
         iam.PolicyStatement(
             sid="Watch",
-            actions=["ecs:DescribeTasks"],
+            actions=["ecs:DescribeTasks", "ecs:StopTask"],  # a migration that takes too long is stopped
             resources=[stack.format_arn(service="ecs", resource="task", resource_name=f"{cluster}/*")],
         ),
         iam.PolicyStatement(

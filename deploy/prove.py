@@ -6,9 +6,9 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,13 +20,16 @@ from typing import Any
 import httpx
 from botocore.exceptions import BotoCoreError, ClientError
 
+from deploy import trial
 from deploy.account import Account, check, run_task, smoke, tell
-from deploy.config import EDGE_REGION, REGION, ZONES
-from deploy.release import Cdk, deploy, destroy
+from deploy.config import REGION, ZONES
+from deploy.purge import retained, take
+from deploy.release import STACKS, Cdk, deploy, destroy
 from stack.settings import CHECKOUT, Problem
 
 LOAD_MINUTES = 10
 RESTORE_LIMIT_S = 3600
+RESTORABLE_LIMIT_S = 1200
 FAULT_LIMIT_S = 1800
 REACH_LIMIT_S = 5
 PRIVATE_PORTS = (22, 2049, 3000, 3100, 4317, 4318, 5432, 6379, 8080, 8888, 9090, 9093, 16686)
@@ -155,15 +158,40 @@ def tls_is_new_enough(host: str, port: int = 443) -> Seen:
     context = ssl.create_default_context()
     with socket.create_connection((host, port), 10) as plain, context.wrap_socket(plain, server_hostname=host) as secure:
         seen = {"version": secure.version(), "cipher": (secure.cipher() or ("",))[0]}
-    old = ssl.create_default_context()
-    old.set_ciphers("DEFAULT:@SECLEVEL=0")
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # that it is old is the point
-        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
-    try:
-        with socket.create_connection((host, port), 10) as plain, old.wrap_socket(plain, server_hostname=host) as secure:
-            raise NotHeld(f"{host} still speaks {secure.version()}")
-    except (ssl.SSLError, ConnectionResetError):
-        return expect(seen | {"tls_1_1": "refused"}, {"tls_1_1": "refused"})
+    return seen | {"tls_1_1": f"refused: {old_tls_is_refused(host, port)}"}
+
+
+def old_tls_is_refused(host: str, port: int) -> str:
+    """How TLS 1.1 is refused. Asked for in octets: this machine's OpenSSL may not speak it. Raises NotHeld."""
+    with socket.create_connection((host, port), 10) as plain:
+        plain.sendall(hello_of_tls_1_1(host))
+        try:
+            answer = plain.recv(7)
+        except ConnectionResetError:
+            return "connection reset"
+    match answer[:1]:
+        case b"":
+            return "connection closed"
+        case b"\x15":
+            return f"alert {answer[6]}" if len(answer) > 6 else "alert"
+        case b"\x16":
+            raise NotHeld(f"{host} still speaks TLS 1.1")
+    raise NotHeld(f"{host} answers TLS 1.1 with {answer!r}")
+
+
+def hello_of_tls_1_1(host: str) -> bytes:
+    """A ClientHello (RFC 4346, 7.4.1.2) that offers TLS 1.1 at most, with what servers of its time took."""
+    ciphers = bytes.fromhex("c013 c014 c009 c00a 0033 0039 002f 0035 000a")
+    name = _counted(b"\0" + _counted(host.encode()))
+    groups, formats = _counted(bytes.fromhex("0017 0018 0019")), b"\x01\0"
+    extensions = b"".join(kind.to_bytes(2) + _counted(body) for kind, body in ((0, name), (10, groups), (11, formats)))
+    body = b"\x03\x02" + os.urandom(32) + b"\0" + _counted(ciphers) + b"\x01\0" + _counted(extensions)
+    return b"\x16\x03\x01" + _counted(b"\x01" + len(body).to_bytes(3) + body)
+
+
+def _counted(body: bytes) -> bytes:
+    """After its length."""
+    return len(body).to_bytes(2) + body
 
 
 def origin_is_closed(account: Account) -> Seen:
@@ -258,15 +286,18 @@ def a_zone_is_lost(account: Account) -> Seen:
 
 
 def database_can_be_restored(account: Account) -> Seen:
-    """To the latest moment, beside the one that runs; then it is taken away."""
+    """A batch is sent, and the database restored to a moment after it, beside the one that runs: it has all."""
     rds, source = account.client("rds"), account.config.stack_name("database")
-    target = f"{source}-proof"
-    [one] = rds.describe_db_instances(DBInstanceIdentifier=source)["DBInstances"]
+    target, sent_at = f"{source}-proof", datetime.now(UTC)
+    sent = trial.send(account)
+    live = trial.stored(account)
+    one = _restorable_after(rds, source, datetime.now(UTC))
     rds.restore_db_instance_to_point_in_time(
         SourceDBInstanceIdentifier=source,
         TargetDBInstanceIdentifier=target,
         UseLatestRestorableTime=True,
         DBSubnetGroupName=one["DBSubnetGroup"]["DBSubnetGroupName"],
+        DBParameterGroupName=one["DBParameterGroups"][0]["DBParameterGroupName"],
         VpcSecurityGroupIds=[group["VpcSecurityGroupId"] for group in one["VpcSecurityGroups"]],
         MultiAZ=False,
         DeletionProtection=False,
@@ -276,9 +307,26 @@ def database_can_be_restored(account: Account) -> Seen:
         rds.get_waiter("db_instance_available").wait(
             DBInstanceIdentifier=target, WaiterConfig={"Delay": 30, "MaxAttempts": RESTORE_LIMIT_S // 30}
         )
-        return {"restorable_to": one["LatestRestorableTime"].isoformat(), "took_s": round(time.monotonic() - started)}
+        took_s = round(time.monotonic() - started)
+        [restored] = rds.describe_db_instances(DBInstanceIdentifier=target)["DBInstances"]
+        seen = {"sent_at": sent_at.isoformat(), "sent": sent, "stored": live, "took_s": took_s}
+        seen |= {"restorable_to": one["LatestRestorableTime"].isoformat()}
+        seen |= {"restored": trial.stored(account, restored["Endpoint"]["Address"])}
+        return expect(seen, {"sent": trial.BATCH, "restored": max(live, sent)})
     finally:
         rds.delete_db_instance(DBInstanceIdentifier=target, SkipFinalSnapshot=True, DeleteAutomatedBackups=True)
+
+
+def _restorable_after(rds: Any, name: str, moment: datetime) -> Seen:
+    """The instance, as soon as it can be restored to a later moment: RDS keeps its log each five minutes."""
+    deadline = time.monotonic() + RESTORABLE_LIMIT_S
+    while True:
+        [one] = rds.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"]
+        if one["LatestRestorableTime"] > moment:
+            return dict(one)
+        if time.monotonic() > deadline:
+            raise NotHeld(f"after {RESTORABLE_LIMIT_S} s it can be restored to {one['LatestRestorableTime']}, before {moment}")
+        time.sleep(15)
 
 
 def metrics_are_backed_up(account: Account) -> Seen:
@@ -293,12 +341,20 @@ def metrics_are_backed_up(account: Account) -> Seen:
 
 
 def load_is_answered(account: Account) -> Seen:
-    """k6's players (docs/load.md), with the ingest key of INGEST_KEY."""
-    config = account.config
-    command = [sys.executable, "-m", "tests.load", "load"]
-    told = {"TARGET": f"https://{config.play}", "ALLOW_HOST": config.play}
-    done = subprocess.run(command, cwd=CHECKOUT, env=os.environ | told, timeout=60 * LOAD_MINUTES, check=False)
-    return expect({"exit": done.returncode}, {"exit": 0})
+    """k6's players (docs/load.md); afterwards PostgreSQL has what was answered as safe, neither more nor less."""
+    config, key, before = account.config, trial.ingest_key(account), trial.stored(account)
+    with tempfile.TemporaryDirectory() as folder:
+        summary = Path(folder) / "summary.json"
+        told = {"TARGET": f"https://{config.play}", "ALLOW_HOST": config.play, "SUMMARY": str(summary)}
+        told |= {"GAME": trial.GAME, "INGEST_KEY": key}
+        command = [sys.executable, "-m", "tests.load", "load"]
+        done = subprocess.run(command, cwd=CHECKOUT, env=os.environ | told, timeout=60 * LOAD_MINUTES, check=False)
+        if not summary.exists():
+            raise NotHeld(f"k6 did not run: it ended with {done.returncode}")
+        metrics = json.loads(summary.read_text())["metrics"]
+    safe, lost = (int(metrics.get(name, {"values": {"count": 0}})["values"]["count"]) for name in ("reports_safe", "batches_lost"))
+    seen = {"exit": done.returncode, "answered_as_safe": safe, "batches_lost": lost, "stored": trial.stored(account) - before}
+    return expect(seen, {"exit": 0, "batches_lost": 0, "stored": max(1, safe)})
 
 
 def answers(account: Account) -> Seen:
@@ -308,6 +364,8 @@ def answers(account: Account) -> Seen:
 
 def prove(account: Account, cdk: Cdk, *, cap_usd: float, usd_an_hour: float, keep: bool, to: Path) -> bool:
     """Deploy, look, strike, restore, and destroy again unless `keep`; what was seen is in `to`. Whether all held.
+
+    What has data is taken away, too, if nothing stood there before.
 
     Raises Problem before anything is made, when nothing can be.
     """
@@ -319,12 +377,24 @@ def prove(account: Account, cdk: Cdk, *, cap_usd: float, usd_an_hour: float, kee
         deploy(account, cdk)
         return {"version": config.version}
 
+    def standing() -> list[str]:
+        return [part for part, region in STACKS.items() if account.stack_exists(config.stack_name(part), region)]
+
     def gone() -> Seen:
         destroy(account, cdk)
-        left = [part for part, region in PARTS.items() if account.stack_exists(config.stack_name(part), region)]
-        return expect({"stacks_left": left}, {"stacks_left": []})
+        return expect({"stacks_left": standing()}, {"stacks_left": []})
+
+    def purged() -> Seen:
+        if left := standing():
+            raise NotHeld(f"stacks are left: {left}")
+        found = retained(account, snapshots=True, since=began)
+        take(found)
+        left = [one.name for one in retained(account, snapshots=True, since=began)]
+        return expect({"taken": len(found), "left": left}, {"left": []})
 
     check(account)
+    # What was there before has somebody's data: it is destroyed, but its data is left.
+    was_empty, began = not standing(), datetime.now(UTC)
     try:
         proof.try_claim("An empty account becomes a running service by one command", deployed)
         [first] = proof.evidence
@@ -336,6 +406,8 @@ def prove(account: Account, cdk: Cdk, *, cap_usd: float, usd_an_hour: float, kee
     finally:
         if not keep:
             proof.try_claim("It is taken away by one command, but for what has data", gone, always=True)
+            if was_empty:
+                proof.try_claim("What has data goes by one more, and it could be deployed again", purged, always=True)
         held = proof.write(to)
         tell(f"{sum(bool(one.held) for one in proof.evidence)} of {len(proof.evidence)} claims held: {to}")
     return held
@@ -345,7 +417,6 @@ def _tls(account: Account) -> Seen:
     return {host: tls_is_new_enough(host) for host in (account.config.play, account.config.grafana)}
 
 
-PARTS = dict.fromkeys(("images", "network", "data", "jobs", "services", "operations"), REGION) | {"edge": EDGE_REGION}
 CLAIMS: dict[str, Callable[[Account], Seen]] = {
     "The service and Grafana answer": answers,
     "The database is as required": database_is_as_required,
@@ -354,9 +425,9 @@ CLAIMS: dict[str, Callable[[Account], Seen]] = {
     "TLS 1.2 or newer, and nothing older": _tls,
     "The load balancer answers nobody but CloudFront": origin_is_closed,
     "The stores cannot be reached from outside": data_stores_are_unreachable,
-    "Players are answered within the objectives": load_is_answered,
+    "Players are answered within the objectives, and what was answered is stored": load_is_answered,
     "A task is lost, and nobody notices": a_task_is_lost,
     "A zone is lost, and at most one answer in twenty": a_zone_is_lost,
     "The metrics are backed up": metrics_are_backed_up,
-    "The database can be restored": database_can_be_restored,
+    "The database can be restored, with what was answered a moment before": database_can_be_restored,
 }

@@ -4,32 +4,33 @@ import base64
 import os
 import shutil
 import subprocess
-import time
 from typing import Any
 
 from deploy.account import Account, tell
 from deploy.config import IMAGES, NAME
+from deploy.findings import ACCEPTED, SCAN_LIMIT_S, Accepted, read_accepted, scan_of, stopping
 from stack.settings import CHECKOUT, Problem
 
 DOCKERFILES = dict.fromkeys(IMAGES, "docker/Dockerfile") | dict.fromkeys(("gamepulse", "operations"), "Dockerfile")
 SBOM_IN_IMAGE, SBOM = "/usr/share/gamepulse/sbom.cdx.json", CHECKOUT / "sbom.cdx.json"
 BUILD_LIMIT_S = 1800
-SCAN_LIMIT_S = 600
-STOPS = ("CRITICAL", "HIGH")
+CHECKED = "checked-"
+"""Before the version: the tag of what the scan has let through."""
 
 
 def push_images(account: Account) -> None:
     """All that this version does not have there yet: tags cannot be moved, so what is there is right. Raises Problem.
 
-    Also when a scan has found something severe.
+    Also when a scan has found something severe that is not accepted, in a version that has not been let through before.
     """
     ecr, version = account.client("ecr"), account.config.version
+    accepted = read_accepted()
     missing = [name for name in IMAGES if not is_pushed(ecr, name, version)]
     if missing:
         _push(ecr, missing, version)
     # Also of those that were there: the try that pushed them may have ended here.
     for name in IMAGES:
-        check_scan(ecr, name, version)
+        check_scan(ecr, name, version, accepted)
 
 
 def _push(ecr: Any, missing: list[str], version: str) -> None:
@@ -51,28 +52,34 @@ def is_pushed(ecr: Any, name: str, version: str) -> bool:
         return False
 
 
-def check_scan(ecr: Any, name: str, version: str, limit_s: float = SCAN_LIMIT_S) -> None:
-    """Wait for ECR's scan. Raises Problem when it finds something severe, or does not end."""
-    deadline = time.monotonic() + limit_s
-    while True:
-        try:
-            said = ecr.describe_image_scan_findings(repositoryName=f"{NAME}/{name}", imageId={"imageTag": version})
-            status = said["imageScanStatus"]["status"]
-        except ecr.exceptions.ScanNotFoundException:
-            said, status = {}, "PENDING"
-        if status in {"COMPLETE", "ACTIVE"}:
-            break
-        if status not in {"PENDING", "IN_PROGRESS"}:
-            raise Problem(f"ECR's scan of {name} says {status}: Inspector must be on in the account (docs/deploy.md).")
-        if time.monotonic() > deadline:
-            raise Problem(f"ECR has not scanned {name} within {limit_s} s.")
-        time.sleep(min(5, limit_s / 10))
-    counts = said.get("imageScanFindings", {}).get("findingSeverityCounts", {})
-    if severe := {level: counts[level] for level in STOPS if counts.get(level)}:
+def check_scan(ecr: Any, name: str, version: str, accepted: list[Accepted], limit_s: float = SCAN_LIMIT_S) -> None:
+    """Wait for ECR's scan. Raises Problem when it finds something severe that is not accepted, or does not end.
+
+    An image that was let through once always is, or there would be no way back to it: what is found since then is told.
+    """
+    found = scan_of(ecr, name, version, limit_s)
+    stops, tells = stopping(name, found, accepted)
+    for line in tells:
+        tell(line)
+    if stops and is_pushed(ecr, name, CHECKED + version):
+        tell(f"{name}: {', '.join(stops)}: found since it was first deployed")
+    elif stops:
         raise Problem(
-            f"ECR's scan of {name}:{version} finds {severe}. Look at them in ECR, and take newer bases (docker/Dockerfile)."
+            f"ECR's scan of {name}:{version} finds {', '.join(stops)}. Take newer bases (docker/Dockerfile), "
+            f"or accept it in {ACCEPTED.relative_to(CHECKOUT)}, which says how."
         )
-    tell(f"{name}: scanned, {counts or 'nothing found'}")
+    else:
+        _note_checked(ecr, name, version)
+        tell(f"{name}: scanned, {found.counts or 'nothing found'}")
+
+
+def _note_checked(ecr: Any, name: str, version: str) -> None:
+    """By a second tag of the same image, which cannot be moved either."""
+    if is_pushed(ecr, name, CHECKED + version):
+        return
+    [image] = ecr.batch_get_image(repositoryName=f"{NAME}/{name}", imageIds=[{"imageTag": version}])["images"]
+    kind = {"imageManifestMediaType": image["imageManifestMediaType"]} if image.get("imageManifestMediaType") else {}
+    ecr.put_image(repositoryName=f"{NAME}/{name}", imageManifest=image["imageManifest"], imageTag=CHECKED + version, **kind)
 
 
 def _keep_sbom(image: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.account import REGIONS, Account, check, run_task, smoke, tell
+from deploy.config import EDGE_REGION, REGION
 from deploy.push import push_images
 from stack.settings import CHECKOUT, Problem, read_settings
 from stack.web import node_command, npm_command
@@ -13,6 +14,9 @@ from stack.web import node_command, npm_command
 CDK_LIMIT_S = 3 * 3600  # a database in two zones takes half an hour, a distribution ten minutes
 BOOTSTRAP_STACK = "CDKToolkit"
 BEFORE_MIGRATION, AFTER_MIGRATION = ("network", "data", "jobs"), ("services", "edge", "operations")
+
+STACKS = dict.fromkeys(("images", *BEFORE_MIGRATION, *AFTER_MIGRATION), REGION) | {"edge": EDGE_REGION}
+"""Where each is, in the order in which they are made."""
 
 type Cdk = Callable[[list[str]], None]
 
@@ -74,11 +78,11 @@ def destroy(account: Account, cdk: Cdk) -> None:
     if account.config.is_production:
         raise Problem("Production is not destroyed by a command. docs/deploy.md says what has to be done by hand.")
     check_is_ours(account)
-    for part in reversed(("images", *BEFORE_MIGRATION, *AFTER_MIGRATION)):
+    for part in reversed(STACKS):
         name = account.config.stack_name(part)
         tell(f"Destroying {name}")
         cdk(["destroy", name, "--exclusively", "--force"])
-    tell("What has data is still there: buckets, the file system, the key, secrets, a last snapshot of the database")
+    tell("What has data is still there: buckets, images, files, the key, secrets, backups. `make purge` lists it and takes it away")
 
 
 def check_is_ours(account: Account) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from aws_cdk import RemovalPolicy, Stack
+from aws_cdk import ArnFormat, RemovalPolicy, Stack
 from aws_cdk import aws_backup as backup
 from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_cloudwatch_actions as actions
@@ -115,6 +115,20 @@ class JobsStack(Stack):
         )
         self.namespace = servicediscovery.PrivateDnsNamespace(self, "Names", name=INTERNAL_DOMAIN, vpc=network.vpc)
         migrates = Program(self, "migrate", config=config, key=data.key, task=JOB, containers=programs.migrate(at, secrets))
+        # `operations game` puts a game's key there.
+        migrates.role.add_to_principal_policy(
+            iam.PolicyStatement(
+                actions=["secretsmanager:CreateSecret", "secretsmanager:PutSecretValue"],
+                resources=[
+                    self.format_arn(
+                        service="secretsmanager",
+                        resource="secret",
+                        resource_name=f"gamepulse/{config.environment}/key/*",
+                        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                    )
+                ],
+            )
+        )
         saves = Program(
             self,
             "backup",

@@ -1,7 +1,9 @@
 """The command line: `python -m operations`. Secrets and addresses come from the environment."""
 
 import asyncio
+import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import BinaryIO
@@ -11,6 +13,7 @@ import click
 import msgspec
 
 from gamepulse import database
+from gamepulse.batch import SLUG_PATTERN
 from operations import logins, snapshots
 
 
@@ -81,10 +84,6 @@ def grafana_login(login: str, studio: int) -> None:
     click.echo(f"{login} reads studio {studio}.")
 
 
-TSDB = click.option("--tsdb", type=click.Path(file_okay=False, path_type=Path), default="/prometheus", show_default=True)
-COPIES = click.option("--copies", type=click.Path(file_okay=False, path_type=Path), default="/prometheus-data", show_default=True)
-
-
 class Telling(click.Command):
     """A command whose failure is told in a line."""
 
@@ -93,6 +92,44 @@ class Telling(click.Command):
             return super().invoke(context)
         except snapshots.Failed as error:
             raise click.ClickException(str(error)) from None
+
+
+def _slug(_: click.Context, __: click.Parameter, value: str) -> str:
+    if not re.fullmatch(SLUG_PATTERN, value):
+        raise click.BadParameter(f"it must match {SLUG_PATTERN}")
+    return value
+
+
+GAME = click.argument("game", callback=_slug)
+
+
+@main.command("game", cls=Telling)
+@GAME
+@click.option(
+    "--secret", required=True, help="The name under which Secrets Manager gets the new key; it is made if it is not there."
+)
+def game_command(game: str, secret: str) -> None:
+    """Make a GAME that is not public, of the studio `Prove`, and a key of it.
+
+    DATABASE_ADMIN_URL, DATABASE_ADMIN_PASSWORD: as of `migrate`.
+    """
+    from operations import games  # noqa: PLC0415 — boto3 takes a second and 30 MB, which others need not
+
+    asyncio.run(games.put_game(_admin(), game, secret))
+    click.echo(f"The game {game} is there; its new key is in the secret {secret}.")
+
+
+@main.command("stored", cls=Telling)
+@GAME
+def stored_command(game: str) -> None:
+    """Say how many reports and events of a GAME are in PostgreSQL, as {"stored": 1}. DATABASE_ADMIN_URL, …: as above."""
+    from operations import games  # noqa: PLC0415 — as above
+
+    click.echo(json.dumps({"stored": asyncio.run(games.stored(_admin(), game))}))
+
+
+TSDB = click.option("--tsdb", type=click.Path(file_okay=False, path_type=Path), default="/prometheus", show_default=True)
+COPIES = click.option("--copies", type=click.Path(file_okay=False, path_type=Path), default="/prometheus-data", show_default=True)
 
 
 @main.command("snapshots", cls=Telling)

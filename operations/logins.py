@@ -45,7 +45,7 @@ async def prepare(admin: database.Login, passwords: Passwords, demo: Demo | None
 
     Raises database.UNREACHABLE, or asyncpg.PostgresError for what PostgreSQL refuses.
     """
-    async with _connected(admin) as connection:
+    async with connected(admin) as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         await _login(connection, OWNER, passwords.owner)
         await _make(connection, "owner", OWNER)
@@ -61,7 +61,7 @@ async def prepare(admin: database.Login, passwords: Passwords, demo: Demo | None
             await _make(connection, "database", GRAFANA, GRAFANA)
         inside = {**admin, "database": DATABASE}
         version = await migrate.migrate(inside, OWNER)
-        async with _connected(inside, OWNER) as owner:
+        async with connected(inside, OWNER) as owner:
             await _make(owner, "acts", SERVICE)
         if demo:
             await migrate.put_demo(inside, demo.ingest_key, demo.server_key, OWNER)
@@ -71,20 +71,20 @@ async def prepare(admin: database.Login, passwords: Passwords, demo: Demo | None
 
 async def put_reader(admin: database.Login, name: str, password: str, studio_id: int) -> None:
     """A login for Grafana that reads one studio. Raises as `prepare`."""
-    async with _connected(admin) as connection:
+    async with connected(admin) as connection:
         await _reader(connection, {**admin, "database": DATABASE}, name, password, studio_id)
 
 
 async def set_own_password(login: database.Login, password: str) -> None:
     """Change the password of who signs in. Raises asyncpg.InvalidPasswordError."""
-    async with _connected(login) as connection:
+    async with connected(login) as connection:
         await connection.execute("SET default_transaction_read_only = off")
         await _make(connection, "own_password", verifier(password))
 
 
 async def sign_in(login: database.Login) -> None:
     """See whether it opens. Raises asyncpg.InvalidPasswordError."""
-    async with _connected(login):
+    async with connected(login):
         return
 
 
@@ -94,7 +94,7 @@ type _Connection = asyncpg.Connection[asyncpg.Record]
 async def _reader(connection: "_Connection", inside: database.Login, name: str, password: str, studio_id: int) -> None:
     await _login(connection, name, password)
     await _make(connection, "reader", name)
-    async with _connected(inside, OWNER) as owner, owner.transaction():
+    async with connected(inside, OWNER) as owner, owner.transaction():
         await _make(owner, "reads", name, studio_id)
 
 
@@ -113,7 +113,8 @@ async def _make(connection: "_Connection", name: str, *arguments: object) -> Non
 
 
 @asynccontextmanager
-async def _connected(login: database.Login, role: str | None = None) -> AsyncIterator["_Connection"]:
+async def connected(login: database.Login, role: str | None = None) -> AsyncIterator["_Connection"]:
+    """A connection, acting as `role`."""
     settings = {"client_min_messages": "warning"} | ({"role": role} if role else {})
     connection = await asyncpg.connect(**login, timeout=database.CONNECT_TIMEOUT_S, server_settings=settings)
     try:

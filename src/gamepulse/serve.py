@@ -107,6 +107,7 @@ class Meta(Struct):
 
     name: str
     version: str
+    revision: str
     environment: str
     limits: Limits
 
@@ -239,7 +240,8 @@ async def ready_health_route(request: Request[Any, Any, Any]) -> Response[dict[s
 @get("/v1/meta")
 async def meta_route(request: Request[Any, Any, Any]) -> Meta:
     """Version and limits."""
-    return Meta("gamepulse", __version__, _reader(request).settings.environment, Limits())
+    settings = _reader(request).settings
+    return Meta("gamepulse", __version__, settings.revision, settings.environment, Limits())
 
 
 @get("/", include_in_schema=False)

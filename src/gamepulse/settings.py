@@ -37,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, Meta(ge=1, le=65535)] = 8080
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     environment: str = "local"
+    revision: str = "unknown"
+    """The commit that this was built from; images say it."""
     trusted_proxies: str = ""
     """Comma-separated CIDRs whose X-Forwarded-For and CloudFront-Viewer-… headers are believed."""
     geo_database: str = ""

@@ -205,7 +205,7 @@ def test_image_says_what_it_is(stack: ComposeStack) -> None:
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in said["Config"]["Labels"].items()}
     assert (labels["title"], labels["version"], labels["licenses"]) == ("GamePulse", __version__, "Apache-2.0")
     assert labels["description"]
-    assert labels["revision"]
+    assert f"GAMEPULSE_REVISION={labels['revision']}" in said["Config"]["Env"]
 
 
 @pytest.mark.timeout(240)

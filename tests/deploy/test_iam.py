@@ -73,7 +73,10 @@ def asked(stacks: Stacks) -> Iterator[Asked]:
     yield Asked("ecr:GetAuthorizationToken", "*", "*")
     secrets = {name: f"arn:aws:secretsmanager:{at}:secret:gamepulse/{name}-AbCdEf" for name in SECRETS}
     for name, arn in (secrets | {"master": f"arn:aws:secretsmanager:{at}:secret:rds!db-master-AbCdEf"}).items():
-        yield from (Asked(action, name, arn) for action in READ_SECRET + WRITE_SECRET)
+        yield from (Asked(action, name, arn) for action in READ_SECRET + WRITE_SECRET + ("secretsmanager:CreateSecret",))
+    for environment, name in ((stacks.environment, "a game's key"), ("another", "another environment's key")):
+        arn = f"arn:aws:secretsmanager:{at}:secret:gamepulse/{environment}/key/prove-AbCdEf"
+        yield from (Asked(action, name, arn) for action in READ_SECRET + WRITE_SECRET + ("secretsmanager:CreateSecret",))
     for action in KMS:
         yield Asked(action, "directly", f"arn:aws:kms:{at}:key/Key")
         for service in ("secretsmanager", "s3", "sns", "rds"):
@@ -182,7 +185,7 @@ ROLES: dict[str, Table] = {
     "jaegerRole": {MOUNT: {"jaeger-data"}, WRITE: {"jaeger-data"}},
     "grafanaRole": {MOUNT: {"grafana-config"}, "cloudwatch:GetMetricData": {"*"}, "cloudwatch:ListMetrics": {"*"}},
     "infrastructureRole": {},
-    "migrateRole": {},
+    "migrateRole": each(("secretsmanager:CreateSecret", "secretsmanager:PutSecretValue"), {"a game's key"}),
     "backupRole": {
         MOUNT: {"prometheus-data"}, WRITE: {"prometheus-data"},
         **each(("s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"), SNAPSHOTS),
@@ -215,6 +218,7 @@ ROLES: dict[str, Table] = {
         **each(ECR_PULL + ECR_PUSH, set(IMAGES) - {"someone-elses"}),
         **starting("migrate"),
         "ecs:DescribeTasks": {"*"},
+        "ecs:StopTask": {"*"},
     },
     # AWS's own services, by AWS's own policies (MANAGED).
     "LostZoneRole": {},
@@ -290,6 +294,7 @@ WILDCARDS = {
     ("ssmmessages:OpenDataChannel", "*"): "as CreateControlChannel",
     **{(f"s3:{one}", "loki-logs/*"): "all objects of the bucket are Loki's" for one in ("GetObject", "PutObject", "DeleteObject", "AbortMultipartUpload")},
     **{(f"s3:{one}", "backups/prometheus/*"): "all snapshots" for one in ("GetObject", "PutObject", "AbortMultipartUpload")},
+    **{(f"secretsmanager:{one}", "secret:gamepulse/environment/key/*"): "keys are named after games" for one in ("CreateSecret", "PutSecretValue")},
     ("ecs:RunTask", "task-definition/migrate:*"): "each version is a new revision",
     ("ecs:RunTask", "task-definition/backup:*"): "each version is a new revision",
     ("ecs:RunTask", "task-definition/rotate:*"): "each version is a new revision",
@@ -332,5 +337,6 @@ def test_each_wildcard_has_a_reason(stacks: Stacks) -> None:
             for resource in listed(statement["Resource"]):
                 if "*" in resource.removesuffix(":*" if ":log-group:" in resource else ""):  # as the ARN of a log group ends
                     short = resource.split(":", 5)[-1].removeprefix("gamepulse-").replace(f"-{ACCOUNT}", "")
-                    found |= {(action, short.replace(f"gamepulse-{stacks.environment}-cluster", "cluster")) for action in actions}
+                    short = short.replace(f"gamepulse-{stacks.environment}-cluster", "cluster")
+                    found |= {(action, short.replace(f"/{stacks.environment}/", "/environment/")) for action in actions}
     assert found == set(WILDCARDS)

@@ -16,10 +16,11 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
-from deploy import prove
+from deploy import prove, trial
 from deploy.account import Account
 from deploy.config import read_config
-from deploy.prove import NotHeld, Proof, asked_all_the_while, expect, tls_is_new_enough
+from deploy.prove import NotHeld, Proof, asked_all_the_while, expect, old_tls_is_refused, tls_is_new_enough
+from deploy.purge import Retained
 from stack.settings import Problem
 from tests.deploy.conftest import STAGING, Json
 from tests.integration.rds import certificate, listening, server_context
@@ -96,6 +97,17 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(prove, "deploy", lambda *_: order.append("deploy"))
     monkeypatch.setattr(prove, "destroy", lambda *_: order.append("destroy"))
     monkeypatch.setattr(Account, "stack_exists", lambda *_: False)
+    left = [Retained("bucket", lambda: order.append("purge")), Retained("key", lambda: None)]
+
+    def taken(found: list[Retained]) -> None:
+        for one in list(found):
+            one.take()
+            left.remove(one)
+
+    monkeypatch.setattr(
+        prove, "retained", lambda *_, snapshots, since: [*left] if snapshots and since else pytest.fail("since ever")
+    )
+    monkeypatch.setattr(prove, "take", taken)
 
     def first(_: Account) -> Json:
         order.append("first")
@@ -111,16 +123,32 @@ def run(to: Path, *, keep: bool = False, account: Account = ACCOUNT) -> bool:
 
 def test_an_environment_is_made_looked_at_and_taken_away(done: list[str], tmp_path: Path) -> None:
     assert not run(tmp_path / "evidence.json")
+    assert done == ["deploy", "first", "destroy", "purge"]
+    claims = json.loads((tmp_path / "evidence.json").read_text())["claims"]
+    assert [one["held"] for one in claims] == [True, True, False, True, True]
+    assert claims[-1]["seen"] == {"taken": 2, "left": []}
+
+
+def test_what_cannot_be_taken_away_is_named(done: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prove, "take", lambda _: None)
+    run(tmp_path / "evidence.json")
     assert done == ["deploy", "first", "destroy"]
-    held = [one["held"] for one in json.loads((tmp_path / "evidence.json").read_text())["claims"]]
-    assert held == [True, True, False, True]
+    assert json.loads((tmp_path / "evidence.json").read_text())["claims"][-1]["seen"] == "left is ['bucket', 'key'], not []"
+
+
+def test_data_of_before_is_left(done: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where something stood already."""
+    monkeypatch.setattr(Account, "stack_exists", lambda *_: "destroy" not in done)
+    run(tmp_path / "evidence.json")
+    assert done == ["deploy", "first", "destroy"]
+    assert [one["held"] for one in json.loads((tmp_path / "evidence.json").read_text())["claims"]] == [True, True, False, True]
 
 
 def test_it_is_taken_away_whatever_happens(done: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prove, "CLAIMS", {"first": raising(KeyError("a bug of ours"))})
     with pytest.raises(KeyError):
         run(tmp_path / "evidence.json")
-    assert done == ["deploy", "destroy"]
+    assert done == ["deploy", "destroy", "purge"]
     assert (tmp_path / "evidence.json").exists()
 
 
@@ -129,7 +157,7 @@ def test_what_was_not_deployed_is_not_looked_at_but_taken_away(
 ) -> None:
     monkeypatch.setattr(prove, "deploy", raising(Problem("the CDK failed")))
     assert not run(tmp_path / "evidence.json")
-    assert done == ["destroy"]
+    assert done == ["destroy", "purge"]
     claims = json.loads((tmp_path / "evidence.json").read_text())["claims"]
     assert [(one["held"], one["seen"]) for one in claims[:3]] == [
         (False, "the CDK failed"),
@@ -148,10 +176,15 @@ def test_where_nothing_can_be_deployed_nothing_is_destroyed(
 
 
 def test_a_stack_that_is_still_there_is_not_taken_away(done: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Account, "stack_exists", lambda _, name, region: (name, region) == ("gamepulse-staging-edge", "us-east-1"))
+    edge = ("gamepulse-staging-edge", "us-east-1")
+    monkeypatch.setattr(Account, "stack_exists", lambda _, name, region: "destroy" in done and (name, region) == edge)
     run(tmp_path / "evidence.json")
-    last = json.loads((tmp_path / "evidence.json").read_text())["claims"][-1]
-    assert (last["held"], last["seen"]) == (False, "stacks_left is ['edge'], not []")
+    claims = json.loads((tmp_path / "evidence.json").read_text())["claims"]
+    assert [(one["held"], one["seen"]) for one in claims[-2:]] == [
+        (False, "stacks_left is ['edge'], not []"),
+        (False, "stacks are left: ['edge']"),
+    ]
+    assert "purge" not in done
 
 
 def test_it_can_be_kept(done: list[str], tmp_path: Path) -> None:
@@ -163,6 +196,63 @@ def test_production_is_not_proven(done: list[str], tmp_path: Path) -> None:
     with pytest.raises(Problem, match="Production is not proven"):
         run(tmp_path / "evidence.json", account=Account(replace(ACCOUNT.config, environment="production"), session=None))
     assert done == []
+
+
+@pytest.fixture
+def k6(monkeypatch: pytest.MonkeyPatch) -> Json:
+    """What k6 answers, and what PostgreSQL has before and after it: neither is here."""
+    told: Json = {"exit": 0, "reports_safe": 900, "batches_lost": 0, "stored": [5, 905]}
+
+    def run(_: list[str], *, env: dict[str, str], **__: Any) -> "subprocess.CompletedProcess[str]":
+        told["env"] = env
+        metrics = {name: {"values": {"count": told[name]}} for name in ("reports_safe", "batches_lost") if told[name]}
+        if told["exit"] != 1:
+            Path(env["SUMMARY"]).write_text(json.dumps({"metrics": metrics}))
+        return subprocess.CompletedProcess([], told["exit"])
+
+    monkeypatch.setattr("deploy.prove.subprocess.run", run)
+    monkeypatch.setattr("deploy.trial.ingest_key", lambda _: "the key")
+    monkeypatch.setattr("deploy.trial.stored", lambda _: told["stored"].pop(0))
+    return told
+
+
+def test_load_is_sent_with_the_game_s_key_and_balanced(k6: Json) -> None:
+    seen = prove.load_is_answered(ACCOUNT)
+    assert seen == {"exit": 0, "answered_as_safe": 900, "batches_lost": 0, "stored": 900}
+    wanted = {
+        "TARGET": "https://play.gamepulse.example",
+        "ALLOW_HOST": "play.gamepulse.example",
+        "GAME": "prove",
+        "INGEST_KEY": "the key",
+    }
+    assert wanted.items() <= k6["env"].items()
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"stored": [5, 904]}, "stored is 899, not 900"),
+        ({"stored": [5, 906]}, "stored is 901, not 900"),
+        ({"exit": 99}, "exit is 99, not 0"),
+        ({"exit": 1}, "k6 did not run: it ended with 1"),
+        ({"batches_lost": 2}, "batches_lost is 2, not 0"),
+        ({"reports_safe": 0, "stored": [5, 5]}, "stored is 0, not 1"),
+    ],
+)
+def test_load_that_is_not_as_it_should_be(k6: Json, changed: Json, told: str) -> None:
+    k6 |= changed
+    with pytest.raises(NotHeld, match=told):
+        prove.load_is_answered(ACCOUNT)
+
+
+def test_count_is_waited_for_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["(it wrote nothing)", "", '{"stored": 7}']
+    monkeypatch.setattr("deploy.trial.time.sleep", lambda _: None)
+    monkeypatch.setattr("deploy.trial.run_task", lambda *_, **__: "arn")
+    monkeypatch.setattr("deploy.trial.log_of", lambda *_: lines.pop(0) if lines else "Error")
+    assert trial.stored(ACCOUNT) == 7
+    with pytest.raises(Problem, match="does not say how many: Error"):
+        trial.stored(ACCOUNT)
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -216,7 +306,27 @@ def test_old_tls_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
     with listening(_nothing, context) as port:
         if is_old:
-            with pytest.raises(NotHeld, match=r"localhost still speaks TLSv1\.1"):
+            with pytest.raises(NotHeld, match=r"localhost still speaks TLS 1\.1"):
                 tls_is_new_enough("localhost", port)
         else:
-            assert tls_is_new_enough("localhost", port)["version"] == "TLSv1.3"
+            seen = tls_is_new_enough("localhost", port)
+            assert seen["version"] == "TLSv1.3"
+            assert seen["tls_1_1"] in {"refused: alert 70", "refused: connection closed"}  # asyncio may close without the alert
+
+
+async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.close()
+
+
+async def _babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1000)
+    writer.write(b"HTTP/1.1 400 Bad Request")
+    writer.close()
+
+
+def test_what_is_no_tls_is_no_refusal() -> None:
+    with listening(_hang_up) as port:
+        assert old_tls_is_refused("127.0.0.1", port) in {"connection closed", "connection reset"}
+    with listening(_babble) as port, pytest.raises(NotHeld, match=r"answers TLS 1\.1 with b.HTTP/1"):
+        old_tls_is_refused("127.0.0.1", port)

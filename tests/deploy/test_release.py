@@ -16,7 +16,6 @@ from deploy.__main__ import main
 from deploy.account import Account, check, network_of, run_task, smoke
 from deploy.config import APP, EDGE_REGION, JOB, PREFIX_LISTS, REGION, SIZES, Config, read_config
 from deploy.environment import NAMES, read_environment
-from deploy.push import check_scan, is_pushed, push_images
 from deploy.release import deploy, destroy
 from stack.settings import CHECKOUT, Problem
 from tests.deploy.conftest import STAGING, Json
@@ -137,7 +136,7 @@ class Told(Account):
         return self.answers.get(name) or super().client(name, region)
 
 
-def running(account: Account, *codes: int | None, command: list[str] | None = None) -> Told:
+def running(account: Account, *codes: int | None, **told: Any) -> Told:
     """An account in which the task `migrate` is seen to run (None) and to end with a code."""
     ecs = account.client("ecs")
     stubber = Stubber(ecs)
@@ -145,7 +144,7 @@ def running(account: Account, *codes: int | None, command: list[str] | None = No
         "cluster": "gamepulse-staging-cluster",
         "taskDefinition": "migrate",
         "launchType": "FARGATE",
-        "overrides": {"containerOverrides": [{"name": "migrate", "command": command}]} if command else {},
+        "overrides": {"containerOverrides": [{"name": "migrate", **told}]} if told else {},
         "networkConfiguration": {"awsvpcConfiguration": {**network_of(account, "migrate"), "assignPublicIp": "DISABLED"}},
     }
     stubber.add_response("run_task", {"tasks": [{"taskArn": TASK}]}, wanted)
@@ -167,6 +166,8 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_off_task_runs_in_the_private_subnets_until_it_has_ended(account: Account) -> None:
     assert len(network_of(account, "migrate")["subnets"]) == 3
     assert run_task(running(account, None, None, 0), "migrate", "migrate") == TASK
+    told = running(account, 0, command=["stored", "prove"], environment=[{"name": "X", "value": "1"}])
+    assert run_task(told, "migrate", "migrate", command=["stored", "prove"], environment={"X": "1"}) == TASK
 
 
 @pytest.mark.usefixtures("network")
@@ -199,69 +200,10 @@ def test_without_a_network_nothing_is_started(account: Account) -> None:
         network_of(account, "migrate")
 
 
-def test_image_that_is_there_is_not_pushed_again(account: Account) -> None:
-    ecr = account.client("ecr")
-    ecr.create_repository(repositoryName="gamepulse/gamepulse")
-    assert not is_pushed(ecr, "gamepulse", "0.1.0-abc")
-    ecr.put_image(
-        repositoryName="gamepulse/gamepulse",
-        imageManifest='{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": []}',
-        imageTag="0.1.0-abc",
-    )
-    assert is_pushed(ecr, "gamepulse", "0.1.0-abc")
-
-
-class Scans:
-    """ECR's answers about a scan: moto's are always the same."""
-
-    class exceptions:  # noqa: N801 (as boto3 has it)
-        class ScanNotFoundException(Exception):
-            pass
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-
-    def describe_image_scan_findings(self, **_: Any) -> Any:
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def scan(status: str, **counts: int) -> Any:
-    return {"imageScanStatus": {"status": status}, "imageScanFindings": {"findingSeverityCounts": counts}}
-
-
-def test_scan_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
-    check_scan(Scans(Scans.exceptions.ScanNotFoundException(), scan("PENDING"), scan("ACTIVE", LOW=2)), "loki", "1")
-    assert "loki: scanned, {'LOW': 2}" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("level", ["CRITICAL", "HIGH"])
-def test_severe_findings_stop_a_deployment(level: str) -> None:
-    with pytest.raises(Problem, match=rf"finds {{'{level}': 1}}"):
-        check_scan(Scans(scan("COMPLETE", **{level: 1})), "loki", "1")
-
-
-def test_severe_findings_stop_the_next_try_too(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All images are there by then: nothing is pushed."""
-    monkeypatch.setattr("deploy.push.is_pushed", lambda *_: True)
-    told = Told(account.config, account.session, answers={"ecr": Scans(scan("COMPLETE", CRITICAL=1))})
-    with pytest.raises(Problem, match=r"finds \{'CRITICAL': 1\}"):
-        push_images(told)
-
-
-def test_scan_that_is_not_done_stops_a_deployment() -> None:
-    with pytest.raises(Problem, match="UNSUPPORTED_IMAGE: Inspector must be on"):
-        check_scan(Scans(scan("UNSUPPORTED_IMAGE")), "loki", "1")
-    with pytest.raises(Problem, match="has not scanned loki"):
-        check_scan(Scans(scan("PENDING")), "loki", "1", limit_s=0)
-
-
 def answering(**changed: httpx.Response) -> Any:
     answers = {
         "https://play.gamepulse.example/health/ready": httpx.Response(200, text="ready"),
-        "https://play.gamepulse.example/v1/meta": httpx.Response(200, json={"version": "0.1.0"}),
+        "https://play.gamepulse.example/v1/meta": httpx.Response(200, json={"version": "0.1.0", "revision": "abc"}),
         "https://play.gamepulse.example/": httpx.Response(200, text="<title>GamePulse</title>"),
         "https://grafana.gamepulse.example/api/health": httpx.Response(200, json={"database": "ok"}),
     }
@@ -278,7 +220,9 @@ def test_smoke_test_asks_the_service_its_page_and_grafana(account: Account) -> N
     ("name", "answer"),
     [
         ("health_ready", httpx.Response(503, text="no")),
-        ("v1_meta", httpx.Response(200, json={"version": "0.0.9"})),
+        ("v1_meta", httpx.Response(200, json={"version": "0.0.9", "revision": "abc"})),
+        ("v1_meta", httpx.Response(200, json={"version": "0.1.0", "revision": "of before"})),
+        ("v1_meta", httpx.Response(200, json={"version": "0.1.0"})),
         ("v1_meta", httpx.Response(200, text="<html>")),
         ("api_health", httpx.Response(200, json={"database": "failing"})),
     ],

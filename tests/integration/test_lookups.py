@@ -142,7 +142,7 @@ async def test_health_meta_page_and_description(client: httpx.AsyncClient) -> No
     assert health["totalDuration"].startswith("00:00:0")
     assert (await client.get("/health/live")).status_code == 200
     meta = (await client.get("/v1/meta")).json()
-    assert (meta["name"], meta["limits"]["reports_and_events"]) == ("gamepulse", 500)
+    assert (meta["name"], meta["revision"], meta["limits"]["reports_and_events"]) == ("gamepulse", "unknown", 500)
     page = await client.get("/")
     assert page.status_code == 200 and "GamePulse" in page.text
     assert "default-src 'self'" in page.headers["content-security-policy"]

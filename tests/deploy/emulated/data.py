@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from moto.backup.models import backup_backends
 from moto.elasticache.models import elasticache_backends
 
 from tests.deploy.emulated.account import Json
@@ -187,6 +188,7 @@ class CacheUser(_Cache, kind="AWS::ElastiCache::User"):
 
     def delete(self) -> None:
         self.call("delete_user", UserId=self.physical_resource_id)
+        self.call("describe_users", UserId=self.physical_resource_id)  # with moto it has gone only when it was looked at
 
 
 class CacheUserGroup(_Cache, kind="AWS::ElastiCache::UserGroup"):
@@ -229,6 +231,8 @@ class ReplicationGroup(_Cache, kind="AWS::ElastiCache::ReplicationGroup"):
 
     def delete(self) -> None:
         self.call("delete_replication_group", ReplicationGroupId=self.physical_resource_id)
+        # With moto it is being deleted for ever.
+        del elasticache_backends[self.account.id][self.region].replication_groups[self.physical_resource_id]
 
 
 class BackupVault(Resource, kind="AWS::Backup::BackupVault", service="backup"):
@@ -260,6 +264,8 @@ class BackupPlan(Resource, kind="AWS::Backup::BackupPlan", service="backup"):
 
     def delete(self) -> None:
         self.call("delete_backup_plan", BackupPlanId=self.physical_resource_id)
+        # moto keeps it, and lets no other be the same.
+        del backup_backends[self.account.id][self.region].plans[self.physical_resource_id]
 
 
 class BackupSelection(Resource, kind="AWS::Backup::BackupSelection", service="backup"):

@@ -1,16 +1,25 @@
-"""The next version, and a larger size, over what is deployed; then the end of it all. After these tests nothing is left."""
+"""The next version, and a larger size, over what is deployed; then the end of it all, and a new beginning. These tests are the last."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from moto.rds.models import rds_backends
 
+from deploy.account import Account as Ours
+from deploy.account import left_by_an_earlier_deployment
+from deploy.config import read_config
+from deploy.purge import purge, retained
+from tests.deploy.conftest import NEXT
 from tests.deploy.emulated.account import Account, Json
 from tests.deploy.emulated.lost import LOST
 from tests.deploy.emulated.stacks import deploy, destroy, lacking, resources_of
+from tests.deploy.templates import ACCOUNT
 
 pytestmark = pytest.mark.timeout(600)  # the first of these tests waits until the stacks are synthesised
 
@@ -247,3 +256,59 @@ def test_only_records_that_aws_made_itself_are_left_in_the_zone(destroyed: Accou
 def test_a_secret_that_is_gone_is_not_found(destroyed: Account) -> None:
     with pytest.raises(ClientError, match="ResourceNotFound"):
         destroyed.client("secretsmanager").get_secret_value(SecretId="gamepulse/grafana/client")
+
+
+class Logs:
+    """The log of the database that is gone: of such, moto says neither what it is called nor by what it is encrypted, and deletes none."""
+
+    def __init__(self, session: Any, key: str) -> None:
+        one = {"DbiResourceId": "db-GONE", "Status": "retained", "InstanceCreateTime": datetime.now(UTC), "KmsKeyId": key}
+        self.left = [one]
+        session.events.register("before-call.rds.DescribeDBInstanceAutomatedBackups", self._described)
+        session.events.register("before-call.rds.DeleteDBInstanceAutomatedBackup", self._deleted)
+
+    def _described(self, **_: Any) -> tuple[Any, Json]:
+        return SimpleNamespace(status_code=200), {"DBInstanceAutomatedBackups": list(self.left)}
+
+    def _deleted(self, params: Json, **_: Any) -> tuple[Any, Json]:
+        assert params["body"]["DbiResourceId"] == "db-GONE"
+        self.left.clear()
+        snapshots = rds_backends[ACCOUNT]["ap-northeast-2"].database_snapshots
+        for name in [name for name in snapshots if name.startswith("rds:")]:
+            del snapshots[name]
+        return SimpleNamespace(status_code=200), {}
+
+
+@pytest.fixture(scope="module")
+def purged(destroyed: Account) -> Ours:
+    """All of it, after the environment's name was typed."""
+    ours = Ours(read_config(NEXT), destroyed.session())
+    [snapshot] = ours.client("rds").describe_db_snapshots(SnapshotType="manual")["DBSnapshots"]
+    Logs(ours.session, snapshot["KmsKeyId"])
+    assert len(left_by_an_earlier_deployment(ours)) == 3
+    purge(ours, lambda _: "staging", snapshots=True)
+    return ours
+
+
+def test_nothing_is_left_of_what_has_data(purged: Ours) -> None:
+    assert retained(purged, snapshots=True) == []
+    assert left_by_an_earlier_deployment(purged) == []
+    client = purged.client
+    assert client("s3").list_buckets()["Buckets"] == []
+    assert client("ecr").describe_repositories()["repositories"] == []
+    assert client("efs").describe_file_systems()["FileSystems"] == []
+    assert client("backup").list_backup_vaults()["BackupVaultList"] == []
+    for region in ("ap-northeast-2", "us-east-1"):
+        assert client("secretsmanager", region).list_secrets()["SecretList"] == []
+    assert client("rds").describe_db_snapshots(SnapshotType="manual")["DBSnapshots"] == []
+    keys = [client("kms").describe_key(KeyId=one["KeyId"])["KeyMetadata"] for one in client("kms").list_keys()["Keys"]]
+    assert {one["KeyState"] for one in keys if one["Description"].startswith("GamePulse")} == {"PendingDeletion"}
+
+
+def test_it_can_be_deployed_again(purged: Ours, destroyed: Account, after: Seen, next_assembly: Path) -> None:
+    assert purged
+    deploy(destroyed, next_assembly)
+    again = see(destroyed, next_assembly)
+    assert again.resources.keys() == after.resources.keys()
+    gaps = {(one.kind, path) for one in resources_of(destroyed, next_assembly) for path in lacking(one.properties, one.read())}
+    assert gaps <= {(kind, path) for kind, paths in LOST.items() for path in paths}
