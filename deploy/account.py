@@ -71,7 +71,12 @@ def check(account: Account) -> None:
 def left_by_an_earlier_deployment(account: Account) -> list[str]:
     """Buckets whose stack is not there: it was destroyed, and they have data. What else it had stands beside them."""
     name, bucket = account.config.stack_name, account.config.bucket_name
-    made = {(REGION, "network"): "traffic-logs", (REGION, "data"): "backups", (EDGE_REGION, "edge"): "edge-logs"}
+    made = {
+        (REGION, "network"): "traffic-logs",
+        (REGION, "data"): "backups",
+        (EDGE_REGION, "edge"): "edge-logs",
+        (REGION, "operations"): "api-calls",
+    }
     missing = [bucket(content) for (region, part), content in made.items() if not account.stack_exists(name(part), region)]
     if not missing:
         return []

@@ -9,7 +9,7 @@ RESOURCELESS = "AWS knows no resource for these actions"
 OWN_POLICY = "AWS's own policy for its own service, which AWS keeps up with what the service does"
 MADE_OF_NAMES = "tasks, revisions and experiments get their names when they start; the rest of the name is ours"
 BY_JOB = "the job `rotate` changes it each month: no function of AWS Lambda is needed for it"
-BY_HAND = "docs/deploy.md says how it is changed: who uses it has to start again"
+BY_NUMBER = "SECRETS counts it up (docs/deploy.md): who uses it goes over to the next one in a deployment"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def left(config: Config) -> list[Left]:
     """All of them."""
     found = [
         *_network(),
-        *_data(),
+        *_data(config),
         *_programs(),
         *_wildcards(config),
         Left("edge", "EdgeLogs", "S1", ONE_LOG),
@@ -43,6 +43,8 @@ def left(config: Config) -> list[Left]:
             Left("data", "Database/Instance", "RDS10", "`make destroy` takes staging away; a last snapshot stays"),
             Left("services", "SignIn/Pool", "COG8", "staging has no real people"),
         ]
+    if config.database_snapshot:
+        found.append(Left("data", "Database/Instance", "RDS2", "it is encrypted as the snapshot is, which is ours"))
     return [replace(one, stack=config.stack_name(one.stack)) for one in found]
 
 
@@ -67,12 +69,16 @@ def _network() -> list[Left]:
     ]
 
 
-def _data() -> list[Left]:
+def _data(config: Config) -> list[Left]:
     return [
         Left("data", "Secrets/PlayerHashKey", "SMG4", "never changed: with another one, players are strangers"),
         Left("data", "Secrets/GrafanaKey", "SMG4", "never changed: with another one, Grafana cannot read what it has encrypted"),
         *(Left("data", f"Secrets/Database{name}", "SMG4", BY_JOB) for name in ("Monitor", "GrafanaReader", "Grafana")),
-        *(Left("data", f"Secrets/{name}", "SMG4", BY_HAND) for name in ("Cache", "OriginHeader")),
+        *(
+            Left("data", f"Secrets/{name}{number}", "SMG4", BY_NUMBER)
+            for name in ("Cache", "OriginHeader")
+            for number in config.valid_secrets
+        ),
         Left("services", "SignIn/Secret", "SMG4", "it is Cognito's, which changes it only with the client"),
         Left("data", "Database/Instance", "RDS11", "another port hides nothing: only the groups' clients reach it"),
         Left("data", "Cache/Group", "AEC6", "users with passwords instead, which came after AUTH"),

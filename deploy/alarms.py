@@ -88,7 +88,7 @@ class Alarms(Construct):
         services: dict[str, int],
         balancer: elb.ApplicationLoadBalancer,
         targets: elb.ApplicationTargetGroup,
-        database: rds.DatabaseInstance,
+        database: rds.IDatabaseInstance,
         cache_node: str,
     ) -> None:
         """`alerts`: where Alertmanager sends. `services`: how many tasks each has at the least. `cache_node`: the primary's id."""
@@ -187,7 +187,7 @@ def _of_balancer(balancer: elb.ApplicationLoadBalancer, targets: elb.Application
     ]
 
 
-def _of_database(config: Config, database: rds.DatabaseInstance) -> list[Watched]:
+def _of_database(config: Config, database: rds.IDatabaseInstance) -> list[Watched]:
     every = Duration.minutes(1)
     return [
         Watched(

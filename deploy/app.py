@@ -28,7 +28,9 @@ def build(config: Config, outdir: str | None = None) -> App:
     jobs = JobsStack(app, name("jobs"), config=config, network=network, data=data, env=home)
     services = ServicesStack(app, name("services"), config=config, network=network, data=data, jobs=jobs, env=home)
     edge = EdgeStack(app, name("edge"), config=config, env=Environment(account=config.account, region=EDGE_REGION))
-    operations = OperationsStack(app, name("operations"), config=config, data=data, jobs=jobs, services=services, env=home)
+    operations = OperationsStack(
+        app, name("operations"), config=config, network=network, data=data, jobs=jobs, services=services, env=home
+    )
     order: list[Stack] = [images, network, data, jobs, services, edge, operations]
     for earlier, later in pairwise(order):
         later.add_stack_dependency(earlier)

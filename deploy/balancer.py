@@ -27,7 +27,7 @@ class Balancer(Construct):
         access_logs: s3.IBucket,
     ) -> None:
         super().__init__(scope, id)
-        self._vpc = vpc
+        self._config, self._vpc = config, vpc
         self.balancer = elb.ApplicationLoadBalancer(
             self,
             "Balancer",
@@ -88,7 +88,7 @@ class Balancer(Construct):
             priority=priority,
             conditions=[
                 elb.ListenerCondition.host_headers([host]),
-                elb.ListenerCondition.http_header(SOURCE_HEADER, [origin_value().unsafe_unwrap()]),
+                elb.ListenerCondition.http_header(SOURCE_HEADER, [origin_value(one) for one in self._config.valid_secrets]),
             ],
             action=elb.ListenerAction.forward([targets]),
         )

@@ -40,9 +40,9 @@ HERE = (REGION, "global", "edge-asia")
 ALARMS = 20
 ENDPOINTS = 9
 """In each zone."""
-ACL_RULES = 4
-SECRETS = 10
-"""With RDS's own, and the copy of one in us-east-1."""
+ACL_RULES = 6
+SECRETS = 13
+"""With RDS's own, and the copies of two in us-east-1."""
 KEYS = 1
 ALONE = ("prometheus", "alertmanager", "loki", "jaeger", "grafana", "infrastructure")
 """Services of one task."""

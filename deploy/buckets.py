@@ -13,9 +13,18 @@ NOT_CURRENT_DAYS = 30
 
 
 class LogBucket(s3.Bucket):
-    """What AWS itself writes about traffic: flow logs, access logs. AWS writes it only to buckets with S3's own key."""
+    """What AWS itself writes: flow logs, access logs, API calls. AWS writes access logs only to buckets with S3's own key."""
 
-    def __init__(self, scope: Construct, id: str, *, name: str, days: int, for_cloudfront: bool = False) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        name: str,
+        days: int,
+        for_cloudfront: bool = False,
+        access_logs: s3.IBucket | None = None,
+    ) -> None:
         super().__init__(
             scope,
             id,
@@ -30,6 +39,8 @@ class LogBucket(s3.Bucket):
             else s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             versioned=True,
             lifecycle_rules=[_expiry(days)],
+            server_access_logs_bucket=access_logs,
+            server_access_logs_prefix="s3/api-calls/" if access_logs else None,
             removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
 

@@ -23,8 +23,9 @@ class Cache(Construct):
         config: Config,
         vpc: ec2.IVpc,
         group: ec2.ISecurityGroup,
-        password: secretsmanager.ISecret,
+        passwords: list[secretsmanager.ISecret],
     ) -> None:
+        """`passwords`: each of them opens (ElastiCache takes two)."""
         super().__init__(scope, id)
         name = config.stack_name("cache")
         subnets = elasticache.CfnSubnetGroup(
@@ -34,7 +35,7 @@ class Cache(Construct):
             description="GamePulse: private",
             subnet_ids=vpc.select_subnets(subnet_type=PRIVATE.subnet_type).subnet_ids,
         )
-        secret = {"Type": "password", "Passwords": [password.secret_value.unsafe_unwrap()]}
+        secret = {"Type": "password", "Passwords": [one.secret_value.unsafe_unwrap() for one in passwords]}
         # Who gives no name is `default`: this one can do nothing. ElastiCache takes no user of Valkey without a password.
         nobody = elasticache.CfnUser(
             self,

@@ -1,5 +1,6 @@
 """What a deployment is: the numbers of the requirements, and the two sizes that there are to choose from."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,6 +111,11 @@ class Config:
     size: Size
     repository: str
     """owner/name at GitHub, whose workflows may deploy, and where alerts' runbooks are read."""
+    database_snapshot: str = ""
+    """Of which snapshot the database is made, instead of empty. Once said, it stays said (docs/deploy.md)."""
+
+    secrets: int = 1
+    """Counted up to change the secrets of which two are there, this one and the one before it (docs/deploy.md)."""
 
     def __post_init__(self) -> None:
         """Raises ValueError, naming what is wrong."""
@@ -121,10 +127,14 @@ class Config:
             "version": r"\w[\w.-]{0,127}",
             "email": r"[^@\s]+@[^@\s]+",
             "repository": r"[\w.-]+/[\w.-]+",
+            "database_snapshot": "([A-Za-z][A-Za-z0-9:-]*)?",
         }
         for name, pattern in patterns.items():
             if not re.fullmatch(pattern, getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, which does not match {pattern}")
+
+        if self.secrets < 1:
+            raise ValueError(f"secrets is {self.secrets}, and must be 1 or more")
 
     @property
     def is_production(self) -> bool:
@@ -143,6 +153,17 @@ class Config:
         """The load balancer's own name: CloudFront asks it, and nobody else gets an answer."""
         return f"origin.{self.domain}"
 
+    @property
+    def valid_secrets(self) -> tuple[int, int]:
+        """What is asked with the later one, or still with the earlier one, is answered."""
+        return self.secrets - 1, self.secrets
+
+    @property
+    def database_name(self) -> str:
+        """RDS's name for it. What was made of a snapshot has one of its own: the earlier database is still there."""
+        suffix = f"-{hashlib.sha256(self.database_snapshot.encode()).hexdigest()[:8]}" if self.database_snapshot else ""
+        return f"{self.stack_name('database')}{suffix}"
+
     def stack_name(self, part: str) -> str:
         return f"{NAME}-{self.environment}-{part}"
 
@@ -159,6 +180,9 @@ def read_config(variables: Mapping[str, str]) -> Config:
     missing = [name for name in names if not variables.get(name)]
     if missing:
         raise ValueError(f"missing: {', '.join(missing)}")
+    secrets = variables.get("SECRETS", "1")
+    if not secrets.isdecimal():
+        raise ValueError(f"SECRETS is {secrets!r}, and must be a number")
     env, account, domain, zone, version, email, repository = (variables[name] for name in names)
     return Config(
         environment=env,  # type: ignore[arg-type]  # Config checks it
@@ -169,4 +193,6 @@ def read_config(variables: Mapping[str, str]) -> Config:
         email=email,
         repository=repository,
         size=SIZES[size],
+        secrets=int(secrets),
+        database_snapshot=variables.get("DATABASE_SNAPSHOT", ""),
     )

@@ -16,9 +16,14 @@ from deploy.secrets import origin_value
 # One address may be a PC bang of 300 players, or a carrier's; each sends every 10 s. In five minutes that is 9,000 requests.
 # The service has limits of its own for keys and sessions; this one is against floods.
 REQUESTS_IN_5_MIN = 100_000
-MANAGED = ("AWSManagedRulesAmazonIpReputationList", "AWSManagedRulesKnownBadInputsRuleSet", "AWSManagedRulesCommonRuleSet")
-# Of those, what only counts: a batch may have 256 KiB, the rule has 8.
-COUNTED = {"AWSManagedRulesCommonRuleSet": ("SizeRestrictions_BODY",)}
+COMMON = "AWSManagedRulesCommonRuleSet"
+MANAGED = ("AWSManagedRulesAmazonIpReputationList", "AWSManagedRulesKnownBadInputsRuleSet", COMMON)
+# Of those, what only counts. A batch may have 256 KiB, the rule about sizes has 8. What the others find is blocked
+# by rules of ours, which have exceptions.
+COUNTED = {COMMON: ("SizeRestrictions_BODY", "NoUserAgent_HEADER", "CrossSiteScripting_BODY", "GenericRFI_BODY")}
+LABEL = "awswaf:managed:aws:core-rule-set"
+"""Begins the labels by which COMMON tells what it has found."""
+INGEST_PATH, GRAFANA_API = "/v1/reports", "/api/"
 STATIC_PATHS = ("/assets/*",)
 
 
@@ -29,10 +34,21 @@ class WebAcl(Construct):
         super().__init__(scope, id)
         rules = [_managed(number, name) for number, name in enumerate(MANAGED)]
         rate = waf.CfnWebACL.RateBasedStatementProperty(aggregate_key_type="IP", limit=REQUESTS_IN_5_MIN, evaluation_window_sec=300)
+        rules += [
+            # A game's HTTP client often says no name. Only batches may come so.
+            _blocking(len(MANAGED), "NoUserAgent", ["NoUserAgent_Header"], _is(config.play, "EXACTLY", INGEST_PATH)),
+            # Dashboards have HTML and links in them, queries `<` and addresses. Grafana answers only who has signed in there.
+            _blocking(
+                len(MANAGED) + 1,
+                "Bodies",
+                ["CrossSiteScripting_Body", "GenericRFI_Body"],
+                _is(config.grafana, "STARTS_WITH", GRAFANA_API),
+            ),
+        ]
         rules.append(
             waf.CfnWebACL.RuleProperty(
                 name="Rate",
-                priority=len(MANAGED),
+                priority=len(rules),
                 action=waf.CfnWebACL.RuleActionProperty(
                     block=waf.CfnWebACL.BlockActionProperty(
                         custom_response=waf.CfnWebACL.CustomResponseProperty(
@@ -73,6 +89,47 @@ def _managed(number: int, name: str) -> waf.CfnWebACL.RuleProperty:
     )
 
 
+def _blocking(number: int, name: str, labels: list[str], but_for: waf.CfnWebACL.StatementProperty) -> waf.CfnWebACL.RuleProperty:
+    """Blocks what AWS's rules have counted and labelled so, unless it is what may come so."""
+    statement = waf.CfnWebACL.StatementProperty
+    found = [
+        statement(label_match_statement=waf.CfnWebACL.LabelMatchStatementProperty(scope="LABEL", key=f"{LABEL}:{label}"))
+        for label in labels
+    ]
+    one = found[0] if len(found) == 1 else statement(or_statement=waf.CfnWebACL.OrStatementProperty(statements=found))
+    other = statement(not_statement=waf.CfnWebACL.NotStatementProperty(statement=but_for))
+    return waf.CfnWebACL.RuleProperty(
+        name=name,
+        priority=number,
+        action=waf.CfnWebACL.RuleActionProperty(block=waf.CfnWebACL.BlockActionProperty()),
+        statement=statement(and_statement=waf.CfnWebACL.AndStatementProperty(statements=[one, other])),
+        visibility_config=_visible(name),
+    )
+
+
+def _is(host: str, how: str, path: str) -> waf.CfnWebACL.StatementProperty:
+    """A request for this path of this host; not one that only becomes so, by `..` or the like."""
+
+    def matches(field: waf.CfnWebACL.FieldToMatchProperty, how: str, text: str, as_: str) -> waf.CfnWebACL.StatementProperty:
+        return waf.CfnWebACL.StatementProperty(
+            byte_match_statement=waf.CfnWebACL.ByteMatchStatementProperty(
+                field_to_match=field,
+                positional_constraint=how,
+                search_string=text,
+                text_transformations=[waf.CfnWebACL.TextTransformationProperty(priority=0, type=as_)],
+            )
+        )
+
+    return waf.CfnWebACL.StatementProperty(
+        and_statement=waf.CfnWebACL.AndStatementProperty(
+            statements=[
+                matches(waf.CfnWebACL.FieldToMatchProperty(single_header={"Name": "host"}), "EXACTLY", host, "LOWERCASE"),
+                matches(waf.CfnWebACL.FieldToMatchProperty(uri_path={}), how, path, "NORMALIZE_PATH"),
+            ]
+        )
+    )
+
+
 def _visible(name: str) -> waf.CfnWebACL.VisibilityConfigProperty:
     # No samples: they would hold addresses and headers of players.
     return waf.CfnWebACL.VisibilityConfigProperty(
@@ -98,7 +155,7 @@ class Edge(Construct):
             config.origin,
             protocol_policy=cloudfront.OriginProtocolPolicy.HTTPS_ONLY,
             origin_ssl_protocols=[cloudfront.OriginSslPolicy.TLS_V1_2],
-            custom_headers={SOURCE_HEADER: origin_value().unsafe_unwrap()},
+            custom_headers={SOURCE_HEADER: origin_value(config.secrets)},
             keepalive_timeout=Duration.seconds(IDLE_S - 5),  # it, not the load balancer, ends a connection
             read_timeout=Duration.seconds(60),  # a live page's stream says something every few seconds
         )

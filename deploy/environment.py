@@ -7,6 +7,8 @@ from gamepulse import __version__
 from stack.settings import CHECKOUT, Problem
 
 FOLDER = Path(__file__).with_name("environments")
+OPTIONAL = {"DATABASE_SNAPSHOT": "", "SECRETS": "1"}
+"""Lines that may be missing: never taken from the environment of whoever deploys."""
 NAMES = tuple(path.stem for path in sorted(FOLDER.glob("*.env")))
 
 
@@ -17,7 +19,7 @@ def read_environment(name: str, version: str | None = None) -> dict[str, str]:
         raise Problem(f"ENV is {name!r}, and must be one of {', '.join(NAMES)}: the files in {FOLDER.relative_to(CHECKOUT)}")
     lines = [line.strip() for line in path.read_text().splitlines()]
     pairs = [line.partition("=") for line in lines if line and not line.startswith("#")]
-    return {key: value for key, _, value in pairs} | {"ENV": name, "VERSION": version or version_of_checkout()}
+    return OPTIONAL | {key: value for key, _, value in pairs} | {"ENV": name, "VERSION": version or version_of_checkout()}
 
 
 def version_of_checkout() -> str:

@@ -4,7 +4,6 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_fis as fis
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_rds as rds
 from constructs import Construct
 
 from deploy.config import REGION, ZONES, Config
@@ -23,7 +22,7 @@ class LostZone(Construct):
         *,
         config: Config,
         cluster: ecs.ICluster,
-        database: rds.DatabaseInstance,
+        database: str,
         stop: cloudwatch.IAlarm,
     ) -> None:
         super().__init__(scope, id)
@@ -66,7 +65,7 @@ class LostZone(Construct):
                 ),
                 "database": fis.CfnExperimentTemplate.ExperimentTemplateTargetProperty(
                     resource_type="aws:rds:db",
-                    resource_arns=[f"arn:aws:rds:{REGION}:{config.account}:db:{database.instance_identifier}"],
+                    resource_arns=[f"arn:aws:rds:{REGION}:{config.account}:db:{database}"],
                     selection_mode="ALL",
                 ),
             },

@@ -26,15 +26,11 @@ JAEGER_OTLP = f"jaeger.{INTERNAL_DOMAIN}:4317"
 class Addresses:
     """What programs are told of the data's own stack."""
 
-    database: database.Database
+    database: database.KnownDatabase
     cache_host: str
     backups_bucket: str
     loki_bucket: str
     topic_arn: str
-
-    @property
-    def database_address(self) -> str:
-        return f"{self.database.instance.db_instance_endpoint_address}:{database.PORT}"
 
 
 def app(config: Config, at: Addresses, secrets: Secrets) -> list[Container]:
@@ -95,7 +91,7 @@ def infrastructure(config: Config, at: Addresses, secrets: Secrets) -> list[Cont
     """The one Collector that asks PostgreSQL, Valkey and public addresses how they are."""
     one = collector(config, files=("infrastructure.yaml", "certificates.yaml"))
     told = {
-        "POSTGRES_ADDRESS": at.database_address,
+        "POSTGRES_ADDRESS": at.database.address,
         "POSTGRES_CA": RDS_ROOTS,
         "VALKEY_ADDRESS": f"{at.cache_host}:{cache.PORT}",
         "VALKEY_USER": cache.USER,
@@ -229,7 +225,7 @@ def grafana(config: Config, at: Addresses, secrets: Secrets, signs_in: SignIn) -
                 "GF_LOG_CONSOLE_FORMAT": "json",
                 "GF_SERVER_ROOT_URL": f"https://{config.grafana}/",
                 "GF_DATABASE_TYPE": "postgres",
-                "GF_DATABASE_HOST": at.database_address,
+                "GF_DATABASE_HOST": at.database.address,
                 "GF_DATABASE_NAME": "grafana",
                 "GF_DATABASE_USER": "grafana",
                 "GF_DATABASE_SSL_MODE": "verify-full",
@@ -255,7 +251,7 @@ def grafana(config: Config, at: Addresses, secrets: Secrets, signs_in: SignIn) -
                 "LOKI_URL": LOKI,
                 "JAEGER_URL": JAEGER,
                 "ALERTMANAGER_URL": ALERTMANAGER,
-                "POSTGRES_ADDRESS": at.database_address,
+                "POSTGRES_ADDRESS": at.database.address,
                 "POSTGRES_DATABASE": "gamepulse",
                 "POSTGRES_USER": "gamepulse_grafana",
                 "POSTGRES_TLS": "verify-full",

@@ -109,7 +109,7 @@ def expect(seen: Seen, wanted: Seen) -> Seen:
 
 def database_is_as_required(account: Account) -> Seen:
     rds = account.client("rds")
-    [one] = rds.describe_db_instances(DBInstanceIdentifier=account.config.stack_name("database"))["DBInstances"]
+    [one] = rds.describe_db_instances(DBInstanceIdentifier=account.config.database_name)["DBInstances"]
     return expect(
         {
             "multi_az": one["MultiAZ"],
@@ -217,7 +217,7 @@ def _answers(host: str, port: int) -> bool:
 
 def data_stores_are_unreachable(account: Account) -> Seen:
     rds = account.client("rds")
-    [one] = rds.describe_db_instances(DBInstanceIdentifier=account.config.stack_name("database"))["DBInstances"]
+    [one] = rds.describe_db_instances(DBInstanceIdentifier=account.config.database_name)["DBInstances"]
     [group] = account.client("elasticache").describe_replication_groups(ReplicationGroupId=account.config.stack_name("cache"))[
         "ReplicationGroups"
     ]
@@ -287,7 +287,7 @@ def a_zone_is_lost(account: Account) -> Seen:
 
 def database_can_be_restored(account: Account) -> Seen:
     """A batch is sent, and the database restored to a moment after it, beside the one that runs: it has all."""
-    rds, source = account.client("rds"), account.config.stack_name("database")
+    rds, source = account.client("rds"), account.config.database_name
     target, sent_at = f"{source}-proof", datetime.now(UTC)
     sent = trial.send(account)
     live = trial.stored(account)

@@ -69,7 +69,7 @@ def retained(account: Account, *, snapshots: bool, since: datetime = EVER) -> li
 
 
 def _buckets(account: Account) -> Iterator[Retained]:
-    contents = {"traffic-logs": REGION, "loki-logs": REGION, "backups": REGION, "edge-logs": EDGE_REGION}
+    contents = {"traffic-logs": REGION, "loki-logs": REGION, "backups": REGION, "api-calls": REGION, "edge-logs": EDGE_REGION}
     there = {one["Name"] for one in account.client("s3").list_buckets()["Buckets"]}
     for content, region in contents.items():
         if (name := account.config.bucket_name(content)) in there:
@@ -154,16 +154,17 @@ class _Backup(Retained):
 
 
 def _backups(account: Account) -> Iterator[_Backup]:
-    """Of the database: snapshots, and the log by which it could be restored to any second."""
-    rds, database = account.client("rds"), {"DBInstanceIdentifier": account.config.stack_name("database")}
-    for page in _pages(rds, "describe_db_snapshots", **database, SnapshotType="manual"):
+    """Of the databases, also of those that a restored one has replaced: snapshots, and the logs by which they could be restored."""
+    rds, name = account.client("rds"), account.config.stack_name("database")
+    for page in _pages(rds, "describe_db_snapshots", SnapshotType="manual"):
         for one in page["DBSnapshots"]:
-            own_id = one["DBSnapshotIdentifier"]
-            delete = partial(rds.delete_db_snapshot, DBSnapshotIdentifier=own_id)
-            yield _Backup(f"snapshot {own_id}", delete, one["SnapshotCreateTime"], one["KmsKeyId"])
-    for page in _pages(rds, "describe_db_instance_automated_backups", **database):
+            if one["DBInstanceIdentifier"].startswith(name):
+                own_id = one["DBSnapshotIdentifier"]
+                delete = partial(rds.delete_db_snapshot, DBSnapshotIdentifier=own_id)
+                yield _Backup(f"snapshot {own_id}", delete, one["SnapshotCreateTime"], one["KmsKeyId"])
+    for page in _pages(rds, "describe_db_instance_automated_backups"):
         for one in page["DBInstanceAutomatedBackups"]:
-            if one["Status"] == "retained":
+            if one["DBInstanceIdentifier"].startswith(name) and one["Status"] == "retained":
                 delete = partial(rds.delete_db_instance_automated_backup, DbiResourceId=one["DbiResourceId"])
                 yield _Backup(f"automated backup of {one['DbiResourceId']}", delete, one["InstanceCreateTime"], one["KmsKeyId"])
 

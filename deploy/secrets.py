@@ -5,17 +5,15 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from deploy.config import EDGE_REGION, NAME
+from deploy.config import EDGE_REGION, NAME, Config
 
 NOT_HEXADECIMAL = "ghijklmnopqrstuvwxyz"
 
-ORIGIN = f"{NAME}/origin-header"
-
 
 class Secrets(Construct):
-    """One of each, by what it opens."""
+    """One of each, by what it opens; two of those that are changed by deploying: whoever knows the earlier one is let in, too."""
 
-    def __init__(self, scope: Construct, id: str, *, key: kms.IKey) -> None:
+    def __init__(self, scope: Construct, id: str, *, config: Config, key: kms.IKey) -> None:
         super().__init__(scope, id)
         self._key = key
         # 64 hexadecimal digits, as the service wants it. It is never rotated: with another one, players are strangers.
@@ -25,9 +23,11 @@ class Secrets(Construct):
         self.grafana_state = self._secret("database/grafana")
         # Grafana encrypts with it what it keeps of passwords of data sources.
         self.grafana_key = self._secret("grafana/key")
-        self.cache = self._secret("cache")
-        # CloudFront is set up from another region, and names there what is here: so it is there, too.
-        self.origin = self._secret("origin-header", regions=[EDGE_REGION])
+        self.caches = [self._secret(f"cache/{number}") for number in config.valid_secrets]
+        self.cache = self.caches[-1]
+        for number in config.valid_secrets:
+            # CloudFront is set up from another region, and names there what is here: so it is there, too.
+            self._secret(f"origin-header/{number}", regions=[EDGE_REGION])
 
     @property
     def all(self) -> list[secretsmanager.Secret]:
@@ -53,6 +53,9 @@ class Secrets(Construct):
         )
 
 
-def origin_value() -> SecretValue:
-    """What CloudFront sends and the load balancer wants: read by CloudFormation when it sets them up, in no template."""
-    return SecretValue.secrets_manager(ORIGIN)
+def origin_value(number: int) -> str:
+    """What CloudFront sends and the load balancer wants: read by CloudFormation when it sets them up, in no template.
+
+    It reads again only what is written otherwise: hence the number.
+    """
+    return SecretValue.secrets_manager(f"{NAME}/origin-header/{number}").unsafe_unwrap()

@@ -10,6 +10,7 @@ from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_elasticloadbalancingv2 as elb
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_rds as rds
 from aws_cdk import aws_route53 as route53
 from aws_cdk import aws_route53_targets as targets
 from aws_cdk import aws_servicediscovery as servicediscovery
@@ -23,7 +24,7 @@ from deploy.buckets import Buckets, LogBucket
 from deploy.budget import Budget
 from deploy.cache import Cache
 from deploy.config import APP, INTERNAL_DOMAIN, JOB, ZONES, Config
-from deploy.database import SERVICE, Database
+from deploy.database import PORT, SERVICE, Database, KnownDatabase
 from deploy.edge import Edge
 from deploy.edges import SecurityGroups
 from deploy.faults import LostZone
@@ -37,6 +38,7 @@ from deploy.secrets import Secrets
 from deploy.signin import SignIn
 from deploy.tasks import Program, Service, encrypting
 from deploy.topics import Topics
+from deploy.trail import Trail, let_in
 
 
 class ImagesStack(Stack):
@@ -68,6 +70,7 @@ class DataStack(Stack):
     def __init__(self, scope: Construct, id: str, *, config: Config, network: NetworkStack, **stack: Any) -> None:
         super().__init__(scope, id, description="GamePulse: data", termination_protection=config.is_production, **stack)
         groups, vpc = network.groups, network.vpc
+        self._config = config
         self.key = kms.Key(
             self,
             "Key",
@@ -76,9 +79,11 @@ class DataStack(Stack):
             enable_key_rotation=True,
             removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
-        self.secrets = Secrets(self, "Secrets", key=self.key)
+        self.secrets = Secrets(self, "Secrets", config=config, key=self.key)
         self.database = Database(self, "Database", config=config, vpc=vpc, group=groups.of("database"), key=self.key)
-        self.cache = Cache(self, "Cache", config=config, vpc=vpc, group=groups.of("cache"), password=self.secrets.cache)
+        self.cache = Cache(self, "Cache", config=config, vpc=vpc, group=groups.of("cache"), passwords=[*self.secrets.caches])
+        # Exported even when no template names it any more: of those that are deployed, services still does, and comes later.
+        self.export_value(self.secrets.caches[0].secret_arn)
         self.files = Files(self, "Files", config=config, vpc=vpc, group=groups.of("files"), key=self.key)
         self.buckets = Buckets(self, "Buckets", config=config, key=self.key, logs=network.logs)
         resources = [
@@ -87,11 +92,13 @@ class DataStack(Stack):
         ]
         Backups(self, "Backups", config=config, key=self.key, resources=resources)
         topics = Topics(self, "Topics", config=config, key=self.key)
+        let_in(self.key, config)
         self.alerts, self.alarms = topics.alerts, topics.alarms
 
-    def addresses(self) -> programs.Addresses:
+    def addresses(self, stack: Stack) -> programs.Addresses:
+        """For the programs of another stack."""
         return programs.Addresses(
-            database=self.database,
+            database=KnownDatabase(stack, "Database", config=self._config),
             cache_host=self.cache.host,
             backups_bucket=self.buckets.backups.bucket_name,
             loki_bucket=self.buckets.loki.bucket_name,
@@ -104,7 +111,7 @@ class JobsStack(Stack):
 
     def __init__(self, scope: Construct, id: str, *, config: Config, network: NetworkStack, data: DataStack, **stack: Any) -> None:
         super().__init__(scope, id, description="GamePulse: cluster and jobs", **stack)
-        at, secrets, points = data.addresses(), data.secrets, data.files.points
+        at, secrets, points = data.addresses(self), data.secrets, data.files.points
         self.cluster = ecs.Cluster(
             self,
             "Cluster",
@@ -194,7 +201,7 @@ class ServicesStack(Stack):
     ) -> None:
         super().__init__(scope, id, description="GamePulse: services", termination_protection=config.is_production, **stack)
         self._config, self._network, self._data, self._jobs, self._key = config, network, data, jobs, data.key
-        self._at, self._secrets, self._points, self._size = data.addresses(), data.secrets, data.files.points, config.size
+        self._at, self._secrets, self._points, self._size = data.addresses(self), data.secrets, data.files.points, config.size
         balancer = self._balancer()
         self._stores()
         self._grafana(balancer)
@@ -280,7 +287,7 @@ class ServicesStack(Stack):
         """The service; where the load balancer reaches it."""
         config, data = self._config, self._data
         app = self._program("gamepulse-app", APP, programs.app(config, self._at, self._secrets))
-        data.database.grant_connect(app.role, SERVICE)
+        app.role.add_to_principal_policy(self._at.database.connecting(SERVICE))
         reached = balancer.add("App", host=config.play, port=8080, health="/health/ready", priority=10)
         self.rollback = [alarm(self, config, one) for one in of_answers(reached)]
         served = self._service(
@@ -338,7 +345,7 @@ class EdgeStack(Stack):
 
 
 class OperationsStack(Stack):
-    """Who is told, who may do what, what it may cost, what is tried out."""
+    """Who is told, who may do what and who did, what it may cost, what is tried out."""
 
     def __init__(
         self,
@@ -346,6 +353,7 @@ class OperationsStack(Stack):
         id: str,
         *,
         config: Config,
+        network: NetworkStack,
         data: DataStack,
         jobs: JobsStack,
         services: ServicesStack,
@@ -363,12 +371,20 @@ class OperationsStack(Stack):
             services=dict.fromkeys(one_task, 1) | {"gamepulse-app": config.size.app_tasks_min},
             balancer=services.balancer,
             targets=services.targets,
-            database=data.database.instance,
+            database=rds.DatabaseInstance.from_database_instance_attributes(
+                self,
+                "Database",
+                instance_identifier=config.database_name,
+                instance_endpoint_address="",  # alarms need only the name
+                port=PORT,
+                security_groups=[],
+            ),
             cache_node=f"{config.stack_name('cache')}-001",
         )
         Budget(self, "Budget", config=config)
+        Trail(self, "ApiCalls", config=config, key=data.key, access_logs=network.logs)
         roles = {one.family: [one.role, one.execution_role] for one in jobs.programs}
         cluster = jobs.cluster.cluster_name
         Admins(self, "Admins", config=config, cluster=cluster, jobs=[role for both in roles.values() for role in both])
         Workflows(self, "Workflows", config=config, cluster=cluster, migrate=roles["migrate"])
-        LostZone(self, "LostZone", config=config, cluster=jobs.cluster, database=data.database.instance, stop=services.rollback[0])
+        LostZone(self, "LostZone", config=config, cluster=jobs.cluster, database=config.database_name, stop=services.rollback[0])

@@ -48,11 +48,18 @@ class Templates:
     def _of_resource(self, name: str, attribute: list[str] | None, stack: Json) -> Any:
         if name == "AWS::URLSuffix":
             return "amazonaws.com"
+        if name in stack.get("Parameters", {}):
+            return self._parameter(stack["Parameters"][name]["Default"])
         one = stack["Resources"][name]
         if attribute:
             return self.known[f"{one['Type']}.{attribute[1]}"]
         told = one.get("Properties", {})
         return self.known.get(one["Type"]) or told.get("Name") or told.get("BucketName") or name
+
+    def _parameter(self, name: str) -> Any:
+        """Of the Parameter Store."""
+        [found] = [(one, stack) for _, one, stack in self._resources("AWS::SSM::Parameter") if one["Name"] == name]
+        return self._filled(found[0]["Value"], found[1])
 
     def _imported(self, name: str) -> Any:
         for stack in self.stacks.values():

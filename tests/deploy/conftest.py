@@ -26,6 +26,7 @@ STAGING = {
 }
 PRODUCTION = STAGING | {"ENV": "production", "SIZE": "large"}
 NEXT = STAGING | {"VERSION": "0.2.0", "SIZE": "large"}
+LATER = NEXT | {"DATABASE_SNAPSHOT": "before-the-mistake", "SECRETS": "2"}
 AT_ONCE = 2
 
 
@@ -48,7 +49,7 @@ class Beside:
         """In this order: the first are waited for by the others."""
         if wanted & {"stacks", *checkers.CHECKERS}:
             wanted = wanted | set(checkers.ENVIRONMENTS)
-        for name, variables in (("staging", STAGING), ("production", PRODUCTION), ("next_assembly", NEXT)):
+        for name, variables in (("staging", STAGING), ("production", PRODUCTION), ("next_assembly", NEXT), ("later", LATER)):
             if name in wanted:
                 self.folders[name] = self._make(name)
                 self._begun[name] = self._pool.submit(synthesised, variables, self.folders[name])
@@ -98,6 +99,19 @@ def assembly(beside: Beside, staging: Templates) -> Path:
 def next_assembly(beside: Beside) -> Path:
     """The same environment's next version, and large."""
     return beside.folder("next_assembly")
+
+
+@pytest.fixture(scope="session")
+def later(beside: Beside) -> Templates:
+    """The next version, whose database is made of a snapshot, with new secrets."""
+    found: Templates = beside.of("later")
+    return found
+
+
+@pytest.fixture(scope="session")
+def later_assembly(beside: Beside, later: Templates) -> Path:
+    assert later
+    return beside.folder("later")
 
 
 @pytest.fixture(scope="session", params=["staging", "production"])

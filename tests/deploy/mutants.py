@@ -319,5 +319,10 @@ def same_roles(templates: Templates) -> None:
     loki["TaskRoleArn"] = prometheus["TaskRoleArn"]
 
 
+def database_exported(templates: Templates) -> None:
+    [key] = [key for key, one in templates["data"]["Resources"].items() if one["Type"] == "AWS::RDS::DBInstance"]
+    templates["data"]["Outputs"]["Mutant"] = {"Value": {"Fn::GetAtt": [key, "Endpoint.Address"]}, "Export": {"Name": "mutant"}}
+
+
 def password_in_template(templates: Templates) -> None:
     find(templates, "RDS::DBInstance")[0].update(MasterUserPassword="correct horse battery staple")

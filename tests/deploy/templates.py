@@ -134,8 +134,20 @@ class Stacks:
         return f"{self._name(stack, key)}.{attribute}"
 
     def _referred(self, stack: str, key: str) -> str:
+        if parameter := self.templates[stack].get("Parameters", {}).get(key):
+            return self._parameter(parameter["Default"])
         kind = self._find(stack, key)["Type"].removeprefix("AWS::")
         return self._arn(stack, key) if kind in REFERRED_TO_BY_ARN else self._name(stack, key)
+
+    def _parameter(self, name: str) -> str:
+        """What a stack has put under a name into the Parameter Store."""
+        [value] = [
+            str(self._resolve(stack, one["Properties"]["Value"]))
+            for stack, template in self.templates.items()
+            for one in template["Resources"].values()
+            if one["Type"] == "AWS::SSM::Parameter" and one["Properties"]["Name"] == name
+        ]
+        return value
 
     def _name(self, stack: str, key: str) -> str:
         one = self._find(stack, key)

@@ -11,10 +11,10 @@ type Table = dict[str, set[str]]
 
 IMAGES = ("gamepulse", "operations", "collector", "prometheus", "alertmanager", "loki", "jaeger", "grafana", "someone-elses")
 SECRETS = (
-    "player-hash-key", "database/monitor", "database/grafana-reader", "database/grafana", "grafana/key", "grafana/client", "cache",
-    "origin-header", "someone-elses",
+    "player-hash-key", "database/monitor", "database/grafana-reader", "database/grafana", "grafana/key", "grafana/client", "cache/0",
+    "cache/1", "origin-header/0", "origin-header/1", "someone-elses",
 )  # fmt: skip
-BUCKETS = ("loki-logs", "backups", "traffic-logs", "edge-logs", "someone-elses")
+BUCKETS = ("loki-logs", "backups", "traffic-logs", "edge-logs", "api-calls", "someone-elses")
 TASKS = (
     "gamepulse-app",
     "infrastructure",
@@ -198,8 +198,8 @@ ROLES: dict[str, Table] = {
     },
     "consoleRole": {f"ssmmessages:{one}": {"*"} for one in ("CreateControlChannel", "CreateDataChannel", "OpenControlChannel", "OpenDataChannel")},
     # What ECS may do for them.
-    "gamepulseappExecution": of_execution("gamepulse-app", {"gamepulse", "collector"}, {"player-hash-key", "cache"}),
-    "infrastructureExecution": of_execution("infrastructure", {"collector"}, {"database/monitor", "cache"}),
+    "gamepulseappExecution": of_execution("gamepulse-app", {"gamepulse", "collector"}, {"player-hash-key", "cache/1"}),
+    "infrastructureExecution": of_execution("infrastructure", {"collector"}, {"database/monitor", "cache/1"}),
     "prometheusExecution": of_execution("prometheus", {"prometheus", "operations"}, set()),
     "alertmanagerExecution": of_execution("alertmanager", {"alertmanager"}, set()),
     "lokiExecution": of_execution("loki", {"loki"}, set()),

@@ -71,6 +71,9 @@ LET_IN = {
     ("KMS::Key", f"arn:aws:iam::{ACCOUNT}:root", "by secretsmanager"): "as above, of CDK",
     ("KMS::Key", "cloudwatch.amazonaws.com", "kms:Decrypt kms:GenerateDataKey*"): "alarms tell an encrypted topic",
     ("KMS::Key", "events.amazonaws.com", "kms:Decrypt kms:GenerateDataKey*"): "events tell an encrypted topic",
+    ("KMS::Key", "cloudtrail.amazonaws.com", "kms:DescribeKey kms:GenerateDataKey*"): "the log of API calls",
+    ("S3::BucketPolicy", "cloudtrail.amazonaws.com", "s3:GetBucketAcl"): "as above",
+    ("S3::BucketPolicy", "cloudtrail.amazonaws.com", "s3:PutObject"): "as above",
     ("SNS::TopicPolicy", "cloudwatch.amazonaws.com", "sns:Publish"): "alarms",
     ("SNS::TopicPolicy", "events.amazonaws.com", "sns:Publish"): "jobs that failed",
     ("S3::BucketPolicy", "logging.s3.amazonaws.com", "s3:PutObject"): "access logs of buckets",
@@ -133,6 +136,25 @@ def test_aws_can_write_its_logs_where_they_belong(stacks: Stacks, who: str, fold
     assert allowed([policy], "s3:PutObject", f"{LOGS}/{folder}/one", context, principal=who)
     assert not allowed([policy], "s3:PutObject", f"{LOGS}/elsewhere/one", context, principal=who)
     assert not allowed([policy], "s3:GetObject", f"{LOGS}/{folder}/one", context, principal=who)
+
+
+def test_our_trail_and_no_other_writes_api_calls_with_our_key(stacks: Stacks) -> None:
+    bucket = f"arn:aws:s3:::gamepulse-api-calls-{ACCOUNT}"
+    policy = stacks.one("S3::BucketPolicy", Bucket=f"gamepulse-api-calls-{ACCOUNT}")["PolicyDocument"]
+    key = stacks.one("KMS::Key")["KeyPolicy"]
+    trail = f"arn:aws:cloudtrail:{REGION}:{ACCOUNT}:trail/gamepulse-{stacks.environment}-api-calls"
+    for source, fits in ((trail, True), (f"{trail}-2", False), (f"arn:aws:cloudtrail:{REGION}:999999999999:trail/one", False)):
+        for asked, action, resource in (
+            (policy, "s3:GetBucketAcl", bucket),
+            (policy, "s3:PutObject", f"{bucket}/AWSLogs/{ACCOUNT}/one"),
+            (key, "kms:GenerateDataKey", "*"),
+            (key, "kms:DescribeKey", "*"),
+        ):
+            context = BY_DELIVERY | {"aws:SourceArn": source}
+            assert allowed([asked], action, resource, context, principal="cloudtrail.amazonaws.com") is fits, (source, action)
+    context = BY_DELIVERY | {"aws:SourceArn": trail}
+    assert not allowed([policy], "s3:PutObject", f"{bucket}/elsewhere/one", context, principal="cloudtrail.amazonaws.com")
+    assert not allowed([policy], "s3:GetObject", f"{bucket}/AWSLogs/{ACCOUNT}/one", context, principal="cloudtrail.amazonaws.com")
 
 
 # Admins
@@ -217,7 +239,7 @@ ECS_TASKS = {"iam:PassedToService": "ecs-tasks.amazonaws.com"}
         ("iam:CreateAccessKey", ANN, {}, False),
         ("iam:AddUserToGroup", f"arn:aws:iam::{ACCOUNT}:group/gamepulse-admins", {}, False),
         ("iam:DeactivateMFADevice", ANN, {}, False),
-        ("secretsmanager:GetSecretValue", f"arn:aws:secretsmanager:{AT}:secret:gamepulse/cache-AbCdEf", {}, False),
+        ("secretsmanager:GetSecretValue", f"arn:aws:secretsmanager:{AT}:secret:gamepulse/cache/1-AbCdEf", {}, False),
         ("kms:Decrypt", f"arn:aws:kms:{AT}:key/Key", {}, False),
         ("s3:DeleteObject", f"arn:aws:s3:::gamepulse-backups-{ACCOUNT}/one", {}, False),
         ("rds:DeleteDBInstance", "*", {}, False),

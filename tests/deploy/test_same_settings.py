@@ -19,7 +19,7 @@ SAME = {
     "loki": "loki", "jaeger": "jaeger", "grafana": "grafana",
 }  # fmt: skip
 IMPORTED = {
-    "DatabaseInstance": "database.example",
+    "databasehost": "database.example",  # by a parameter
     "CacheGroup": "cache.example",
     "TopicsAlerts": "arn:aws:sns:ap-northeast-2:111122223333:alerts",
     "BucketsLoki": "gamepulse-loki-logs-111122223333",
@@ -33,8 +33,9 @@ def plain(value: Any) -> str:
     if "Fn::Join" in value:
         separator, parts = value["Fn::Join"]
         return str(separator).join(map(plain, parts))
-    if "Fn::ImportValue" in value:
-        return next((known for name, known in IMPORTED.items() if name in value["Fn::ImportValue"]), value["Fn::ImportValue"])
+    named = value.get("Fn::ImportValue") or value.get("Ref")
+    if named:
+        return next((known for name, known in IMPORTED.items() if name in named), named)
     return json.dumps(value)
 
 

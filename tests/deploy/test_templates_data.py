@@ -12,6 +12,7 @@ BUCKETS = {
     "gamepulse-backups-111122223333",
     "gamepulse-traffic-logs-111122223333",
     "gamepulse-edge-logs-111122223333",
+    "gamepulse-api-calls-111122223333",
 }
 OURS = {"gamepulse-loki-logs-111122223333", "gamepulse-backups-111122223333"}
 IMAGES = {"gamepulse", "operations", "collector", "prometheus", "alertmanager", "loki", "jaeger", "grafana"}
@@ -52,11 +53,12 @@ def test_postgresql_keeps_what_it_has_answered(stacks: Stacks) -> None:
 
 
 def test_postgresql_s_log_has_no_values(stacks: Stacks) -> None:
+    """Statements and connections are not logged by PostgreSQL's own defaults: nothing here says otherwise."""
     parameters = stacks.one("RDS::DBParameterGroup")["Parameters"]
-    assert {name: parameters[name] for name in ("log_statement", "log_min_error_statement", "log_error_verbosity")} == {
-        "log_statement": "none",
+    assert {name: value for name, value in parameters.items() if name.startswith("log_")} == {
         "log_min_error_statement": "panic",
         "log_error_verbosity": "terse",
+        "log_lock_waits": "1",
     }
 
 
@@ -86,6 +88,15 @@ def test_postgresql_says_how_it_is(stacks: Stacks) -> None:
     assert has["EnableCloudwatchLogsExports"] == ["postgresql", "upgrade"]
 
 
+def test_postgresql_s_log_is_kept_for_a_month(stacks: Stacks) -> None:
+    """RDS writes into groups of these names: those that it makes itself keep all for ever."""
+    [instance] = stacks.all("RDS::DBInstance")
+    names = {f"/aws/rds/instance/{instance.name}/{log}" for log in instance.properties["EnableCloudwatchLogsExports"]}
+    groups = {one.name: one for one in stacks.all("Logs::LogGroup") if one.name.startswith("/aws/rds/")}
+    assert {name: one.properties["RetentionInDays"] for name, one in groups.items()} == dict.fromkeys(names, 30)
+    assert {one.id for one in groups.values()} <= set(instance.attributes["DependsOn"]), "RDS would make them first"
+
+
 def test_postgresql_is_not_deleted_by_accident(stacks: Stacks) -> None:
     [one] = stacks.all("RDS::DBInstance")
     protected, kept = {
@@ -94,6 +105,19 @@ def test_postgresql_is_not_deleted_by_accident(stacks: Stacks) -> None:
     }[stacks.environment]
     assert one.properties["DeletionProtection"] is protected
     assert (one.attributes["DeletionPolicy"], one.attributes["UpdateReplacePolicy"]) == kept
+
+
+def test_what_a_restored_database_has_otherwise_is_told_by_parameters(stacks: Stacks) -> None:
+    """Not by exports: CloudFormation changes none that is in use, so the restored one could not take the other's place."""
+    [instance] = stacks.all("RDS::DBInstance")
+    exported = json.dumps([template.get("Outputs", {}) for template in stacks.templates.values()])
+    assert f'"{instance.id}"' not in exported
+    found = {one.properties["Name"]: one.properties["Value"] for one in stacks.all("SSM::Parameter")}
+    assert found == {
+        f"/gamepulse/{stacks.environment}/database/host": f"{instance.name}.Endpoint.Address",
+        f"/gamepulse/{stacks.environment}/database/resource-id": f"{instance.name}.DbiResourceId",
+        f"/gamepulse/{stacks.environment}/database/master-secret": "arn:aws:secretsmanager:ap-northeast-2:111122223333:secret:rds!db-master-AbCdEf",
+    }
 
 
 # Valkey
@@ -124,11 +148,12 @@ def test_valkey_has_one_user_with_a_password_and_a_default_that_can_do_nothing(s
     assert users["default"]["AccessString"] == "off -@all"
     assert users["gamepulse"]["AccessString"] == "on ~* &* +@all -@admin -@dangerous +info"
     # ElastiCache refuses users of Valkey without a password ("Role-Based Access Control" in its guide), also one who is off.
-    secret = "arn:aws:secretsmanager:ap-northeast-2:111122223333:secret:gamepulse/cache-AbCdEf"
+    secrets = "arn:aws:secretsmanager:ap-northeast-2:111122223333:secret:gamepulse/cache"
+    # Two passwords, of which tasks are told the second: so that it can be changed.
     for one in users.values():
         assert one["AuthenticationMode"] == {
             "Type": "password",
-            "Passwords": [f"{{{{resolve:secretsmanager:{secret}:SecretString:::}}}}"],
+            "Passwords": [f"{{{{resolve:secretsmanager:{secrets}/{number}-AbCdEf:SecretString:::}}}}" for number in (0, 1)],
         }
     [group] = stacks.all("ElastiCache::UserGroup")
     assert set(group.properties["UserIds"]) == {one["UserId"] for one in users.values()}
@@ -231,11 +256,12 @@ def test_old_objects_are_deleted(stacks: Stacks) -> None:
         "gamepulse-backups-111122223333": (14, 30),
         "gamepulse-traffic-logs-111122223333": (90, 30),
         "gamepulse-edge-logs-111122223333": (90, 30),
+        "gamepulse-api-calls-111122223333": (365, 30),
     }
 
 
 def test_who_asks_our_buckets_is_logged(stacks: Stacks) -> None:
-    for name in OURS:
+    for name in OURS | {"gamepulse-api-calls-111122223333"}:
         assert bucket(stacks, name)["LoggingConfiguration"]["DestinationBucketName"] == "gamepulse-traffic-logs-111122223333"
 
 
@@ -250,7 +276,7 @@ def test_a_secret_for_everything_that_is_secret(stacks: Stacks) -> None:
     secrets = {one.properties["Name"]: one.properties for one in stacks.all("SecretsManager::Secret")}
     made = {
         "gamepulse/player-hash-key", "gamepulse/database/monitor", "gamepulse/database/grafana-reader", "gamepulse/database/grafana",
-        "gamepulse/grafana/key", "gamepulse/cache", "gamepulse/origin-header",
+        "gamepulse/grafana/key", "gamepulse/cache/0", "gamepulse/cache/1", "gamepulse/origin-header/0", "gamepulse/origin-header/1",
     }  # fmt: skip
     assert set(secrets) == made | {"gamepulse/grafana/client"}
     assert all(one["KmsKeyId"] == KEY for one in secrets.values())
@@ -268,7 +294,17 @@ def test_the_key_of_players_is_64_hexadecimal_digits(stacks: Stacks) -> None:
 
 
 def test_cloudfront_s_region_has_the_header_s_secret_too(stacks: Stacks) -> None:
-    assert stacks.one("SecretsManager::Secret", Name="gamepulse/origin-header")["ReplicaRegions"] == [{"Region": "us-east-1"}]
+    for number in (0, 1):
+        secret = stacks.one("SecretsManager::Secret", Name=f"gamepulse/origin-header/{number}")
+        assert secret["ReplicaRegions"] == [{"Region": "us-east-1"}]
+
+
+def test_the_password_before_stays_exported(stacks: Stacks) -> None:
+    """When SECRETS counts up, `services` imports what is the earlier one then, until it is deployed itself."""
+    exported = [str(one["Value"]) for one in stacks.templates["data"]["Outputs"].values()]
+    for one in stacks.all("SecretsManager::Secret"):
+        if one.name.startswith("gamepulse/cache/"):
+            assert f"{{'Ref': '{one.id}'}}" in exported, one.name
 
 
 def test_a_repository_for_each_image_with_fixed_tags_and_scans(stacks: Stacks) -> None:

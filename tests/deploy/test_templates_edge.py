@@ -1,6 +1,9 @@
 """What stands towards people and games: the load balancer, CloudFront, the web ACL, names, and who may sign in."""
 
+import posixpath
 from urllib.parse import quote
+
+import pytest
 
 from tests.deploy.templates import Json, Stacks, pairs
 from tests.deploy.test_templates_network import PUBLIC
@@ -8,7 +11,8 @@ from tests.deploy.test_templates_tasks import containers, environment, services
 
 CACHING_DISABLED = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
 """AWS's own policy of this name."""
-SECRET_HEADER = ("X-Origin-Secret", "{{resolve:secretsmanager:gamepulse/origin-header:SecretString:::}}")
+SECRETS = [f"{{{{resolve:secretsmanager:gamepulse/origin-header/{number}:SecretString:::}}}}" for number in (0, 1)]
+SECRET_HEADER = ("X-Origin-Secret", SECRETS[1])
 
 
 def balancer(stacks: Stacks) -> Json:
@@ -52,7 +56,7 @@ def test_what_does_not_come_through_our_cloudfront_is_refused(stacks: Stacks) ->
     assert (action["Type"], action["FixedResponseConfig"]["StatusCode"]) == ("fixed-response", "403")
     for one in stacks.all("ElasticLoadBalancingV2::ListenerRule"):
         header = next(each["HttpHeaderConfig"] for each in one.properties["Conditions"] if each["Field"] == "http-header")
-        assert (header["HttpHeaderName"], header["Values"]) == (SECRET_HEADER[0], [SECRET_HEADER[1]])
+        assert (header["HttpHeaderName"], header["Values"]) == ("X-Origin-Secret", SECRETS)
 
 
 def test_each_host_leads_to_its_program(stacks: Stacks) -> None:
@@ -195,14 +199,68 @@ def test_the_web_acl_has_aws_s_rules(stacks: Stacks) -> None:
         ) == ("AWS", name)
 
 
-def test_a_large_batch_is_not_blocked(stacks: Stacks) -> None:
-    """A batch may have 256 KiB. Of AWS's rules only that about the size of bodies counts instead of blocking."""
+def test_these_of_aws_s_rules_only_count(stacks: Stacks) -> None:
+    """That about sizes, since a batch may have 256 KiB; and those that have exceptions."""
     counted = {
         (name, override["Name"]): override["ActionToUse"]
         for name, one in rules(stacks).items()
         for override in one["Statement"].get("ManagedRuleGroupStatement", {}).get("RuleActionOverrides", [])
     }
-    assert counted == {("AWSManagedRulesCommonRuleSet", "SizeRestrictions_BODY"): {"Count": {}}}
+    names = ("SizeRestrictions_BODY", "NoUserAgent_HEADER", "CrossSiteScripting_BODY", "GenericRFI_BODY")
+    assert counted == {("AWSManagedRulesCommonRuleSet", name): {"Count": {}} for name in names}
+
+
+def holds(statement: Json, host: str, path: str, labels: set[str]) -> bool:
+    """For a request, as far as our own statements go (AWS WAF, "Rule statements")."""
+    match statement:
+        case {"AndStatement": {"Statements": several}}:
+            return all(holds(one, host, path, labels) for one in several)
+        case {"OrStatement": {"Statements": several}}:
+            return any(holds(one, host, path, labels) for one in several)
+        case {"NotStatement": {"Statement": one}}:
+            return not holds(one, host, path, labels)
+        case {"LabelMatchStatement": {"Scope": "LABEL", "Key": key}}:
+            return key.removeprefix("awswaf:managed:aws:core-rule-set:") in labels
+        case {"ByteMatchStatement": one}:
+            transformed = (one["FieldToMatch"], [each["Type"] for each in one["TextTransformations"]])
+            if transformed == ({"SingleHeader": {"Name": "host"}}, ["LOWERCASE"]):
+                value = host.lower()
+            else:
+                assert transformed == ({"UriPath": {}}, ["NORMALIZE_PATH"])
+                value = posixpath.normpath(path) + ("/" if path.endswith("/") else "")
+            wanted: str = one["SearchString"]
+            return value == wanted if one["PositionalConstraint"] == "EXACTLY" else value.startswith(wanted)
+    raise AssertionError(f"not known here: {statement}")
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "found", "blocked"),
+    [
+        ("play", "/v1/reports", "", False),
+        ("play", "/v1/reports", "NoUserAgent_Header", False),  # a game's own client
+        ("PLAY", "/v1/reports", "NoUserAgent_Header", False),
+        ("play", "/v1/reports", "SizeRestrictions_Body", False),
+        ("play", "/v1/reports/more", "NoUserAgent_Header", True),
+        ("play", "/v1/reports/../live", "NoUserAgent_Header", True),
+        ("play", "/", "NoUserAgent_Header", True),
+        ("grafana", "/v1/reports", "NoUserAgent_Header", True),
+        ("play", "/v1/reports", "CrossSiteScripting_Body", True),
+        ("play", "/v1/reports", "GenericRFI_Body", True),
+        ("grafana", "/api/dashboards/db", "CrossSiteScripting_Body", False),  # a text panel with HTML
+        ("grafana", "/api/ds/query", "GenericRFI_Body", False),  # an address in a query
+        ("grafana", "/api/../login", "CrossSiteScripting_Body", True),
+        ("grafana", "/login", "GenericRFI_Body", True),
+        ("grafana", "/api/dashboards/db", "NoUserAgent_Header", True),
+        ("play", "/api/dashboards/db", "CrossSiteScripting_Body", True),
+    ],
+)
+def test_what_aws_s_rules_find_is_blocked_but_for_batches_and_dashboards(
+    stacks: Stacks, host: str, path: str, found: str, blocked: bool
+) -> None:
+    ours = [one for one in rules(stacks).values() if one.get("Action") == {"Block": {}}]
+    common = rules(stacks)["AWSManagedRulesCommonRuleSet"]
+    assert all(one["Priority"] > common["Priority"] for one in ours), "labels are of rules before"
+    assert any(holds(one["Statement"], f"{host}.gamepulse.example", path, {found}) for one in ours) is blocked
 
 
 def test_many_players_behind_one_address_are_not_blocked(stacks: Stacks) -> None:

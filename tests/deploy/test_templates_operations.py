@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.templates import Json, Stacks, tags
+from tests.deploy.templates import Json, Stacks, listed, tags
 from tests.deploy.test_templates_network import PRIVATE
 
 TOPICS = "arn:aws:sns:ap-northeast-2:111122223333:gamepulse-{environment}-{name}"
@@ -125,6 +125,21 @@ def test_alarms_tell_people_when_it_begins_and_when_it_is_over(stacks: Stacks) -
 def test_alarms_say_why(stacks: Stacks) -> None:
     for name, one in alarms(stacks).items():
         assert len(one["AlarmDescription"]) > 20, name
+
+
+# API calls
+
+
+def test_api_calls_of_all_regions_are_logged_signed_and_with_our_key(stacks: Stacks) -> None:
+    [trail] = stacks.all("CloudTrail::Trail")
+    has = trail.properties
+    assert (has["IsLogging"], has["IsMultiRegionTrail"], has["IncludeGlobalServiceEvents"]) == (True, True, True)
+    assert has["EventSelectors"] == [{"IncludeManagementEvents": True, "ReadWriteType": "All"}]
+    assert has["EnableLogFileValidation"] is True
+    assert has["KMSKeyId"] == "arn:aws:kms:ap-northeast-2:111122223333:key/Key"
+    assert has["S3BucketName"] == "gamepulse-api-calls-111122223333"
+    [policy] = [one for one in stacks.all("S3::BucketPolicy") if one.properties["Bucket"] == has["S3BucketName"]]
+    assert policy.id in listed(trail.attributes.get("DependsOn")), "CloudTrail tries whether it may write when it is made"
 
 
 # Events

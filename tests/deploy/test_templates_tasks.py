@@ -151,11 +151,11 @@ def test_secrets_are_told_by_ecs(stacks: Stacks) -> None:
     assert found == {
         ("gamepulse-app", "gamepulse-app"): {
             "GAMEPULSE_PLAYER_HASH_KEY": "gamepulse/player-hash-key",
-            "GAMEPULSE_VALKEY_PASSWORD": "gamepulse/cache",
+            "GAMEPULSE_VALKEY_PASSWORD": "gamepulse/cache/1",
         },
         ("infrastructure", "otel-collector"): {
             "POSTGRES_MONITOR_PASSWORD": "gamepulse/database/monitor",
-            "VALKEY_PASSWORD": "gamepulse/cache",
+            "VALKEY_PASSWORD": "gamepulse/cache/1",
         },
         ("grafana", "grafana"): {
             "GF_DATABASE_PASSWORD": "gamepulse/database/grafana",
@@ -192,7 +192,9 @@ def test_what_ends_is_started_again_in_its_task_unless_it_is_to_end(stacks: Stac
 
 
 def test_a_log_that_cannot_be_written_stops_nobody(stacks: Stacks) -> None:
-    groups = {one.name: one.properties["RetentionInDays"] for one in stacks.all("Logs::LogGroup")}
+    groups = {
+        one.name: one.properties["RetentionInDays"] for one in stacks.all("Logs::LogGroup") if one.name.startswith("/gamepulse/")
+    }
     assert groups == {f"/gamepulse/{stacks.environment}/{name}": 30 for name in SERVICES | JOBS}
     for (task, _), one in containers(stacks).items():
         log = one["LogConfiguration"]

@@ -60,12 +60,28 @@ class Database(Resource, kind="AWS::RDS::DBInstance", service="rds"):
 
     def create(self, wanted: Json) -> None:
         self.physical_resource_id = wanted["DBInstanceIdentifier"]
-        made = self.call("create_db_instance", self._told(wanted))["DBInstance"]
+        told = self._told(wanted)
+        if "DBSnapshotIdentifier" in wanted:
+            # As CloudFormation does it: what restoring does not take is said afterwards.
+            first = self._taken("restore_db_instance_from_db_snapshot", told)
+            self.call("restore_db_instance_from_db_snapshot", first)
+            rest = {name: one for name, one in self._taken("modify_db_instance", told).items() if name not in first}
+            made = self.call("modify_db_instance", rest, DBInstanceIdentifier=self.physical_resource_id)["DBInstance"]
+        else:
+            made = self.call("create_db_instance", told)["DBInstance"]
         self.attributes = {
             "DbiResourceId": made["DbiResourceId"],
             "Endpoint.Address": made["Endpoint"]["Address"],
             "MasterUserSecret.SecretArn": made["MasterUserSecret"]["SecretArn"],
         }
+
+    def _taken(self, operation: str, told: Json) -> Json:
+        """What an operation knows of it."""
+        model = self.client().meta.service_model
+        known = {
+            one.lower() for one in model.operation_model(self.client().meta.method_to_api_mapping[operation]).input_shape.members
+        }
+        return {name: one for name, one in told.items() if name.lower() in known}
 
     def read(self) -> Any:
         [found] = self.call("describe_db_instances", DBInstanceIdentifier=self.physical_resource_id)["DBInstances"]
@@ -185,6 +201,12 @@ class CacheUser(_Cache, kind="AWS::ElastiCache::User"):
     def read(self) -> Any:
         [found] = self.call("describe_users", UserId=self.physical_resource_id)["Users"]
         return found | {"AuthenticationMode": found["Authentication"]} | self.tags(found["ARN"])
+
+    def update(self, wanted: Json, changed: set[str]) -> None:
+        """moto has no call for it."""
+        assert changed == {"AuthenticationMode"}, changed
+        user = elasticache_backends[self.account.id][self.region].users[self.physical_resource_id]
+        user.passwords = wanted["AuthenticationMode"]["Passwords"]
 
     def delete(self) -> None:
         self.call("delete_user", UserId=self.physical_resource_id)

@@ -38,15 +38,18 @@ class Distribution(Resource, kind="AWS::CloudFront::Distribution", service="clou
         "SslSupportMethod": "SSLSupportMethod",
     }
 
-    def create(self, wanted: Json) -> None:
-        told = lists(self._named(wanted["DistributionConfig"]))
+    def _told(self, wanted: Json) -> Json:
+        told: Json = lists(self._named(wanted["DistributionConfig"]))
         for behaviour in [told["DefaultCacheBehavior"], *told.get("CacheBehaviors", {}).get("Items", [])]:
             # The API has the methods that are cached inside of those that are allowed.
             behaviour["AllowedMethods"]["CachedMethods"] = {"Quantity": 2, "Items": ["GET", "HEAD"]}
         for origin in told["Origins"]["Items"]:
             origin["CustomOriginConfig"] = {"HTTPPort": 80, "HTTPSPort": 443} | origin["CustomOriginConfig"]
         told["Logging"]["Enabled"] = True
-        told["CallerReference"] = self.name
+        return told | {"CallerReference": self.name}
+
+    def create(self, wanted: Json) -> None:
+        told = self._told(wanted)
         made = self.call(
             "create_distribution_with_tags",
             DistributionConfigWithTags={"DistributionConfig": told, "Tags": {"Items": wanted["Tags"]}},
@@ -72,6 +75,11 @@ class Distribution(Resource, kind="AWS::CloudFront::Distribution", service="clou
             "DistributionConfig": named(config),
             "Tags": self.call("list_tags_for_resource", Resource=self.arn)["Tags"]["Items"],
         }
+
+    def update(self, wanted: Json, changed: set[str]) -> None:
+        assert changed == {"DistributionConfig"}, changed
+        tag = self.call("get_distribution_config", Id=self.physical_resource_id)["ETag"]
+        self.call("update_distribution", Id=self.physical_resource_id, IfMatch=tag, DistributionConfig=self._told(wanted))
 
     def delete(self) -> None:
         answer = self.call("get_distribution_config", Id=self.physical_resource_id)
@@ -114,8 +122,17 @@ class WebAcl(Resource, kind="AWS::WAFv2::WebACL", service="wafv2"):
         tags = self.call("list_tags_for_resource", ResourceARN=found["ARN"])["TagInfoForResource"]["TagList"]
         # The name says for what it is.
         scope = "CLOUDFRONT" if ":global/" in found["ARN"] else "REGIONAL"
-        return found | {"Scope": scope, "Tags": tags}
+        return _as_text(found) | {"Scope": scope, "Tags": tags}
 
     def delete(self) -> None:
         lock = self.call("get_web_acl", self._id())["LockToken"]
         self.call("delete_web_acl", self._id(), LockToken=lock)
+
+
+def _as_text(value: Any) -> Any:
+    """What is searched for is bytes in the API, and text in templates."""
+    if isinstance(value, dict):
+        return {name: _as_text(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_as_text(one) for one in value]
+    return value.decode() if isinstance(value, bytes) else value

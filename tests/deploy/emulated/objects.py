@@ -201,6 +201,24 @@ class RegistryScanning(Resource, kind="AWS::ECR::RegistryScanningConfiguration",
         self.call("put_registry_scanning_configuration", ScanType="BASIC", Rules=[])
 
 
+class Parameter(Resource, kind="AWS::SSM::Parameter", service="ssm"):
+    def create(self, wanted: Json) -> None:
+        self.physical_resource_id = wanted["Name"]
+        self.call("put_parameter", wanted | {"Tags": [{"Key": key, "Value": value} for key, value in wanted["Tags"].items()]})
+
+    def read(self) -> Any:
+        found = self.call("get_parameter", Name=self.physical_resource_id)["Parameter"]
+        tags = self.call("list_tags_for_resource", ResourceType="Parameter", ResourceId=self.physical_resource_id)["TagList"]
+        return found | {"Tags": {one["Key"]: one["Value"] for one in tags}}
+
+    def update(self, wanted: Json, changed: set[str]) -> None:
+        assert changed == {"Value"}, changed
+        self.call("put_parameter", Name=self.physical_resource_id, Value=wanted["Value"], Type=wanted["Type"], Overwrite=True)
+
+    def delete(self) -> None:
+        self.call("delete_parameter", Name=self.physical_resource_id)
+
+
 class Topic(Resource, kind="AWS::SNS::Topic", service="sns"):
     def create(self, wanted: Json) -> None:
         attributes = {name: one for name, one in wanted.items() if name not in {"TopicName", "Tags"}}

@@ -1,7 +1,7 @@
 """Who is told, who may, and what is tried: alarms, events, the budget, people, experiments."""
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from tests.deploy.emulated.account import Json
@@ -130,7 +130,38 @@ class OidcProvider(Resource, kind="AWS::IAM::OIDCProvider", service="iam"):
         self.call("delete_open_id_connect_provider", OpenIDConnectProviderArn=self.physical_resource_id)
 
 
+class Trail(Resource, kind="AWS::CloudTrail::Trail", service="cloudtrail"):
+    renamed: ClassVar[Json] = {"TrailName": "Name", "KMSKeyId": "KmsKeyId", "Tags": "TagsList"}
+
+    def create(self, wanted: Json) -> None:
+        apart = {"IsLogging", "EventSelectors"}
+        told = {self.renamed.get(name, name): one for name, one in wanted.items() if name not in apart}
+        self.physical_resource_id = name = self.call("create_trail", told)["Name"]
+        self.call("put_event_selectors", TrailName=name, EventSelectors=wanted["EventSelectors"])
+        if wanted["IsLogging"]:
+            self.call("start_logging", Name=name)
+
+    def read(self) -> Any:
+        name = self.physical_resource_id
+        found = self.call("get_trail", Name=name)["Trail"]
+        [tags] = self.call("list_tags", ResourceIdList=[found["TrailARN"]])["ResourceTagList"]
+        return found | {
+            **{own: found[theirs] for own, theirs in self.renamed.items() if theirs in found},
+            "EnableLogFileValidation": found["LogFileValidationEnabled"],
+            "IsLogging": self.call("get_trail_status", Name=name)["IsLogging"],
+            "EventSelectors": self.call("get_event_selectors", TrailName=name)["EventSelectors"],
+            "Tags": tags["TagsList"],
+        }
+
+    def delete(self) -> None:
+        self.call("delete_trail", Name=self.physical_resource_id)
+
+
 class ExperimentTemplate(Resource, kind="AWS::FIS::ExperimentTemplate", service="fis"):
+    def update(self, wanted: Json, changed: set[str]) -> None:
+        assert changed == {"Targets"}, changed
+        self.call("update_experiment_template", Id=self.physical_resource_id, Targets=wanted["Targets"])
+
     def create(self, wanted: Json) -> None:
         made = self.call("create_experiment_template", wanted, ClientToken=self.name)
         self.physical_resource_id = made["experimentTemplate"]["id"]

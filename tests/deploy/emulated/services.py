@@ -242,6 +242,10 @@ class ListenerRule(_Elb, kind="AWS::ElasticLoadBalancingV2::ListenerRule"):
         listener = self.physical_resource_id.rsplit("/", 1)[0].replace(":listener-rule/", ":listener/")
         return found | {"ListenerArn": listener} | self.tags()
 
+    def update(self, wanted: Json, changed: set[str]) -> None:
+        assert changed == {"Conditions"}, changed
+        self.call("modify_rule", RuleArn=self.physical_resource_id, Conditions=wanted["Conditions"])
+
     def delete(self) -> None:
         self.call("delete_rule", RuleArn=self.physical_resource_id)
 

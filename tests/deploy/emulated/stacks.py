@@ -204,9 +204,25 @@ class Resources(ResourceMap):
         for one in reversed([*self._old, *(one for key, one in before.items() if key not in self._resource_json_map)]):
             policy = "UpdateReplacePolicy" if one.logical_resource_id in self._resource_json_map else "DeletionPolicy"
             _end(one, policies[one.logical_resource_id].get(policy, "Delete"))
-        for export in OutputMap(self, template, self.stack_id).exports:
-            assert self.cross_stack_resources is not None
-            self.cross_stack_resources[export.name] = export
+        self._export(template)
+
+    def _export(self, template: Json) -> None:
+        """What other stacks import cannot be changed, nor taken away."""
+        assert self.cross_stack_resources is not None
+        exports = {one.name: one for one in OutputMap(self, template, self.stack_id).exports}
+        others = [
+            one
+            for one in cloudformation_backends[self._account_id][self._region_name].stacks.values()
+            if one.stack_id != self.stack_id
+        ]
+        imported = json.dumps([one.template_dict for one in others])
+        for name, was in list(self.cross_stack_resources.items()):
+            if was.exporting_stack_id != self.stack_id or (name in exports and exports[name].value == was.value):
+                continue
+            if json.dumps({"Fn::ImportValue": name}) in imported:
+                raise Unsupported(f"CloudFormation changes no export that is in use: {name}")
+            del self.cross_stack_resources[name]
+        self.cross_stack_resources.update(exports)
 
     def delete(self) -> None:
         for one in reversed([one for one in self._parsed_resources.values() if isinstance(one, Resource)]):

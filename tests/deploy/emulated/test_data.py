@@ -63,7 +63,7 @@ def test_the_database_is_entered_by_iam_over_tls_and_its_master_password_is_rds_
     assert told["rds.force_ssl"] == "1"
     assert told["password_encryption"] == "scram-sha-256"
     # Nothing of players in its log, and nothing answered before it is safe.
-    assert (told["log_statement"], told["log_error_verbosity"]) == ("none", "terse")
+    assert (told["log_min_error_statement"], told["log_error_verbosity"]) == ("panic", "terse")
     assert told["synchronous_commit"] == "on"
 
 
@@ -71,6 +71,10 @@ def test_the_database_is_observed(deployed: Account) -> None:
     [found] = deployed.client("rds").describe_db_instances()["DBInstances"]
     assert found["MonitoringInterval"] == 60
     assert set(found["EnabledCloudwatchLogsExports"]) == {"postgresql", "upgrade"}
+    logs = deployed.client("logs").describe_log_groups(logGroupNamePrefix="/aws/rds/")["logGroups"]
+    assert {one["logGroupName"]: one["retentionInDays"] for one in logs} == {
+        f"/aws/rds/instance/gamepulse-staging-database/{name}": 30 for name in ("postgresql", "upgrade")
+    }
     role = found["MonitoringRoleArn"].rsplit("/", 1)[1]
     attached = deployed.client("iam").list_attached_role_policies(RoleName=role)["AttachedPolicies"]
     assert [one["PolicyName"] for one in attached] == ["AmazonRDSEnhancedMonitoringRole"]
@@ -92,7 +96,7 @@ def test_the_cache_is_encrypted_and_its_user_has_a_password(deployed: Account) -
     by_id = {one["UserId"]: one for one in cache.describe_users()["Users"]}
     nobody, ours = by_id["gamepulse-staging-cache-nobody"], by_id["gamepulse-staging-cache-gamepulse"]
     assert (nobody["UserName"], nobody["AccessString"]) == ("default", "off -@all")
-    assert (ours["UserName"], ours["Authentication"]) == ("gamepulse", {"Type": "password", "PasswordCount": 1})
+    assert (ours["UserName"], ours["Authentication"]) == ("gamepulse", {"Type": "password", "PasswordCount": 2})
     assert ours["AccessString"].startswith("on ")
     assert "-@admin" in ours["AccessString"]
 
@@ -131,6 +135,7 @@ BUCKETS = {
     "gamepulse-backups-111122223333": (True, 14, 30, REGION),
     "gamepulse-traffic-logs-111122223333": (False, 90, 30, REGION),
     "gamepulse-edge-logs-111122223333": (False, 90, 30, "us-east-1"),
+    "gamepulse-api-calls-111122223333": (False, 365, 30, REGION),
 }
 
 
@@ -162,7 +167,7 @@ def test_a_bucket_is_closed_encrypted_versioned_and_forgets(deployed: Account, k
 
 def test_who_reads_our_buckets_is_logged(deployed: Account) -> None:
     s3 = deployed.client("s3")
-    for content in ("loki-logs", "backups"):
+    for content in ("loki-logs", "backups", "api-calls"):
         told = s3.get_bucket_logging(Bucket=f"gamepulse-{content}-111122223333")["LoggingEnabled"]
         assert told["TargetBucket"] == "gamepulse-traffic-logs-111122223333"
         assert told["TargetPrefix"].startswith("s3/")
@@ -184,6 +189,7 @@ def test_aws_may_write_the_logs_of_traffic(deployed: Account) -> None:
     assert ("delivery.logs.amazonaws.com", "flow/AWSLogs/111122223333/*") in writes
     assert ("logging.s3.amazonaws.com", "s3/loki/*") in writes
     assert ("logging.s3.amazonaws.com", "s3/backups/*") in writes
+    assert ("logging.s3.amazonaws.com", "s3/api-calls/*") in writes
     # The account of Elastic Load Balancing in this region.
     assert ("arn:aws:iam::600734575887:root", "balancer/AWSLogs/111122223333/*") in writes
 
@@ -212,8 +218,7 @@ SECRETS = {
     "gamepulse/database/grafana-reader": r"[0-9A-Za-z]{40}",
     "gamepulse/database/grafana": r"[0-9A-Za-z]{40}",
     "gamepulse/grafana/key": r"[0-9A-Za-z]{40}",
-    "gamepulse/cache": r"[0-9A-Za-z]{40}",
-    "gamepulse/origin-header": r"[0-9A-Za-z]{40}",
+    **{f"gamepulse/{name}/{number}": r"[0-9A-Za-z]{40}" for name in ("cache", "origin-header") for number in (0, 1)},
 }
 
 

@@ -11,7 +11,7 @@ EDGE = "us-east-1"
 
 @pytest.fixture(scope="module")
 def secret(deployed: Account) -> str:
-    return str(deployed.client("secretsmanager").get_secret_value(SecretId="gamepulse/origin-header")["SecretString"])
+    return str(deployed.client("secretsmanager").get_secret_value(SecretId="gamepulse/origin-header/1")["SecretString"])
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_cloudfront_is_the_only_one_who_knows_the_secret(distributions: dict[str
 
 
 def test_the_secret_is_in_both_regions(deployed: Account, secret: str) -> None:
-    there = deployed.client("secretsmanager", EDGE).get_secret_value(SecretId="gamepulse/origin-header")
+    there = deployed.client("secretsmanager", EDGE).get_secret_value(SecretId="gamepulse/origin-header/1")
     assert there["SecretString"] == secret
 
 
@@ -86,7 +86,7 @@ def test_access_is_logged_without_cookies(distributions: dict[str, Json]) -> Non
         assert logging["Prefix"] == f"{name.split('.')[0]}/"
 
 
-def test_the_web_acl_blocks_floods_and_known_attacks_and_only_counts_large_bodies(
+def test_the_web_acl_blocks_floods_and_known_attacks_and_only_counts_what_games_and_dashboards_do(
     deployed: Account, distributions: dict[str, Json]
 ) -> None:
     waf = deployed.client("wafv2", EDGE)
@@ -99,11 +99,17 @@ def test_the_web_acl_blocks_floods_and_known_attacks_and_only_counts_large_bodie
         "AWSManagedRulesAmazonIpReputationList",
         "AWSManagedRulesKnownBadInputsRuleSet",
         "AWSManagedRulesCommonRuleSet",
+        "NoUserAgent",
+        "Bodies",
         "Rate",
     ]
-    assert all(one["OverrideAction"] == {"None": {}} for name, one in rules.items() if name != "Rate")
-    [counted] = rules["AWSManagedRulesCommonRuleSet"]["Statement"]["ManagedRuleGroupStatement"]["RuleActionOverrides"]
-    assert counted == {"Name": "SizeRestrictions_BODY", "ActionToUse": {"Count": {}}}
+    assert all(one["OverrideAction"] == {"None": {}} for name, one in rules.items() if name.startswith("AWS"))
+    assert rules["NoUserAgent"]["Action"] == rules["Bodies"]["Action"] == {"Block": {}}
+    counted = rules["AWSManagedRulesCommonRuleSet"]["Statement"]["ManagedRuleGroupStatement"]["RuleActionOverrides"]
+    assert {one["Name"]: one["ActionToUse"] for one in counted} == {
+        name: {"Count": {}}
+        for name in ("SizeRestrictions_BODY", "NoUserAgent_HEADER", "CrossSiteScripting_BODY", "GenericRFI_BODY")
+    }
     rate = rules["Rate"]["Statement"]["RateBasedStatement"]
     assert (rate["Limit"], rate["EvaluationWindowSec"], rate["AggregateKeyType"]) == (100_000, 300, "IP")
     answer = rules["Rate"]["Action"]["Block"]["CustomResponse"]
@@ -171,7 +177,10 @@ def test_http_leads_to_https_and_https_refuses_what_has_not_the_secret(deployed:
     assert set(found["SubjectAlternativeNames"]) == names
 
 
-def test_with_the_secret_each_host_leads_to_its_program(elb: Any, listeners: dict[int, Json], secret: str) -> None:
+def test_with_the_secret_each_host_leads_to_its_program(
+    deployed: Account, elb: Any, listeners: dict[int, Json], secret: str
+) -> None:
+    earlier = deployed.client("secretsmanager").get_secret_value(SecretId="gamepulse/origin-header/0")["SecretString"]
     groups = {one["TargetGroupArn"]: one for one in elb.describe_target_groups()["TargetGroups"]}
     leads = {}
     for rule in elb.describe_rules(ListenerArn=listeners[443]["ListenerArn"])["Rules"]:
@@ -179,7 +188,7 @@ def test_with_the_secret_each_host_leads_to_its_program(elb: Any, listeners: dic
             continue
         by = {one["Field"]: one for one in rule["Conditions"]}
         assert by.keys() == {"host-header", "http-header"}
-        assert by["http-header"]["HttpHeaderConfig"] == {"HttpHeaderName": "X-Origin-Secret", "Values": [secret]}
+        assert by["http-header"]["HttpHeaderConfig"] == {"HttpHeaderName": "X-Origin-Secret", "Values": [earlier, secret]}
         [action] = rule["Actions"]
         [host] = by["host-header"]["HostHeaderConfig"]["Values"]
         leads[host] = groups[action["TargetGroupArn"]]

@@ -62,6 +62,22 @@ def test_a_description_that_ec2_refuses_is_refused(account: Account) -> None:
     account.client("ec2").delete_vpc(VpcId=vpc)
 
 
+def test_an_export_that_is_in_use_cannot_be_changed(account: Account) -> None:
+    def exporting(value: str) -> str:
+        group = {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": "one", "RetentionInDays": 1, "Tags": []}}
+        return json.dumps({"Resources": {"Group": group}, "Outputs": {"One": {"Value": value, "Export": {"Name": "one"}}}})
+
+    cloudformation = account.client("cloudformation")
+    cloudformation.create_stack(StackName="exports", TemplateBody=exporting("a"))
+    cloudformation.update_stack(StackName="exports", TemplateBody=exporting("b"))  # nobody uses it yet
+    group = {"LogGroupName": {"Fn::ImportValue": "one"}, "RetentionInDays": 1, "Tags": []}
+    create(account, Group={"Type": "AWS::Logs::LogGroup", "Properties": group})
+    with pytest.raises(Unsupported, match="in use: one"):
+        cloudformation.update_stack(StackName="exports", TemplateBody=exporting("c"))
+    for name in ("small", "exports"):
+        cloudformation.delete_stack(StackName=name)
+
+
 @pytest.mark.parametrize(
     ("wanted", "found", "gaps"),
     [

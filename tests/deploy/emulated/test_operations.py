@@ -113,6 +113,16 @@ def test_only_this_accounts_alarms_and_aws_s_events_may_tell(deployed: Account) 
     }
 
 
+def test_api_calls_are_logged(deployed: Account) -> None:
+    cloudtrail = deployed.client("cloudtrail")
+    [trail] = cloudtrail.describe_trails()["trailList"]
+    assert (trail["Name"], trail["S3BucketName"]) == ("gamepulse-staging-api-calls", "gamepulse-api-calls-111122223333")
+    assert (trail["IsMultiRegionTrail"], trail["LogFileValidationEnabled"]) == (True, True)
+    assert cloudtrail.get_trail_status(Name=trail["Name"])["IsLogging"] is True
+    [selector] = cloudtrail.get_event_selectors(TrailName=trail["Name"])["EventSelectors"]
+    assert (selector["ReadWriteType"], selector["IncludeManagementEvents"]) == ("All", True)
+
+
 def test_the_month_has_a_budget(deployed: Account) -> None:
     budgets = deployed.client("budgets")
     [budget] = budgets.describe_budgets(AccountId="111122223333")["Budgets"]
