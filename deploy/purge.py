@@ -139,7 +139,7 @@ def _delete_secret(manager: Any, name: str) -> None:
 def _logs(account: Account) -> Iterator[Retained]:
     """Those that AWS's services have made for what was ours, and ours of a deployment that failed."""
     logs, name, environment = account.client("logs"), account.config.stack_name, account.config.environment
-    ours = (f"/{NAME}/{environment}/", f"/aws/rds/instance/{name('database')}/", f"/aws/ecs/containerinsights/{name('cluster')}/")
+    ours = (f"/{NAME}/{environment}/", f"/aws/rds/instance/{name('database')}", f"/aws/ecs/containerinsights/{name('cluster')}/")
     for prefix in ours:
         for page in _pages(logs, "describe_log_groups", logGroupNamePrefix=prefix):
             for one in page["logGroups"]:

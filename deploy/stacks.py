@@ -122,20 +122,7 @@ class JobsStack(Stack):
         )
         self.namespace = servicediscovery.PrivateDnsNamespace(self, "Names", name=INTERNAL_DOMAIN, vpc=network.vpc)
         migrates = Program(self, "migrate", config=config, key=data.key, task=JOB, containers=programs.migrate(at, secrets))
-        # `operations game` puts a game's key there.
-        migrates.role.add_to_principal_policy(
-            iam.PolicyStatement(
-                actions=["secretsmanager:CreateSecret", "secretsmanager:PutSecretValue"],
-                resources=[
-                    self.format_arn(
-                        service="secretsmanager",
-                        resource="secret",
-                        resource_name=f"gamepulse/{config.environment}/key/*",
-                        arn_format=ArnFormat.COLON_RESOURCE_NAME,
-                    )
-                ],
-            )
-        )
+        self._let_keep_games_keys(migrates, config)
         saves = Program(
             self,
             "backup",
@@ -150,25 +137,7 @@ class JobsStack(Stack):
         rotates = Program(
             self, "rotate", config=config, key=data.key, task=JOB, containers=programs.rotate(at, self.cluster.cluster_name)
         )
-        rotates.role.add_to_principal_policy(
-            iam.PolicyStatement(
-                actions=[
-                    f"secretsmanager:{action}"
-                    for action in ("DescribeSecret", "GetSecretValue", "PutSecretValue", "UpdateSecretVersionStage")
-                ],
-                resources=[one.secret_arn for one in (secrets.monitor, secrets.grafana_reader, secrets.grafana_state)],
-            )
-        )
-        rotates.role.add_to_principal_policy(encrypting(data.key, "secretsmanager"))
-        rotates.role.add_to_principal_policy(
-            iam.PolicyStatement(
-                actions=["ecs:UpdateService"],
-                resources=[
-                    self.format_arn(service="ecs", resource="service", resource_name=f"{self.cluster.cluster_name}/{name}")
-                    for name in ("infrastructure", "grafana")
-                ],
-            )
-        )
+        self._let_change_passwords(rotates, data)
         looks = Program(self, "console", config=config, key=data.key, task=JOB, containers=programs.console())
         looks.role.add_to_principal_policy(
             iam.PolicyStatement(
@@ -190,6 +159,46 @@ class JobsStack(Stack):
                 (saves, network.groups.of("backup"), "cron(30 19 * * ? *)"),
                 (rotates, network.groups.of("rotate"), "cron(0 20 1 * ? *)"),
             ],
+        )
+
+    def _let_keep_games_keys(self, program: Program, config: Config) -> None:
+        """Where `operations game` puts them."""
+        program.role.add_to_principal_policy(
+            iam.PolicyStatement(
+                actions=["secretsmanager:CreateSecret", "secretsmanager:PutSecretValue"],
+                resources=[
+                    self.format_arn(
+                        service="secretsmanager",
+                        resource="secret",
+                        resource_name=f"gamepulse/{config.environment}/key/*",
+                        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                    )
+                ],
+            )
+        )
+
+    def _let_change_passwords(self, program: Program, data: DataStack) -> None:
+        """Of logins, and start anew those who sign in with them."""
+        program.role.add_to_principal_policy(
+            iam.PolicyStatement(
+                actions=[
+                    f"secretsmanager:{action}"
+                    for action in ("DescribeSecret", "GetSecretValue", "PutSecretValue", "UpdateSecretVersionStage")
+                ],
+                resources=[
+                    one.secret_arn for one in (data.secrets.monitor, data.secrets.grafana_reader, data.secrets.grafana_state)
+                ],
+            )
+        )
+        program.role.add_to_principal_policy(encrypting(data.key, "secretsmanager"))
+        program.role.add_to_principal_policy(
+            iam.PolicyStatement(
+                actions=["ecs:UpdateService"],
+                resources=[
+                    self.format_arn(service="ecs", resource="service", resource_name=f"{self.cluster.cluster_name}/{name}")
+                    for name in ("infrastructure", "grafana")
+                ],
+            )
         )
 
 

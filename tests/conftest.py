@@ -40,7 +40,7 @@ def free_port() -> int:
         return port
 
 
-def wait_for(what: str, is_so: Any, timeout_s: float = 20.0) -> Any:
+def wait_for(what: str, is_so: Any, timeout_s: float = 60.0) -> Any:
     """The first true answer of `is_so`; fails with `what` and the last answer or error when there is none in time."""
     deadline, last = time.monotonic() + timeout_s, None
     while time.monotonic() < deadline:
@@ -175,7 +175,7 @@ def serve(database_url: str, valkey_url: str, log: Path, **environ: str) -> Iter
         process = subprocess.Popen([sys.executable, "-m", "gamepulse", "serve"], env=environment, stdout=output, stderr=output)
     service = Service(f"http://127.0.0.1:{port}", process, log)
     try:
-        wait_for(f"the service is ready ({log})", lambda: httpx.get(f"{service.url}/health/ready").status_code == 200, 30)
+        wait_for(f"the service is ready ({log})", lambda: httpx.get(f"{service.url}/health/ready").status_code == 200, 90)
         yield service
     finally:
         for child in [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []:
@@ -206,7 +206,7 @@ def _with_key(request: httpx.Request) -> httpx.Request:
 async def complete(client: httpx.AsyncClient, after: float | None = None) -> None:
     """Wait until the rollups are complete up to now."""
     now = after or time.time()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         answer = (await client.get("/v1/quality", params={"game": "demo"})).json()
         if datetime.fromisoformat(answer["as_of"]).timestamp() > now:

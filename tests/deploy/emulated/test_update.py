@@ -431,7 +431,7 @@ def test_nothing_is_left_of_what_has_data(purged: Ours) -> None:
         assert client("secretsmanager", region).list_secrets()["SecretList"] == []
     assert client("rds").describe_db_snapshots(SnapshotType="manual")["DBSnapshots"] == []
     keys = [client("kms").describe_key(KeyId=one["KeyId"])["KeyMetadata"] for one in client("kms").list_keys()["Keys"]]
-    assert {one["KeyState"] for one in keys if one["KeyManager"] == "CUSTOMER"} == {"PendingDeletion"}
+    assert {one["KeyState"] for one in keys if one["Description"].startswith("GamePulse")} == {"PendingDeletion"}
 
 
 def test_it_can_be_deployed_again(purged: Ours, destroyed: Account, after: Seen, next_assembly: Path) -> None:
