@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from gamepulse.batch import SLUG_PATTERN
+
 PREFIX = "GAMEPULSE_"
 FILE = "_FILE"
 NAMED_BY_OTHERS = {
@@ -53,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Share of requests whose trace is kept. Errors and slow requests are kept besides."""
     next_report_s: Annotated[int, Meta(ge=1, le=3600)] = 10
     """When the answer asks a client to report next."""
+    ancestor_game: Annotated[str, Meta(pattern=rf"^$|{SLUG_PATTERN}")] = ""
+    """The game of what comes to the ancestor's endpoint, /api/sod/rtt; empty: there is no such endpoint."""
     otel_exporter_otlp_endpoint: str = ""
     """The Collector's OTLP gRPC address, as http://127.0.0.1:4317; empty: no telemetry leaves but stdout."""
     otel_exporter_otlp_compression: Literal["gzip", "none"] = "gzip"

@@ -7,6 +7,7 @@ from litestar.params import QueryParameter
 from litestar.response import Stream
 
 from gamepulse import asker, errors, live, quality
+from gamepulse.serve import limited
 from gamepulse.serve.describe import GAME, problems
 from gamepulse.serve.reader import Asked, From, GameName, To, game_of, reader_of
 
@@ -37,7 +38,7 @@ async def quality_route(
     asked = quality.span(from_, to)
     dimensions = _dimensions(group_by)
     found = await game_of(request, game)
-    async with reader.asking():
+    async with limited.asking(request):
         return await quality.quality(
             reader.pool, reader.names, found, dimensions, quality.coarsened(asked, reader.minutes_since()), limit, order
         )
@@ -60,7 +61,7 @@ async def series_route(
     found = await game_of(request, game)
     if asked.start < reader.minutes_since() and quality.STEPS[step] < quality.STEPS["1h"]:
         raise errors.Problem(errors.TOO_FINE, f"Minutes are kept since {reader.minutes_since():%Y-%m-%d}: choose a step from 1h.")
-    async with reader.asking():
+    async with limited.asking(request):
         return await quality.series(
             reader.pool, reader.names, found, dimensions, quality.coarsened(asked, reader.minutes_since()), step, limit
         )

@@ -6,6 +6,7 @@ from litestar import get, post
 
 from gamepulse import errors, quality, sessions
 from gamepulse.asker import Role
+from gamepulse.serve import limited
 from gamepulse.serve.describe import GAME, GAME_OF_STUDIO, problems
 from gamepulse.serve.reader import Asked, From, To, asker_of, game_of, reader_of
 
@@ -15,7 +16,7 @@ async def session_route(request: Asked, game: str, session_id: UUID) -> sessions
     """One session's timeline: client and server side by side, and its events."""
     reader = reader_of(request)
     found = await game_of(request, game)
-    async with reader.asking():
+    async with limited.asking(request):
         return await sessions.timeline(reader.pool, found, session_id)
 
 
