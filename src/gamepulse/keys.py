@@ -47,10 +47,6 @@ class LookUps[Found](ABC):
         fresh_until, found = self._right.get(secret, (0.0, None))
         return found if fresh_until >= time.monotonic() else None
 
-    def was_right(self, secret: str) -> bool:
-        """It has opened something in this process, and is remembered, though maybe to be looked up anew."""
-        return secret in self._right
-
     def forget(self, secret: str) -> None:
         """It is to be looked up anew."""
         self._right.pop(secret, None)

@@ -77,22 +77,17 @@ async def _ask(request: Asked, *charges: Charge) -> None:
 
 
 async def _subject(request: Asked) -> tuple[Limit, str] | None:
-    """Whose request it is: an account's, else an address's; nobody's when it comes from the machine itself.
-
-    A token that was never right in this process is looked up only after its address was asked for: guesses are an address's.
-    """
+    """Whose request it is: an account's, else an address's; nobody's when it comes from the machine itself."""
     client = client_of(request)
     if not client:
         return None
     reader = reader_of(request)
-    given = asker.given(request.headers, request.cookies)
-    if given is not None and reader.askers.was_right(given.token):
-        try:
-            found = await reader.askers.find(given)
-        except errors.Problem:  # PostgreSQL cannot say
-            found = asker.ANYONE
-        if found.account_id is not None:
-            return limits.ACCOUNT, str(found.account_id)
+    try:
+        found = await reader.askers.find(asker.given(request.headers, request.cookies))
+    except errors.Problem:  # PostgreSQL cannot say, or too many strangers wait for what it says
+        found = asker.ANYONE
+    if found.account_id is not None:
+        return limits.ACCOUNT, str(found.account_id)
     return limits.ADDRESS, reader.limits.hashed(client)
 
 
