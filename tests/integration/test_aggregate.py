@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from gamepulse import aggregate, database, metrics, settings
+from gamepulse import aggregate, database, metrics, resilience, settings, valkey
 from gamepulse.keys import hash_key
 from gamepulse.rollup import SETS
 from gamepulse.telemetry import Telemetry
