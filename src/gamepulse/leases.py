@@ -172,6 +172,13 @@ class Leases:
             self._session_window_ends = now + SESSION.window_s
             self._sessions = {}
 
+    def begin_window(self) -> None:
+        """Of all limits, at once."""
+        self._window_ends = self._session_window_ends = time.monotonic()
+        self._keys.begin_window()
+        self._addresses.begin_window()
+        self._sessions = {}
+
 
 def _refusal(limit: Limit, wait_s: float) -> errors.Problem:
     charge, answer = Charge(limit, ""), Answer(1, 0, round(wait_s * 1e6))

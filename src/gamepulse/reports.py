@@ -59,7 +59,7 @@ class Ingest:
     ) -> None:
         self._keys = keys
         self._geography = geography
-        self._leases = leases
+        self.leases = leases
         self._acceptor = acceptor
         self._pace = pace
         self._telemetry = telemetry
@@ -115,20 +115,20 @@ class Ingest:
         if self._acceptor.is_full:  # by now; decoding would be for nothing
             raise errors.Problem(errors.OVERLOADED)
         client = self._geography.client(scope["client"][0] if scope["client"] else "", headers)
-        self._leases.spend_address(client.address)
+        self.leases.spend_address(client.address)
         secret, key = _secret(headers), None
         if secret is not None:  # before the body is expanded and decoded: that costs most
             key = self._keys.remembered(secret) or await self._find(secret, body)
-            self._leases.spend_key(secret)
+            self.leases.spend_key(secret)
         body = receive.expand(body, headers.get(b"content-encoding", b"").strip().lower())
         if key is None:
             secret = _secret_within(body)
             key = await self._find(secret, body)
-            self._leases.spend_key(secret)
+            self.leases.spend_key(secret)
         content = receive.decode(body)
         receive.check_key(content, key)
         if not key.is_server and content.batch.session is not None:
-            self._leases.spend_session(content.batch.session)
+            self.leases.spend_session(content.batch.session)
         place = self._geography.locate(client, headers)
         sent = receive.prepare(content, key, place, time.time_ns() // 1_000_000, self._player_hash_key, facts)
         facts.received_ns = time.time_ns()
