@@ -1,7 +1,10 @@
 """When clients are asked to report next: the steps of the controller. That an overload ends is in integration/test_overload.py."""
 
 import asyncio
+import random
 import time
+from collections import deque
+from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import Any
 
@@ -75,3 +78,31 @@ async def test_a_late_event_loop_is_a_load_too(pace: Pace) -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0.01)
     assert pace.load > 0.4
+
+
+@pytest.mark.parametrize("times", [1.5, 3.0, 8.0])
+async def test_in_a_simulation_no_overload_lasts(pace: Pace, times: float) -> None:
+    """Clients that obey, at first each 10 s, are so many times what is stored in a second; a quarter of a second's may wait."""
+    per_s, room, ticks_per_s = 100, 25, 50
+    random.seed(7)  # retry_after_s as well
+    due = [(random.uniform(0, 10), number) for number in range(round(times * per_s * 10))]
+    heapify(due)
+    waiting: deque[int] = deque()
+    refused, crest = [0] * 20, 0.0
+    for tick in range(300 * ticks_per_s):
+        now = tick / ticks_per_s
+        while due[0][0] <= now:
+            _, client = heappop(due)
+            if len(waiting) < room:
+                waiting.append(client)
+            else:
+                refused[int(now) // 15] += 1
+                heappush(due, (now + pace.retry_after_s, client))
+            crest = max(crest, len(waiting) / room)
+        for _ in range(min(len(waiting), per_s // ticks_per_s)):
+            heappush(due, (now + pace.next_report_s, waiting.popleft()))
+        if tick % (ticks_per_s * LOOK_EVERY_S) == 0:
+            pace.note(crest)
+            crest = len(waiting) / room
+    assert refused[0] > 0
+    assert sum(refused[-12:]) < 0.03 * 180 * per_s, refused
