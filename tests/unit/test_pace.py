@@ -105,4 +105,4 @@ async def test_in_a_simulation_no_overload_lasts(pace: Pace, times: float) -> No
             pace.note(crest)
             crest = len(waiting) / room
     assert refused[0] > 0
-    assert sum(refused[-12:]) < 0.03 * 180 * per_s, refused
+    assert sum(refused[-8:]) < 0.03 * 120 * per_s, refused
