@@ -276,7 +276,7 @@ def limits() -> Row:
         ),
         graph(
             About("Limits are shared", "1: counted in Valkey for all. 0: each process counts for itself.", "short", NO_SERIES),
-            by_process(f"rate_limit_shared_ratio{{{SERVICE}}}"),
+            by_process(f"rate_limit_shared{{{SERVICE}}}"),
             most=1,
             width=6,
         ),
@@ -284,7 +284,7 @@ def limits() -> Row:
             About(
                 "Load", "What waits for its commit as a share of what may, or how late the event loop is.", "percentunit", NO_SERIES
             ),
-            by_process(f"ingest_load_ratio{{{SERVICE}}}"),
+            by_process(f"ingest_load{{{SERVICE}}}"),
             most=1,
             limit=0.5,
             width=6,
