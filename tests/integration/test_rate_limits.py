@@ -18,7 +18,7 @@ import pytest
 import redis.asyncio as redis
 
 from gamepulse import errors, leases, limits, settings, valkey
-from gamepulse.leases import Leases
+from gamepulse.leases import Budget, Leases
 from gamepulse.limits import Charge, Limit, Limits, Local, Shared, Store, client_of
 from gamepulse.metrics import Metrics
 from gamepulse.telemetry import Telemetry
@@ -304,6 +304,27 @@ async def test_a_session_sends_so_many_batches_in_a_window(
     for _ in range(100):
         of.spend_session(other)  # nothing is known of those who come when all places are taken
     await of.close()
+
+
+def test_until_valkey_has_answered_a_process_lends_one_lease() -> None:
+    due = asyncio.Event()
+    budget = Budget(Limit("few", 100, 1, 100), lambda subject: f"hash of {subject}", due)
+    assert sum(not budget.spend("one") for _ in range(4)) == 4
+    assert budget.untold() == []  # who sends little is not told of
+    assert sum(not budget.spend("one") for _ in range(50)) == budget.lease - 4 == 6
+    assert due.is_set()
+    [(number, charge)] = budget.untold()
+    assert charge == Charge(budget.limit, "hash of one", budget.lease)
+    assert sum(not budget.spend("other") for _ in range(50)) == budget.lease
+    budget.settle(number, charge, 0)
+    assert sum(not budget.spend("one") for _ in range(50)) == budget.lease
+    [(number, charge), _] = budget.untold()
+    budget.settle(number, charge, 300_000)
+    assert 0.2 < budget.spend("one") <= 0.3
+    budget.begin_window()
+    assert 0.2 < budget.spend("one") <= 0.3  # for as long as Valkey has said
+    [(_, charge)] = budget.untold()
+    assert charge.subject == "hash of other"  # it is told of, though the window has ended
 
 
 SPENDER = """

@@ -11,9 +11,6 @@ from gamepulse import asker, errors, limits
 from gamepulse.limits import Charge, Limit
 from gamepulse.serve.reader import Asked, reader_of
 
-_COSTLY = ("/v1/quality", "/v1/games/")
-"""Paths of questions, which are not begun when the asker's have taken too much of late."""
-
 
 async def before_request(request: Asked) -> None:
     """One request of the asker's. Raises Problem RATE_LIMITED."""
@@ -26,7 +23,7 @@ async def before_request(request: Asked) -> None:
         return
     limit, who = subject
     charges = [Charge(limit, who)]
-    if path.startswith(_COSTLY):
+    if path.startswith("/v1/quality") or "/sessions" in path:  # not begun when the asker's questions have taken too much of late
         charges.append(Charge(limits.QUESTIONS, f"{limit.name}-{who}", 0))
     await _ask(request, *charges)
 
