@@ -111,8 +111,8 @@ class Leases:
         self._keys = Budget(KEY, shared.hashed, self._due)
         self._addresses = Budget(ADDRESS, shared.hashed, self._due)
         self._sessions: dict[int, int] = {}
-        self._session_window_ends = 0.0
-        self._window_ends = 0.0
+        self._window_ends = time.monotonic() + WINDOW_S
+        self._session_window_ends = time.monotonic() + SESSION.window_s
         self._task = asyncio.create_task(self._settle_forever())
 
     async def close(self) -> None:
@@ -138,7 +138,7 @@ class Leases:
         number = session.int
         spent = self._sessions.get(number, 0)
         if spent >= SESSION.quota:
-            raise _refusal(SESSION, self._session_window_ends - time.monotonic())
+            raise _refusal(SESSION, max(0.0, self._session_window_ends - time.monotonic()))
         if spent or len(self._sessions) < SUBJECTS_MAX:
             self._sessions[number] = spent + 1
 
@@ -174,7 +174,6 @@ class Leases:
 
     def begin_window(self) -> None:
         """Of all limits, at once."""
-        self._window_ends = self._session_window_ends = time.monotonic()
         self._keys.begin_window()
         self._addresses.begin_window()
         self._sessions = {}

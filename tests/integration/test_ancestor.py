@@ -1,7 +1,7 @@
 """The ancestor's endpoint: one round-trip time in each request goes the way of a batch of one report."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ type Database = asyncpg.Connection[asyncpg.Record]
 
 
 @pytest.fixture
-def service(database_url: str, valkey_url: str, tmp_path: Path) -> Any:
+def service(database_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Service]:
     with serve(database_url, valkey_url, tmp_path / "log", GAMEPULSE_ANCESTOR_GAME="demo") as running:
         yield running
 

@@ -34,9 +34,13 @@ SECRET = bytes.fromhex(PLAYER_HASH_KEY)
 KEY_HEADER = {"authorization": f"Bearer {INGEST_KEY}"}
 
 
+def connect(url: str) -> redis.Redis:
+    return valkey.connect(settings.load(service_environ("postgresql://x", GAMEPULSE_VALKEY_URL=url)))
+
+
 @pytest.fixture
 async def connection_to_valkey(valkey_url: str) -> AsyncIterator[redis.Redis]:
-    connection = valkey.connect(settings.load(service_environ("postgresql://x", GAMEPULSE_VALKEY_URL=valkey_url)))
+    connection = connect(valkey_url)
     await connection.flushdb()
     yield connection
     await connection.aclose()
@@ -244,11 +248,11 @@ async def test_without_valkey_each_process_limits_by_itself(database_url: str, t
 
 
 async def test_it_goes_back_to_valkey_and_says_where_it_counts(valkey_url: str) -> None:
-    away = redis.Redis(port=free_port(), retry=None)
+    away = connect(f"redis://127.0.0.1:{free_port()}/0")
     of = Limits(away, valkey.policy(), SECRET, Metrics())
     await of.ask(Charge(SLOW, "one"))
     assert not of.is_shared
-    there = valkey.connect(settings.load(service_environ("postgresql://x", GAMEPULSE_VALKEY_URL=valkey_url)))
+    there = connect(valkey_url)
     of._shared = Shared(there)
     await of.ask(Charge(SLOW, "one"))
     assert of.is_shared

@@ -4,9 +4,9 @@ import asyncio
 import random
 import time
 from collections import deque
+from collections.abc import AsyncIterator
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -21,7 +21,7 @@ class Idle:
 
 
 @pytest.fixture
-async def pace() -> Any:
+async def pace() -> AsyncIterator[Pace]:
     pace = Pace(Idle(), 10)  # type: ignore[arg-type]  # it asks nothing else of it
     yield pace
     await pace.close()
