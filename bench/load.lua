@@ -1,5 +1,7 @@
--- wrk: each request is the same batch under its own batch_id (as far apart as random ones), from one of a thousand sessions.
+-- wrk: each request is the same batch under its own batch_id (as far apart as random ones), from one of ten thousand sessions behind
+-- one of some addresses: one that sent all of it would be refused.
 local head, middle, tail, key, run
+local headers = {}
 local count = 0
 
 function init(arguments)
@@ -11,14 +13,18 @@ function init(arguments)
   wrk.method = "POST"
   wrk.headers["Authorization"] = "Bearer " .. key
   wrk.headers["Content-Type"] = "application/json"
-  wrk.headers["X-Forwarded-For"] = arguments[4]
+  for address in arguments[4]:gmatch("[^,]+") do
+    table.insert(headers, {
+      ["Authorization"] = wrk.headers["Authorization"], ["Content-Type"] = "application/json", ["X-Forwarded-For"] = address,
+    })
+  end
 end
 
 function request()
   count = count + 1
   local batch = string.format("%08x-%04x-4000-8000-%012x", count * 2654435761 % 4294967296, run, count)
-  local session = string.format("%08x-0000-4000-9000-%012x", run, count % 1000)
-  return wrk.format(nil, nil, nil, head .. batch .. middle .. session .. tail)
+  local session = string.format("%08x-0000-4000-9000-%012x", run, count % 10000)
+  return wrk.format(nil, nil, headers[count % #headers + 1], head .. batch .. middle .. session .. tail)
 end
 
 function done(summary, latency, requests)

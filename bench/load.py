@@ -19,6 +19,7 @@ REPORTS = 20
 CONNECTIONS = 64
 PACED_CONNECTIONS = 256
 SCRIPT = Path(__file__).with_name("load.lua")
+ADDRESSES = 14
 CORE = max(os.sched_getaffinity(0))
 """The load runs on this core alone; servers and PostgreSQL run wherever the system puts them, here too."""
 
@@ -90,9 +91,14 @@ def body(reports: int = REPORTS) -> str:
     return msgspec.json.encode(head | {name: session[name] for name in session if name != "session"}).decode()
 
 
-def client_address() -> str:
+def client_address(number: int = 0) -> str:
     """Where the load says that it comes from."""
-    return networks()["KR"][0].address(0)
+    return networks()["KR"][0].address(number)
+
+
+def client_addresses() -> str:
+    """Several of one network, with commas: one address may not send as much as the load does."""
+    return ",".join(client_address(number) for number in range(ADDRESSES))
 
 
 def closed(target: Target, seconds: float, folder: Path, run: int, connections: int = CONNECTIONS) -> Closed:
@@ -104,7 +110,7 @@ def closed(target: Target, seconds: float, folder: Path, run: int, connections: 
     path.write_text(body(target.reports))
     command = [wrk(), "--threads", "1", "--connections", str(connections), "--duration", f"{seconds:.0f}s", "--timeout", "10s"]
     command += ["--script", str(SCRIPT), f"http://127.0.0.1:{target.port}/v1/reports", "--"]
-    said, cpu_s = _run([*command, str(path), target.key, str(run), client_address()])
+    said, cpu_s = _run([*command, str(path), target.key, str(run), client_addresses()])
     load = msgspec.structs.replace(msgspec.json.decode(said, type=Closed), cpu_s=cpu_s)
     if load.refused or load.broken or not load.requests:
         raise RuntimeError(f"not every request was answered with 202: {load}")
@@ -116,7 +122,7 @@ def paced(target: Target, rate: float, seconds: float, folder: Path, run: int, c
     path = folder / "body.json"
     path.write_text(body(target.reports))
     command = [str(ensure_built(PACED) / "paced"), "-address", f"127.0.0.1:{target.port}", "-key", target.key, "-body", str(path)]
-    command += ["-from", client_address(), "-rate", f"{rate:.1f}", "-seconds", f"{seconds:.1f}"]
+    command += ["-from", client_addresses(), "-rate", f"{rate:.1f}", "-seconds", f"{seconds:.1f}"]
     said, cpu_s = _run([*command, "-connections", str(connections), "-run", str(run)])
     return msgspec.structs.replace(msgspec.json.decode(said, type=Paced), cpu_s=cpu_s)
 

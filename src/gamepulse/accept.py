@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 
 from gamepulse import database, errors, metrics, records
-from gamepulse.batch import Rejection
+from gamepulse.batch import ITEMS_MAX, Rejection
 from gamepulse.receive import Sent
 from gamepulse.spans import CommitFacts
 from gamepulse.telemetry import Telemetry
@@ -24,6 +24,8 @@ COMMIT_REPORTS_MAX = 10_000
 COMMIT_BATCHES_MAX = 1_000
 COMMIT_EVERY_S = 0.002
 """Commits begin at most so often: each costs CPU of its own, here and in PostgreSQL, however little it holds (docs/adr/0001)."""
+GAME_SHARE = 0.9
+"""Of what may wait for its commit, one game's: the rest is left to others, however much it sends."""
 _SQL = database.queries("accept")
 
 
@@ -50,12 +52,26 @@ class Acceptor:
         self._one_look_up = asyncio.Lock()
         self._is_closing = False
         self._committer = asyncio.create_task(self._commit_forever())
+        self._game_reports_max = max(ITEMS_MAX, int(GAME_SHARE * pending_reports_max))
+        self._game_reports: dict[int, int] = {}
+        self._crest = 0
         self.pending_reports = 0
+        self.full_games: set[int] = set()
+        """Those of which no batch at all can be taken now."""
 
     @property
     def is_full(self) -> bool:
         """No batch at all can be taken now."""
         return self.pending_reports >= self._pending_reports_max
+
+    def crest(self) -> float:
+        """How much waited at most since this was last asked: 1 when something was refused."""
+        crest, self._crest = self._crest, self.pending_reports
+        return min(1.0, crest / self._pending_reports_max)
+
+    def refused(self) -> None:
+        """Something was refused because this much waits."""
+        self._crest = self._pending_reports_max
 
     async def accept(self, sent: Sent) -> Stored:
         """Store one batch; returns when it is safe.
@@ -63,16 +79,30 @@ class Acceptor:
         Raises Problem: OVERLOADED, DATABASE_UNAVAILABLE, BATCH_ID_REUSED (same id, other content), NOT_STORABLE, COMMIT_FAILED,
         INTERNAL.
         """
-        if self._is_closing or self.pending_reports + sent.weight > self._pending_reports_max:
+        of_game = self._game_reports.get(sent.key.game_id, 0) + sent.weight
+        if self._is_closing or self.pending_reports + sent.weight > self._pending_reports_max or of_game > self._game_reports_max:
+            self.refused()
             raise errors.Problem(errors.OVERLOADED)
         answered: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        self.pending_reports += sent.weight
+        self._pend(sent.key.game_id, sent.weight)
         self._pending.append((sent, answered))
         self._arrived.set()
         stored = await answered
         if stored.fingerprint != sent.fingerprint:
             raise errors.Problem(errors.BATCH_ID_REUSED, pointers=["/batch_id"])
         return stored
+
+    def _pend(self, game_id: int, reports: int) -> None:
+        """So many more, or fewer, wait."""
+        self.pending_reports += reports
+        self._crest = max(self._crest, self.pending_reports)
+        of_game = self._game_reports[game_id] = self._game_reports.get(game_id, 0) + reports
+        if of_game >= self._game_reports_max:
+            self.full_games.add(game_id)
+        elif self.full_games:
+            self.full_games.discard(game_id)
+        if not of_game:
+            del self._game_reports[game_id]
 
     async def known(self, sent: Sent) -> Stored | None:
         """What the batch was first accepted with, if it was."""
@@ -137,7 +167,7 @@ class Acceptor:
             self._fail(group, started, errors.Problem(_kind(error)))
         else:
             for (sent, answered), result in zip(group, stored, strict=True):
-                self.pending_reports -= sent.weight
+                self._pend(sent.key.game_id, -sent.weight)
                 if not answered.done():
                     answered.set_result(result)
         return True
@@ -153,7 +183,7 @@ class Acceptor:
     def _fail(self, group: list[tuple[Sent, asyncio.Future[Stored]]], started: float, problem: errors.Problem) -> None:
         self._telemetry.metrics.record(metrics.COMMIT_DURATION, time.monotonic() - started, problem.kind.code)
         for sent, answered in group:
-            self.pending_reports -= sent.weight
+            self._pend(sent.key.game_id, -sent.weight)
             if not answered.done():
                 answered.set_exception(problem)
 

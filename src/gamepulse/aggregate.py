@@ -18,16 +18,14 @@ from itertools import batched
 from typing import NamedTuple
 
 import asyncpg
-import redis.asyncio as redis
-from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
-from redis.exceptions import RedisError
 
-from gamepulse import database, metrics, records
+from gamepulse import database, metrics, records, valkey
 from gamepulse.batch import EVENT_KINDS, QUALITIES
 from gamepulse.labels import Labels
 from gamepulse.metrics import HistogramState, Metrics
 from gamepulse.origins import Origins
 from gamepulse.receive import SHARDS
+from gamepulse.resilience import Open
 from gamepulse.roll import Roller
 from gamepulse.rollup import OTHER, REPORTS, SETS, encode
 from gamepulse.rows import total_columns, total_of, transposed
@@ -62,10 +60,6 @@ TOTALS_MAX = 1_000
 ALIVE_EVERY_S = 3.0
 FROZEN_AFTER_S = 15
 """PostgreSQL ends the session of an aggregator that is silent for so long; its shards are then free."""
-VALKEY_FAILURES_MAX = 3
-"""In a row; then Valkey is told nothing for VALKEY_AGAIN_S."""
-VALKEY_AGAIN_S = 5
-_VALKEY_AWAY = (RedisError, OSError)
 LOCKS = 0x6770  # the class of our advisory locks ("gp"); the object is the shard, or -1 for membership
 CHANNEL = "gamepulse:aggregated"
 """Told, in Valkey, after each step that counted something: live pages need not wait for their next look."""
@@ -143,10 +137,8 @@ class Aggregator:
         self._origins = Origins(self._labels.bounded, self._labels.today)
         self._thresholds: dict[int, Thresholds] = {}
         self._slugs: dict[int, str] = {}
-        self._valkey = redis.Redis.from_url(
-            settings.valkey_url, password=settings.valkey_password or None, socket_timeout=0.5, socket_connect_timeout=0.5
-        )
-        self._breaker = CircuitBreaker(VALKEY_FAILURES_MAX, VALKEY_AGAIN_S, _VALKEY_AWAY, "valkey")
+        self._valkey = valkey.connect(settings)
+        self._policy = valkey.policy()
         self._roller = Roller(telemetry)
         self._counting = asyncio.Lock()
         self._counter = ThreadPoolExecutor(1, "count")
@@ -357,12 +349,12 @@ class Aggregator:
                 links,
                 **{"gamepulse.shard": shard.number, "gamepulse.reports": counted.reports},
             )
-        if self._breaker.opened:  # a Valkey that hangs would hold up each step; live pages look once a second anyway
-            return
-        try:
-            with self._breaker:
+        try:  # once: the next step brings news again, and live pages look once a second anyway
+            async with self._policy.guarded(), valkey.in_time():
                 await self._valkey.publish(CHANNEL, shard.number)
-        except _VALKEY_AWAY as error:
+        except Open:
+            return
+        except valkey.AWAY as error:
             self._telemetry.failed("live pages not told", error)
 
     # -- housekeeping --------------------------------------------------------------------------------------------------------
@@ -409,8 +401,7 @@ class Aggregator:
         now = datetime.now(UTC)
         lags: dict[metrics.Attributes, float] = {(one.number,): (now - one.as_of).total_seconds() for one in led}
         self._telemetry.metrics.replace(metrics.AGGREGATE_LAG, lags)
-        for state in (STATE_CLOSED, STATE_OPEN, STATE_HALF_OPEN):
-            self._telemetry.metrics.set(metrics.BREAKER_STATE, self._breaker.state == state, self._breaker.name, state)
+        self._policy.observe(self._telemetry.metrics)
         for shard in led:
             of = resource(self._settings, f"shard-{shard.number}")
             for part in batched(shard.totals.items(), TOTALS_PER_REQUEST, strict=False):

@@ -8,19 +8,24 @@ from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import redis.asyncio as redis
 from litestar import Litestar
 
-from gamepulse import database, errors, metrics, serve, settings
+from gamepulse import database, errors, metrics, serve, settings, valkey
 from gamepulse.accept import Acceptor
 from gamepulse.accounts import Passwords
+from gamepulse.ancestor import Ancestor
 from gamepulse.asker import Askers
 from gamepulse.cache import Answers
 from gamepulse.gather import Names
 from gamepulse.geography import Geography
 from gamepulse.keys import Keys
+from gamepulse.leases import Leases
+from gamepulse.limits import Limits
 from gamepulse.live import Live
+from gamepulse.metrics import Metrics
+from gamepulse.pace import Pace
 from gamepulse.reports import BODY_TIMEOUT_S, PATH, Ingest, Receive, Scope, Send
+from gamepulse.resilience import Policy
 from gamepulse.run import DRAIN_SIGNAL, end_with
 from gamepulse.serve.reader import QUESTIONS_MAX, Reader
 from gamepulse.settings import Settings
@@ -94,25 +99,28 @@ class App:
         manage_pool = await database.open_pool(login, "manage", size=MANAGE_CONNECTIONS_MAX)
         pools = (ingest_pool, look_up_pool, query_pool, account_pool, manage_pool)
         passwords = Passwords()
-        valkey, news = (
-            redis.Redis.from_url(
-                configured.valkey_url,
-                password=configured.valkey_password or None,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=1,
-            )
-            for timeout_s in (1, None)  # news may be long in coming
-        )
+        cache, news = valkey.connect(configured), valkey.connect(configured, None)  # news may be long in coming
+        of_valkey = valkey.policy()
+        policies = [of_valkey, *(pool.policy for pool in pools if pool.policy is not None)]
+        if configured.database_auth == "aws-iam":
+            policies.append(login["password"].policy)
+        secret = bytes.fromhex(configured.player_hash_key)
+        limits = Limits(cache, of_valkey, secret, telemetry.metrics)
         acceptor = Acceptor(ingest_pool, look_up_pool, telemetry, configured.pending_reports_max)
         live = Live(query_pool, news, telemetry)
         geography = Geography(configured.trusted_proxies, configured.geo_database)
-        self._ingest = Ingest(configured, Keys(look_up_pool), geography, acceptor, telemetry)
+        leases = Leases(limits, telemetry)
+        pace = Pace(acceptor, configured.next_report_s)
+        ancestor = Ancestor(configured.ancestor_game, look_up_pool, acceptor, telemetry)
+        self._ingest = Ingest(configured, Keys(look_up_pool), geography, leases, acceptor, pace, telemetry)
         framework.state.reader = Reader(
-            configured, query_pool, Names(), ingest_pool, valkey, live, asyncio.Semaphore(QUESTIONS_MAX), account_pool, manage_pool,
-            Askers(account_pool), passwords, Answers(query_pool, configured.database_url, valkey, telemetry),
+            configured, query_pool, Names(), ingest_pool, cache, live, asyncio.Semaphore(QUESTIONS_MAX), account_pool, manage_pool,
+            Askers(account_pool), passwords, Answers(query_pool, configured.database_url, cache, of_valkey, telemetry), geography,
+            limits, pace, policies, ancestor,
         )  # fmt: skip
         framework.state.telemetry = telemetry
-        telemetry.observe.append(lambda: _observe(telemetry, acceptor, pools))
+        telemetry.observe.append(lambda: _observe(telemetry.metrics, acceptor, pools))
+        telemetry.observe.append(lambda: _observe_limits(telemetry.metrics, limits, pace, policies))
         asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self._drain, framework, live)
         telemetry.start()
         live.start()
@@ -124,10 +132,12 @@ class App:
         self._drain(framework, live)
         await live.close()
         await acceptor.close()
+        await leases.close()
+        await pace.close()
         passwords.close()
         for pool in pools:
             pool.terminate()  # nothing is under way any more; close() would wait for a server that hangs
-        await valkey.aclose()
+        await cache.aclose()
         self._ingest.turned_away.tell()
         await telemetry.close()
 
@@ -156,14 +166,22 @@ def _in_time(receive: Receive) -> Receive:
     return in_time
 
 
-def _observe(telemetry: Telemetry, acceptor: Acceptor, pools: Sequence[database.Pool]) -> None:
-    telemetry.metrics.set(metrics.INGEST_PENDING, acceptor.pending_reports)
+def _observe(counted: Metrics, acceptor: Acceptor, pools: Sequence[database.Pool]) -> None:
+    counted.set(metrics.INGEST_PENDING, acceptor.pending_reports)
     for pool in pools:
         idle, used, most = pool.counts
-        telemetry.metrics.set(metrics.POOL_CONNECTIONS, idle, pool.name, "idle")
-        telemetry.metrics.set(metrics.POOL_CONNECTIONS, used, pool.name, "used")
-        telemetry.metrics.set(metrics.POOL_CONNECTIONS_MAX, most, pool.name)
-        telemetry.metrics.set(metrics.POOL_PENDING, pool.waiting, pool.name)
+        counted.set(metrics.POOL_CONNECTIONS, idle, pool.name, "idle")
+        counted.set(metrics.POOL_CONNECTIONS, used, pool.name, "used")
+        counted.set(metrics.POOL_CONNECTIONS_MAX, most, pool.name)
+        counted.set(metrics.POOL_PENDING, pool.waiting, pool.name)
+
+
+def _observe_limits(counted: Metrics, limits: Limits, pace: Pace, policies: Sequence[Policy]) -> None:
+    counted.set(metrics.LIMITS_SHARED, limits.is_shared)
+    counted.set(metrics.INGEST_LOAD, pace.load)
+    counted.set(metrics.INGEST_NEXT_REPORT, pace.next_report_s)
+    for policy in policies:
+        policy.observe(counted)
 
 
 def create() -> App:

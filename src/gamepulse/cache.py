@@ -9,16 +9,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 import redis.asyncio as redis
-from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
-from redis.exceptions import RedisError
 
-from gamepulse import __version__, database, metrics
+from gamepulse import __version__, database, valkey
 from gamepulse.asker import Game
+from gamepulse.resilience import Open, Policy
 from gamepulse.telemetry import Telemetry
 
 STEP_S = 1
@@ -27,11 +26,6 @@ KEPT_S = 5
 """In Valkey. Nobody asks for an answer of an earlier moment; this only lets it go."""
 BYTES_MAX = 256 * 1024
 """Of an answer that is kept."""
-WAIT_S = 0.25
-"""For Valkey: an answer is made in less."""
-FAILURES_MAX = 3
-AGAIN_S = 5
-_AWAY: Final = (RedisError, OSError, TimeoutError)
 _SQL = database.queries("serve")
 
 type Question = tuple[Any, ...]
@@ -41,15 +35,16 @@ type Question = tuple[Any, ...]
 class Answers:
     """The answers that are being made, and those that Valkey keeps."""
 
-    def __init__(self, pool: database.Pool, database_url: str, valkey: redis.Redis, telemetry: Telemetry) -> None:
+    def __init__(
+        self, pool: database.Pool, database_url: str, connection: redis.Redis, policy: Policy, telemetry: Telemetry
+    ) -> None:
         url = urlsplit(database_url)
         self._where = url.netloc.rpartition("@")[2] + url.path  # two databases may share a Valkey, and have the same ids
         self._pool = pool
-        self._valkey = valkey
+        self._connection = connection
         self._telemetry = telemetry
         self._making: dict[str, asyncio.Task[bytes]] = {}
-        self._breaker = CircuitBreaker(FAILURES_MAX, AGAIN_S, _AWAY, "valkey-answers")
-        telemetry.observe.append(self._observe)
+        self._policy = policy
 
     async def tag(self, game: Game, question: Question) -> str:
         """What names the answer that a question has at this moment."""
@@ -74,26 +69,21 @@ class Answers:
             done.exception()  # is seen, even if all who waited have gone
 
     async def _get(self, key: str, make: Callable[[], Awaitable[object]]) -> bytes:
-        kept = await self._ask(self._valkey.get, key)
+        kept = await self._ask(self._connection.get, key)
         if kept is not None:
             return bytes(kept)
         answer = msgspec.json.encode(await make())
         if len(answer) <= BYTES_MAX:
-            await self._ask(self._valkey.set, key, answer, timedelta(seconds=KEPT_S))
+            await self._ask(self._connection.set, key, answer, timedelta(seconds=KEPT_S))
         return answer
 
     async def _ask(self, command: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
-        """Valkey's answer; None while it is away."""
-        if self._breaker.opened:
-            return None
+        """Valkey's answer; None while it is away: an answer is made in less time than Valkey could be asked again in."""
         try:
-            with self._breaker:
-                async with asyncio.timeout(WAIT_S):
-                    return await command(*arguments)
-        except _AWAY as error:
+            async with self._policy.guarded(), valkey.in_time():
+                return await command(*arguments)
+        except Open:
+            return None
+        except valkey.AWAY as error:
             self._telemetry.failed("answers not kept", error)
             return None
-
-    def _observe(self) -> None:
-        for state in (STATE_CLOSED, STATE_OPEN, STATE_HALF_OPEN):
-            self._telemetry.metrics.set(metrics.BREAKER_STATE, self._breaker.state == state, self._breaker.name, state)

@@ -3,13 +3,14 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
 import asyncpg
 
+from gamepulse.resilience import Policy
 from gamepulse.settings import Settings
 
 type PoolConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -21,8 +22,9 @@ type Login = Mapping[str, Any]
 class Pool:
     """A role's connections, and how many wait for one."""
 
-    def __init__(self, name: str, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    def __init__(self, name: str, pool: "asyncpg.Pool[asyncpg.Record]", policy: Policy | None) -> None:
         self.name = name
+        self.policy = policy
         self.waiting = 0
         self._pool = pool
 
@@ -33,10 +35,10 @@ class Pool:
         return idle, self._pool.get_size() - idle, self._pool.get_max_size()
 
     async def acquire(self) -> PoolConnection:
-        """A connection, as soon as one is free."""
+        """A connection, as soon as one is free. Nothing has been asked yet, so connecting may be tried again."""
         self.waiting += 1
         try:
-            return await self._pool.acquire()
+            return await (self._pool.acquire() if self.policy is None else self.policy.retried(self._pool.acquire))
         finally:
             self.waiting -= 1
 
@@ -75,6 +77,8 @@ UNREACHABLE = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 """What is raised when PostgreSQL is away, stopping, full, has just failed over, or could lose data."""
+UNGUARDED = ("ingest",)
+"""Pools without a circuit breaker: each commit is a trial, and is answered by rules of its own (accept.py)."""
 
 
 def login(settings: Settings) -> Login:
@@ -83,7 +87,7 @@ def login(settings: Settings) -> Login:
         return {"dsn": settings.database_url}
     from gamepulse.tokens import Tokens  # noqa: PLC0415 — botocore takes 14 MB and a second, in each process
 
-    return {"dsn": settings.database_url, "password": Tokens(settings.database_url, settings.aws_region).make}
+    return {"dsn": settings.database_url, "password": Tokens(settings.database_url, settings.aws_region)}
 
 
 @cache
@@ -123,16 +127,19 @@ async def open_pool(login: Login, role: str, *, size: int, name: str = "") -> Po
             "jit": "off",
         },
     )
-    return Pool(name or role, await pool)
+    name = name or role
+    policy = None if name in UNGUARDED else Policy(f"postgresql-{name}", UNREACHABLE, CONNECT_TIMEOUT_S)
+    return Pool(name, await pool, policy)
 
 
 @asynccontextmanager
 async def use(pool: Pool, timeout_s: float) -> AsyncIterator[PoolConnection]:
     """A connection for so long, waiting for it included. Raises TimeoutError; the connection is then thrown away. Raises Misused.
 
-    It is not asked to cancel what it does: a server that hangs would not answer that either.
+    Raises resilience.Open, which counts as UNREACHABLE, at once while the pool's circuit breaker is open. A server is not asked
+    to cancel what it does: one that hangs would not answer that either.
     """
-    async with asyncio.timeout(timeout_s):
+    async with _guarded(pool), asyncio.timeout(timeout_s):
         connection = await pool.acquire()
         try:
             yield connection
@@ -149,6 +156,10 @@ async def use(pool: Pool, timeout_s: float) -> AsyncIterator[PoolConnection]:
             raise Misused from error  # PostgreSQL did not say this: the argument could not even be sent
         finally:
             await pool.release(connection)
+
+
+def _guarded(pool: Pool) -> AbstractAsyncContextManager[None]:
+    return nullcontext() if pool.policy is None else pool.policy.guarded()
 
 
 def studio(pool: Pool, studio_id: int | None) -> AbstractAsyncContextManager[Connection]:

@@ -3,6 +3,7 @@
 Details name fields and limits, never the values that were sent. /docs/errors shows this table.
 """
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -21,6 +22,7 @@ class Kind(NamedTuple):
 
 
 KINDS: Final[dict[str, Kind]] = {}
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
 def _declare(code: str, status: int, detail: str, retry_after_s: int | None = None) -> Kind:
@@ -111,6 +113,7 @@ UNKNOWN_ROUTE = _declare("unknown_route", 404, "There is nothing here.")
 METHOD_NOT_ALLOWED = _declare("method_not_allowed", 405, "This path does not take that method.")
 
 # Not now.
+RATE_LIMITED = _declare("rate_limited", 429, "This asker asks more often than it may. Wait as `Retry-After` says.")
 OVERLOADED = _declare("overloaded", 503, "Too much waits to be stored or looked up. Send again.", 1)
 DATABASE_UNAVAILABLE = _declare("database_unavailable", 503, "PostgreSQL is away or slow. Send again.", 2)
 COMMIT_FAILED = _declare("commit_failed", 503, "The batch was not stored. Send again.", 5)
@@ -120,13 +123,19 @@ INTERNAL = _declare("internal", 500, "Something went wrong on our side.")
 
 
 class Problem(Exception):
-    """An answer that is not a success. `pointers`: JSON pointers into the body that was sent; `detail`: more than the kind says."""
+    """An answer that is not a success.
 
-    def __init__(self, kind: Kind, detail: str = "", pointers: list[str] | None = None) -> None:
+    `pointers`: JSON pointers into the body that was sent; `detail`: more than the kind says; `headers`: of this answer.
+    """
+
+    def __init__(
+        self, kind: Kind, detail: str = "", pointers: list[str] | None = None, headers: Mapping[str, str] = _NO_HEADERS
+    ) -> None:
         super().__init__(kind.code)
         self.kind = kind
         self.detail = detail or kind.detail
         self.pointers = pointers
+        self.headers = headers if kind.retry_after_s is None else {"retry-after": str(kind.retry_after_s), **headers}
 
 
 class ProblemDocument(msgspec.Struct, omit_defaults=True):

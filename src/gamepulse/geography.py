@@ -19,6 +19,13 @@ class Place(NamedTuple):
     network: str | None
 
 
+class Client(NamedTuple):
+    """Who asks: an address, and whether the edge tells where that is."""
+
+    address: str
+    is_told: bool
+
+
 NOWHERE = Place(UNKNOWN_COUNTRY, None, None)
 type Headers = Mapping[bytes, bytes]
 
@@ -30,14 +37,17 @@ class Geography:
         self._proxies = [_Network.of(cidr.strip()) for cidr in proxies.split(",") if cidr.strip()]
         self._reader = maxminddb.open_database(database) if database else None
 
-    def locate(self, peer: str, headers: Headers) -> Place:
-        """The place of the client behind `peer` (an address) and its headers (lower-case names; of several alike, the last)."""
+    def client(self, peer: str, headers: Headers) -> Client:
+        """The client behind `peer` (an address) and its headers (lower-case names; of several alike, the last)."""
         if not self._proxies or not _within(peer, self._proxies):
-            return self._look_up(peer)
-        if b"cloudfront-viewer-country" in headers:
-            return _from_edge(headers)
+            return Client(peer, False)
         viewer = headers.get(b"cloudfront-viewer-address")
-        return self._look_up(_without_port(viewer) if viewer else self._client(peer, headers.get(b"x-forwarded-for")))
+        address = _without_port(viewer) if viewer else self._client(peer, headers.get(b"x-forwarded-for"))
+        return Client(address, b"cloudfront-viewer-country" in headers)
+
+    def locate(self, client: Client, headers: Headers) -> Place:
+        """Where the client is."""
+        return _from_edge(headers) if client.is_told else self._look_up(client.address)
 
     def _client(self, peer: str, forwarded: bytes | None) -> str:
         """The rightmost address that is not a proxy of ours: those further left could be made up."""

@@ -9,14 +9,14 @@ import asyncpg
 import msgspec
 import numpy as np
 import redis.asyncio as redis
-from redis.exceptions import RedisError
 
-from gamepulse import database, metrics
+from gamepulse import database, metrics, valkey
 from gamepulse.aggregate import CHANNEL
 from gamepulse.asker import Game
 from gamepulse.gather import Measures, Names, Of
 from gamepulse.quality import Group, group_of, percentiles_ms
 from gamepulse.receive import AHEAD_MS_MAX
+from gamepulse.resilience import pause_s
 from gamepulse.rollup import (
     EVENTS,
     HISTOGRAMS,
@@ -228,12 +228,12 @@ def _point(at: datetime, measures: Measures) -> LivePoint:
 class Live:
     """The channels that someone watches. Told by Valkey when there is news; without Valkey, it looks once a second."""
 
-    def __init__(self, pool: database.Pool, valkey: redis.Redis, telemetry: Telemetry) -> None:
+    def __init__(self, pool: database.Pool, news: redis.Redis, telemetry: Telemetry) -> None:
         self._pool = pool
         self._telemetry = telemetry
         self._channels: dict[int, Channel] = {}
         self._news = asyncio.Event()
-        self._valkey = valkey
+        self._valkey = news
         self._tasks: list[asyncio.Task[None]] = []
         self.is_draining = False
         telemetry.observe.append(lambda: telemetry.metrics.set(metrics.LIVE_VIEWERS, self.viewers))
@@ -292,11 +292,14 @@ class Live:
                 continue
 
     async def _listen(self) -> None:
+        failures = 0
         while True:
             try:
                 async with self._valkey.pubsub() as pubsub:
                     await pubsub.subscribe(CHANNEL)
                     async for _ in pubsub.listen():
+                        failures = 0
                         self._news.set()
-            except (RedisError, OSError):
-                await asyncio.sleep(EVERY_S)
+            except valkey.AWAY:
+                failures += 1
+                await asyncio.sleep(pause_s(failures))

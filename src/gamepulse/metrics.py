@@ -46,6 +46,8 @@ INGEST_UNKNOWN_FIELDS = Instrument(
     "ingest.fields.unknown", "counter", "{batch}", "Batches with fields that are not known, which were ignored"
 )
 INGEST_PENDING = Instrument("ingest.pending.reports", "gauge", "{report}", "Reports that wait for their commit")
+INGEST_LOAD = Instrument("ingest.load", "gauge", "{load}", "How busy the process is with reports: 1 when it has to refuse")
+INGEST_NEXT_REPORT = Instrument("ingest.next_report", "gauge", "s", "When clients are asked to report next")
 COMMIT_SIZE = Instrument("ingest.commit.size", "histogram", "{report}", "Reports stored by one commit")
 COMMIT_DURATION = Instrument("ingest.commit.duration", "histogram", "s", "Time of one commit", ("outcome",))
 POOL_CONNECTIONS = Instrument("db.client.connection.count", "gauge", "{connection}", "Connections to PostgreSQL",
@@ -59,6 +61,15 @@ BREAKER_STATE = Instrument(
     "circuit_breaker.state", "gauge", "{state}", "1 for the state that the circuit breaker is in",
     ("circuit_breaker.name", "circuit_breaker.state"),
 )  # fmt: skip
+LIMIT_CHECKS = Instrument(
+    "rate_limit.checks", "counter", "{request}", "Requests by limit and by what it said: allowed, refused", ("limit", "outcome")
+)
+LIMITS_SHARED = Instrument(
+    "rate_limit.shared",
+    "gauge",
+    "{process}",
+    "1 while limits are counted in Valkey for all, 0 while each process counts for itself",
+)
 AGGREGATE_LAG = Instrument("aggregate.lag", "gauge", "s", "Age of the moment up to which the rollups are complete", ("shard",))
 AGGREGATE_DELTA_AGE = Instrument("aggregate.delta.age", "gauge", "s", "Age of the oldest delta that waits to be rolled up")
 AGGREGATE_DURATION = Instrument("aggregate.duration", "histogram", "s", "Time of one step of aggregation")

@@ -129,6 +129,11 @@ def decode(body: bytes) -> Content:
         raise errors.Problem(errors.NOT_JSON) from error
 
 
+def content_of(batch: Batch) -> Content:
+    """Of a batch that was made here. Raises Problem as `decode`."""
+    return _content(batch, Sifted())
+
+
 def _decode_whole(body: bytes, sifted: Sifted) -> Batch | None:
     """The batch when nothing is wrong with it but fields that are not known."""
     try:

@@ -13,6 +13,8 @@ from gamepulse.accept import Acceptor, Stored
 from gamepulse.batch import BODY_BYTES_MAX, Answer
 from gamepulse.geography import Geography
 from gamepulse.keys import IngestKey, Keys
+from gamepulse.leases import Leases
+from gamepulse.pace import Pace
 from gamepulse.settings import Settings
 from gamepulse.spans import RequestFacts
 from gamepulse.telemetry import Telemetry
@@ -29,18 +31,14 @@ HELD_BYTES_MAX = 64 * 1024 * 1024
 """Of all bodies, expanded ones too, that wait for their key to be looked up."""
 TELL_EVERY_S = 1.0
 """How often it is told that requests were turned away."""
-_CORS = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"retry-after")]
+_CORS = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"retry-after, ratelimit, ratelimit-policy")]
 _PREFLIGHT = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-max-age", b"86400"),
     (b"access-control-allow-methods", b"POST"),
     (b"access-control-allow-headers", b"authorization, content-type, content-encoding, traceparent"),
 ]
-_TURNED_AWAY = [
-    *_CORS,
-    (b"content-type", errors.CONTENT_TYPE.encode()),
-    (b"retry-after", str(errors.OVERLOADED.retry_after_s).encode()),
-]
+_TURNED_AWAY = [*_CORS, (b"content-type", errors.CONTENT_TYPE.encode())]
 _MEDIA_TYPES = (b"", b"application/json", b"text/plain")
 """text/plain: sendBeacon sends it without asking first."""
 _answer_encoder = msgspec.json.Encoder()
@@ -49,13 +47,23 @@ _answer_encoder = msgspec.json.Encoder()
 class Ingest:
     """Receives, accepts, answers."""
 
-    def __init__(self, settings: Settings, keys: Keys, geography: Geography, acceptor: Acceptor, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        keys: Keys,
+        geography: Geography,
+        leases: Leases,
+        acceptor: Acceptor,
+        pace: Pace,
+        telemetry: Telemetry,
+    ) -> None:
         self._keys = keys
         self._geography = geography
+        self.leases = leases
         self._acceptor = acceptor
+        self._pace = pace
         self._telemetry = telemetry
         self._player_hash_key = bytes.fromhex(settings.player_hash_key)
-        self._next_report_s = settings.next_report_s
         self._bodies = Bodies()
         self._held_bytes = 0
         self.turned_away = TurnedAway(telemetry)
@@ -64,7 +72,7 @@ class Ingest:
     async def __call__(self, scope: Scope, receive_: Receive, send: Send) -> None:
         """One request, always answered and always noted."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        if self._acceptor.is_full and scope["method"] == "POST":
+        if scope["method"] == "POST" and (self._acceptor.is_full or self._is_full_for(headers)):
             return await self._turn_away(headers, receive_, send)
         traceparent = headers.get(b"traceparent")
         facts = self._telemetry.begin(scope["method"], traceparent.decode("latin-1") if traceparent else None)
@@ -85,6 +93,13 @@ class Ingest:
         finally:
             self._telemetry.end(facts)
 
+    def _is_full_for(self, headers: dict[bytes, bytes]) -> bool:
+        """The game of this key has as much waiting as it may."""
+        if not self._acceptor.full_games:
+            return False
+        key = self._keys.remembered(_secret(headers) or "")
+        return key is not None and key.game_id in self._acceptor.full_games
+
     async def _find(self, secret: str, body: bytes) -> IngestKey:
         """The key of a body, which is held as long as that takes. Raises Problem as Keys.find() does."""
         if self._held_bytes + len(body) > HELD_BYTES_MAX:
@@ -99,14 +114,22 @@ class Ingest:
         body = await self._bodies.read(headers, receive_)
         if self._acceptor.is_full:  # by now; decoding would be for nothing
             raise errors.Problem(errors.OVERLOADED)
+        client = self._geography.client(scope["client"][0] if scope["client"] else "", headers)
+        self.leases.spend_address(client.address)
         secret, key = _secret(headers), None
         if secret is not None:  # before the body is expanded and decoded: that costs most
             key = self._keys.remembered(secret) or await self._find(secret, body)
+            self.leases.spend_key(secret)
         body = receive.expand(body, headers.get(b"content-encoding", b"").strip().lower())
-        key = key or await self._find(_secret_within(body), body)
+        if key is None:
+            secret = _secret_within(body)
+            key = await self._find(secret, body)
+            self.leases.spend_key(secret)
         content = receive.decode(body)
         receive.check_key(content, key)
-        place = self._geography.locate(scope["client"][0] if scope["client"] else "", headers)
+        if not key.is_server and content.batch.session is not None:
+            self.leases.spend_session(content.batch.session)
+        place = self._geography.locate(client, headers)
         sent = receive.prepare(content, key, place, time.time_ns() // 1_000_000, self._player_hash_key, facts)
         facts.received_ns = time.time_ns()
         facts.reports = sent.accepted
@@ -117,7 +140,7 @@ class Ingest:
             accepted=0 if stored.is_duplicate else stored.accepted,
             duplicate=stored.accepted if stored.is_duplicate else 0,
             rejected=stored.rejected,
-            next_report_s=self._next_report_s,
+            next_report_s=self._pace.next_report_s,
         )
 
     async def _store(self, sent: receive.Sent) -> Stored:
@@ -147,11 +170,14 @@ class Ingest:
         The body is read: a client that is still sending would not see the answer, and its connection would be lost.
         """
         started_ns, is_open = time.time_ns(), not self.is_draining
+        self._acceptor.refused()
         try:
             await self._bodies.read(headers, receive_)
         except errors.Problem:
             is_open = False
-        shown = _TURNED_AWAY if is_open else [*_TURNED_AWAY, (b"connection", b"close")]
+        shown = [*_TURNED_AWAY, (b"retry-after", str(self._pace.retry_after_s).encode())]
+        if not is_open:
+            shown.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": errors.OVERLOADED.status, "headers": shown})
         await send({"type": "http.response.body", "body": self.turned_away.document(), "more_body": False})
         self.turned_away.durations_s.append((time.time_ns() - started_ns) / 1e9)
@@ -163,8 +189,10 @@ class Ingest:
         headers = [*_CORS, (b"content-type", errors.CONTENT_TYPE.encode())]
         if kind is errors.METHOD_NOT_ALLOWED:
             headers.append((b"allow", b"POST, OPTIONS"))
-        if kind.retry_after_s is not None:
-            headers.append((b"retry-after", str(kind.retry_after_s).encode()))
+        told = problem.headers
+        if kind is errors.OVERLOADED:
+            told = {"retry-after": str(self._pace.retry_after_s)}
+        headers += [(name.encode(), value.encode()) for name, value in told.items()]
         await self._send(send, facts, kind.status, errors.document(problem, facts.trace), headers)
 
     async def _send(self, send: Send, facts: RequestFacts, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:

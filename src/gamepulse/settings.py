@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from gamepulse.batch import SLUG_PATTERN
+
 PREFIX = "GAMEPULSE_"
 FILE = "_FILE"
 NAMED_BY_OTHERS = {
@@ -55,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Share of requests whose trace is kept. Errors and slow requests are kept besides."""
     next_report_s: Annotated[int, Meta(ge=1, le=3600)] = 10
     """When the answer asks a client to report next."""
+    ancestor_game: Annotated[str, Meta(pattern=rf"^$|{SLUG_PATTERN}")] = ""
+    """The game of what comes to the ancestor's endpoint, /api/sod/rtt; empty: there is no such endpoint."""
     stdout_level: Literal["info", "warning"] = "info"
     """warning: lines of less, as those of answers below 500, go to the Collector only."""
     otel_exporter_otlp_endpoint: str = ""

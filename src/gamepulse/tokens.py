@@ -10,8 +10,12 @@ from botocore.model import ServiceId
 from botocore.session import Session
 from botocore.signers import RequestSigner
 
+from gamepulse.resilience import Policy
+
 VALID_S = 900
 """To sign in with; a connection that is there stays."""
+TIMEOUT_S = 2.0
+"""For new credentials; connecting as a whole has database.CONNECT_TIMEOUT_S."""
 _SCHEME = "https://"  # is signed, but no part of a token
 
 
@@ -31,10 +35,11 @@ class Tokens:
         self._user = url.username
         self._region = region
         self._session = Session()
+        self.policy = Policy("aws-credentials", (NoCredentials, TimeoutError), TIMEOUT_S)
 
-    async def make(self) -> str:
-        """A new one. Raises NoCredentials."""
-        return await asyncio.to_thread(self._make)
+    async def __call__(self) -> str:
+        """A new one. Raises NoCredentials; Open or TimeoutError, which are OSErrors too, when AWS fails or is slow."""
+        return await self.policy.call(lambda: asyncio.to_thread(self._make))
 
     def _make(self) -> str:
         try:

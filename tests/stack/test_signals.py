@@ -37,6 +37,12 @@ METRICS = [
     ("web", "db_client_connection_count", 'db_client_connection_pool_name="ingest",db_client_connection_state="idle"'),
     ("web", "db_client_connection_max", 'db_client_connection_pool_name="look_up"'),
     ("web", "db_client_connection_pending_requests", 'db_client_connection_pool_name="query"'),
+    ("web", "ingest_load", ""),
+    ("web", "ingest_next_report_seconds", ""),
+    ("web", "rate_limit_shared", ""),
+    ("web", "rate_limit_checks_total", 'limit="address",outcome="allowed"'),
+    ("web", "circuit_breaker_state", 'circuit_breaker_name="valkey",circuit_breaker_state="closed"'),
+    ("web", "circuit_breaker_state", 'circuit_breaker_name="postgresql-query",circuit_breaker_state="closed"'),
     ("web", "live_viewers", ""),
     ("web", "process_cpu_time_seconds_total", 'cpu_mode="user"'),
     ("web", "process_memory_usage_bytes", ""),
@@ -112,6 +118,7 @@ def trace_id(stack: Stack) -> str:
         old = int(time.time() * 1000) - 86_400_000
         assert client.post("/v1/reports", json=batch([report(at=old, region=REGION)], sent_at=old), headers=key).status_code == 202
         assert client.get("/v1/quality?game=demo", headers=traced).status_code == 200
+        assert client.get("/v1/meta", headers={"x-forwarded-for": "203.0.113.9"}).status_code == 200
     return trace
 
 

@@ -261,6 +261,43 @@ def commits() -> Row:
     return Row("Commits", panels)
 
 
+def limits() -> Row:
+    panels = [
+        graph(
+            About(
+                "Refused by a limit",
+                "Requests a second that were answered 429, but for reports: see Batches by answer.",
+                "reqps",
+                "None",
+            ),
+            prom(rate(f'{SERVICE},outcome="refused"', "limit", "rate_limit_checks_total"), "{{limit}}"),
+            stacked=True,
+            width=6,
+        ),
+        graph(
+            About("Limits are shared", "1: counted in Valkey for all. 0: each process counts for itself.", "short", NO_SERIES),
+            by_process(f"rate_limit_shared{{{SERVICE}}}"),
+            most=1,
+            width=6,
+        ),
+        graph(
+            About(
+                "Load", "What waits for its commit as a share of what may, or how late the event loop is.", "percentunit", NO_SERIES
+            ),
+            by_process(f"ingest_load{{{SERVICE}}}"),
+            most=1,
+            limit=0.5,
+            width=6,
+        ),
+        graph(
+            About("Next report", "When clients are asked to report next: later while there is too much load.", "s", NO_SERIES),
+            by_process(f"ingest_next_report_seconds{{{SERVICE}}}"),
+            width=6,
+        ),
+    ]
+    return Row("Limits and load", panels)
+
+
 def database() -> Row:
     pool = "db_client_connection_pool_name"
     named = {0: ("closed", BREAKERS["closed"]), 1: ("half open", BREAKERS["half_open"]), 2: ("open", BREAKERS["open"])}
@@ -405,6 +442,7 @@ def build() -> d.Dashboard:
         requests(),
         ingest(),
         commits(),
+        limits(),
         database(),
         aggregation(),
         processes(),

@@ -9,11 +9,11 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components
 
 from gamepulse import __version__, database, errors
-from gamepulse.serve import accounts, games, health, page, quality, reports, sessions, studios
+from gamepulse.serve import accounts, ancestor, games, health, limited, page, quality, reports, sessions, studios
 from gamepulse.serve.describe import SCHEMES
 from gamepulse.serve.page import SECURITY_HEADERS
 
-_PUBLIC = (reports, quality, health, page)
+_PUBLIC = (reports, ancestor, quality, health, page)
 _PRIVATE = (sessions, accounts, studios, games)
 """What they answer is for who asks, and is kept by no cache on the way."""
 _NO_STORE = {"cache-control": "no-store"}
@@ -27,6 +27,7 @@ def build(lifespan: Any) -> Litestar:
             Router("/", route_handlers=[route for group in _PRIVATE for route in group.ROUTES], response_headers=_NO_STORE),
         ],
         lifespan=[lifespan],
+        **limited.HOOKS,
         exception_handlers={
             errors.Problem: _answer_problem,
             HTTPException: _answer_http,
@@ -55,7 +56,7 @@ def _answer_problem(request: Request[Any, Any, Any], problem: errors.Problem) ->
     facts = request.scope["state"]["facts"]
     kind = problem.kind
     facts.code = kind.code
-    headers = {} if kind.retry_after_s is None else {"retry-after": str(kind.retry_after_s)}
+    headers = dict(problem.headers)
     if kind.status == 401:
         headers["www-authenticate"] = "Bearer"
     body = errors.document(problem, facts.trace)

@@ -5,7 +5,8 @@ from uuid import UUID
 from litestar import Response, delete, get, post, put
 from litestar.datastructures import Cookie
 
-from gamepulse import accounts, asker, errors
+from gamepulse import accounts, asker, errors, limits
+from gamepulse.serve import limited
 from gamepulse.serve.describe import SIGNED_IN, problems
 from gamepulse.serve.reader import Asked, account_of, reader_of
 
@@ -17,6 +18,7 @@ _CODE = (errors.TOTP_REQUIRED, errors.WRONG_CODE)
 async def create_account_route(request: Asked, data: accounts.NewAccount) -> accounts.CreatedAccount:
     """A new account. It sees what is public, until a studio's admin makes it a member."""
     reader = reader_of(request)
+    await limited.spend(request, (limits.REGISTRATIONS, limited.client_of(request)))
     return await accounts.create(reader.account_pool, reader.passwords, data)
 
 
@@ -32,15 +34,20 @@ async def account_route(request: Asked) -> accounts.Account:
 )  # fmt: skip
 async def password_route(request: Asked, data: accounts.PasswordChange) -> None:
     """Another password. All other sign-ins end."""
-    reader = reader_of(request)
-    await accounts.change_password(reader.account_pool, reader.passwords, await account_of(request), data)
+    reader, found = reader_of(request), await account_of(request)
+    await limited.spend(request, (limits.SIGN_INS_NAME, found.name))
+    await accounts.change_password(reader.account_pool, reader.passwords, found, data)
+    await reader.limits.forget(limits.SIGN_INS_NAME, reader.limits.hashed(found.name))
 
 
 @post("/v1/account/totp", status_code=200, responses=problems(*SIGNED_IN, *_WRONG, *_CODE, has_body=True))
 async def enrol_route(request: Asked, data: accounts.Enrolment) -> accounts.Totp:
     """A new secret for an authenticator, shown this once. It holds when it is confirmed with a code."""
-    reader = reader_of(request)
-    return await accounts.enrol(reader.account_pool, reader.passwords, await account_of(request), data, reader.secret)
+    reader, found = reader_of(request), await account_of(request)
+    await limited.spend(request, (limits.SIGN_INS_NAME, found.name))
+    enrolled = await accounts.enrol(reader.account_pool, reader.passwords, found, data, reader.secret)
+    await reader.limits.forget(limits.SIGN_INS_NAME, reader.limits.hashed(found.name))
+    return enrolled
 
 
 @put("/v1/account/totp", status_code=204, responses=problems(*SIGNED_IN, errors.NO_TOTP_PENDING, errors.WRONG_CODE, has_body=True))
@@ -57,7 +64,9 @@ async def sign_in_route(request: Asked, data: accounts.Credentials) -> Response[
     reader = reader_of(request)
     if data.cookie:
         asker.check_same_site(request.method, request.headers)
+    await limited.spend(request, (limits.SIGN_INS_NAME, data.name), (limits.SIGN_INS_ADDRESS, limited.client_of(request)))
     begun = await accounts.sign_in(reader.account_pool, reader.passwords, data, reader.secret)
+    await reader.limits.forget(limits.SIGN_INS_NAME, reader.limits.hashed(data.name))
     if not data.cookie:
         return Response(begun, status_code=201)
     token, begun.token = begun.token, None

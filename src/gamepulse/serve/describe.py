@@ -10,7 +10,7 @@ SCHEMES = {
     "cookie": SecurityScheme("apiKey", name=asker.COOKIE, security_scheme_in="cookie", description="The same, in a browser"),
 }
 """What is public needs neither."""
-_ALWAYS = (errors.INVALID_PARAMETER, errors.INTERNAL)
+_ALWAYS = (errors.INVALID_PARAMETER, errors.RATE_LIMITED, errors.INTERNAL)
 _BODY = (errors.NOT_JSON, errors.BODY_TOO_SLOW, errors.BODY_TOO_LARGE)
 _DATABASE = (errors.DATABASE_UNAVAILABLE, errors.OVERLOADED)
 SIGNED_IN = (errors.SIGN_IN_REQUIRED, errors.SIGN_IN_ENDED, errors.CROSS_SITE, *_DATABASE)

@@ -5,6 +5,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 
 from gamepulse import __version__, batch, health, receive
+from gamepulse.serve.describe import problems
 from gamepulse.serve.reader import Asked, reader_of
 
 
@@ -35,7 +36,7 @@ class Meta(Struct):
 async def health_route(request: Asked) -> Response[health.Health]:
     """How the service and what it depends on are doing; 503 when it cannot store."""
     reader = reader_of(request)
-    document = await health.check(reader.ingest_pool, reader.valkey)
+    document = await health.check(reader.ingest_pool, reader.valkey, reader.pace, reader.policies)
     return Response(document, status_code=503 if document.status == "Unhealthy" else 200)
 
 
@@ -52,7 +53,7 @@ async def ready_health_route(request: Asked) -> Response[dict[str, str]]:
     return Response({"status": "Unhealthy" if is_draining else "Healthy"}, status_code=503 if is_draining else 200)
 
 
-@get("/v1/meta")
+@get("/v1/meta", responses=problems())
 async def meta_route(request: Asked) -> Meta:
     """Version and limits."""
     settings = reader_of(request).settings

@@ -14,6 +14,7 @@ from gamepulse.asker import Game
 from gamepulse.cache import Question
 from gamepulse.gather import Filters, Span
 from gamepulse.rollup import DIMENSIONS
+from gamepulse.serve import limited
 from gamepulse.serve.describe import GAME, problems
 from gamepulse.serve.filters import both, filters, refuse_unknown
 from gamepulse.serve.reader import Asked, From, GameName, Reader, To, game_of, reader_of
@@ -156,7 +157,7 @@ async def _answered(request: Asked, game: Game, question: Question, make: Callab
         return Response(b"", status_code=304, headers=headers)
 
     async def made() -> object:
-        async with reader.asking():
+        async with limited.asking(request):
             return await make()
 
     return Response(await reader.answers.get(game, tag, made), headers=headers, media_type=MediaType.JSON)

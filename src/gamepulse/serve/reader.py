@@ -12,7 +12,12 @@ from litestar.params import PathParameter, QueryParameter
 from msgspec import Struct
 
 from gamepulse import accounts, asker, cache, database, errors, gather, live, studios
+from gamepulse.ancestor import Ancestor
 from gamepulse.asker import Asker, Game, Role
+from gamepulse.geography import Geography
+from gamepulse.limits import Limits
+from gamepulse.pace import Pace
+from gamepulse.resilience import Policy
 from gamepulse.settings import Settings
 
 QUESTIONS_MAX = 2
@@ -42,6 +47,11 @@ class Reader(Struct):
     askers: asker.Askers
     passwords: accounts.Passwords
     answers: cache.Answers
+    geography: Geography
+    limits: Limits
+    pace: Pace
+    policies: list[Policy]
+    ancestor: Ancestor
     is_draining: bool = False
 
     @property

@@ -7,6 +7,7 @@ from litestar import get, post
 from gamepulse import errors, quality, sessions
 from gamepulse.asker import Role
 from gamepulse.gather import Span
+from gamepulse.serve import limited
 from gamepulse.serve.describe import GAME, GAME_OF_STUDIO, problems
 from gamepulse.serve.reader import Asked, From, To, asker_of, game_of, reader_of
 
@@ -18,7 +19,7 @@ async def session_route(request: Asked, game: str, session_id: UUID) -> sessions
     """One session's timeline: client and server side by side, and its events."""
     reader = reader_of(request)
     found = await game_of(request, game)
-    async with reader.asking():
+    async with limited.asking(request):
         return await sessions.timeline(reader.pool, found, session_id)
 
 
@@ -55,7 +56,7 @@ async def build_sessions_route(request: Asked, game: str, build: str, to: To = N
 async def _on(request: Asked, game: str, of: sessions.Dimension, value: str, asked: Span) -> sessions.FoundSessions:
     reader = reader_of(request)
     found = await game_of(request, game)
-    async with reader.asking():
+    async with limited.asking(request):
         return await sessions.on(reader.pool, found, of, value, asked)
 
 

@@ -28,3 +28,6 @@ JOIN unnest($1::integer[], $2::integer[], $3::uuid[]) AS asked (studio_id, game_
 SELECT studio_id, game_id, slug, kind
 FROM ingest_key JOIN game USING (studio_id, game_id)
 WHERE key_hash = $1 AND revoked_at IS NULL
+
+-- name: game
+SELECT studio_id, game_id, slug FROM game WHERE slug = $1

@@ -1,0 +1,92 @@
+"""How much each asker may ask: looked at before a route is run, told by its answer. A route may ask for more limits."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litestar.types import Message, Scope
+
+from gamepulse import asker, errors, limits
+from gamepulse.limits import Charge, Limit
+from gamepulse.serve.reader import Asked, reader_of
+
+
+async def before_request(request: Asked) -> None:
+    """One request of the asker's. Raises Problem RATE_LIMITED."""
+    path: str = request.scope["path"]
+    if not path.startswith("/v1/"):
+        return
+    subject = await _subject(request)
+    request.scope["state"]["subject"] = subject
+    if subject is None:
+        return
+    limit, who = subject
+    charges = [Charge(limit, who)]
+    if path.startswith("/v1/quality") or "/sessions" in path:  # not begun when the asker's questions have taken too much of late
+        charges.append(Charge(limits.QUESTIONS, f"{limit.name}-{who}", 0))
+    await _ask(request, *charges)
+
+
+async def spend(request: Asked, *charges: tuple[Limit, str]) -> None:
+    """Also of these limits, each of a subject that is kept under a hash. Raises Problem RATE_LIMITED."""
+    of = reader_of(request).limits
+    await _ask(request, *(Charge(limit, of.hashed(subject)) for limit, subject in charges if subject))
+
+
+def client_of(request: Asked) -> str:
+    """What counts as one client; empty for who asks from the machine itself."""
+    peer = request.scope["client"]
+    found = reader_of(request).geography.client(peer[0] if peer else "", dict(request.scope["headers"]))
+    return limits.client_of(found.address)
+
+
+async def before_send(message: Message, scope: Scope) -> None:
+    """The answer tells how much is left."""
+    if message["type"] == "http.response.start":
+        told = {name for name, _ in message["headers"]}
+        more = scope["state"].get("limits", {}).items()
+        message["headers"] = [*message["headers"], *((a.encode(), b.encode()) for a, b in more if a.encode() not in told)]
+
+
+@asynccontextmanager
+async def asking(request: Asked) -> AsyncIterator[None]:
+    """A place for a question that may cost much; the time for which it is taken is the asker's. Raises Problem BUSY."""
+    reader = reader_of(request)
+    async with reader.asking():
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            subject = request.scope["state"].get("subject")
+            if subject is not None:
+                spent_ms = round((time.monotonic() - began) * 1000)
+                await reader.limits.tell(Charge(limits.QUESTIONS, f"{subject[0].name}-{subject[1]}", spent_ms))
+
+
+async def _ask(request: Asked, *charges: Charge) -> None:
+    if not charges:
+        return
+    answers = await reader_of(request).limits.ask(*charges)
+    told: dict[str, str] = request.scope["state"].setdefault("limits", {})
+    for name, value in limits.headers(charges, answers).items():
+        told[name] = f"{told[name]}, {value}" if name in told else value
+
+
+async def _subject(request: Asked) -> tuple[Limit, str] | None:
+    """Whose request it is: an account's, else an address's; nobody's when it comes from the machine itself."""
+    client = client_of(request)
+    if not client:
+        return None
+    reader = reader_of(request)
+    try:
+        found = await reader.askers.find(asker.given(request.headers, request.cookies))
+    except errors.Problem:  # PostgreSQL cannot say, or too many strangers wait for what it says
+        found = asker.ANYONE
+    if found.account_id is not None:
+        return limits.ACCOUNT, str(found.account_id)
+    return limits.ADDRESS, reader.limits.hashed(client)
+
+
+HOOKS: dict[str, Any] = {"before_request": before_request, "before_send": [before_send]}
+"""What the framework calls."""

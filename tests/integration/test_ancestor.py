@@ -1,0 +1,98 @@
+"""The ancestor's endpoint: one round-trip time in each request goes the way of a batch of one report."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from gamepulse import ancestor, limits, receive
+from tests.conftest import Service, complete, serve
+
+GOOD = {"type": "client", "rtt": 42.5, "quality": 0}
+PATHS = ("/api/sod/rtt", "/api/sod/rtt/v1")
+type Database = asyncpg.Connection[asyncpg.Record]
+
+
+@pytest.fixture
+def service(database_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Service]:
+    with serve(database_url, valkey_url, tmp_path / "log", GAMEPULSE_ANCESTOR_GAME="demo") as running:
+        yield running
+
+
+@pytest.fixture
+async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
+        yield client
+
+
+async def test_it_is_stored_and_counted_like_a_report(client: httpx.AsyncClient, connection: Database) -> None:
+    for n, path in enumerate(PATHS * 20):
+        answer = await client.post(path, json=GOOD | {"type": ("client", "server")[n % 2], "rtt": 20 + n})
+        assert (answer.status_code, answer.text) == (200, "Success")
+        assert await connection.fetchval("SELECT count(*) FROM raw_batch") == n + 1  # safe before it is answered
+    await complete(client)
+    quality = (await client.get("/v1/quality", params={"game": "demo"})).json()
+    [group] = quality["groups"]
+    assert (group["region"], group["count"]) == ("unknown", 40)
+    assert group["rtt_ms"]["p50"] == pytest.approx(39.5, rel=0.03)
+    assert group["sessions"] <= len(ancestor.SESSIONS)
+    shards = {row["shard"] for row in await connection.fetch("SELECT DISTINCT shard FROM raw_batch")}
+    assert len(shards) > 1
+    assert {receive.shard_of(session) for session in ancestor.SESSIONS} == set(range(receive.SHARDS))
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [
+        (None, ["excellent", "good", "fair", "poor", "estimating"]),
+        ("mirror-legacy", ["excellent", "good", "fair", "poor", "estimating"]),
+        ("mirror", ["estimating", "poor", "fair", "good", "excellent"]),
+    ],
+)
+async def test_both_scales_of_quality(client: httpx.AsyncClient, scale: str | None, words: list[str]) -> None:
+    headers = {} if scale is None else {"X-Quality-Scale": scale}
+    for quality in range(5):
+        for _ in range(quality + 1):
+            assert (await client.post(PATHS[0], json=GOOD | {"quality": quality}, headers=headers)).status_code == 200
+    session = [f"/v1/games/demo/sessions/{session}" for session in ancestor.SESSIONS]
+    timelines = [(await client.get(path)).json() for path in session]
+    told = Counter(report["quality"] for timeline in timelines for report in timeline.get("reports", []))
+    assert told == {word: n + 1 for n, word in enumerate(words)}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ({"type": "proxy"}, 422), ({"rtt": 0}, 422), ({"rtt": 60_000.1}, 422), ({"quality": 5}, 422),
+        ({"quality": -1}, 422), ({"quality": 1.5}, 422), ({"rtt": None}, 422), ({"rtt": 60_000}, 200), ({"rtt": 0.01}, 200),
+    ],
+)  # fmt: skip
+async def test_what_is_wrong_is_refused(client: httpx.AsyncClient, wrong: dict[str, Any], status: int) -> None:
+    answer = await client.post(PATHS[1], json=GOOD | wrong)
+    assert answer.status_code == status, answer.text
+
+
+async def test_an_unknown_scale_is_refused(client: httpx.AsyncClient) -> None:
+    assert (await client.post(PATHS[0], json=GOOD, headers={"X-Quality-Scale": "unity"})).status_code == 422
+
+
+async def test_a_client_sends_sixty_a_minute(client: httpx.AsyncClient) -> None:
+    behind = {"x-forwarded-for": "203.0.113.8"}
+    answers = [await client.post(PATHS[n % 2], json=GOOD, headers=behind) for n in range(limits.ANCESTOR.quota + 20)]
+    counts = Counter(answer.status_code for answer in answers)
+    assert counts.keys() == {200, 429}
+    assert limits.ANCESTOR.burst <= counts[200] < limits.ANCESTOR.quota + 20
+    assert answers[-1].headers["ratelimit-policy"] == '"ancestor";q=60;w=60'
+    other = await client.post(PATHS[0], json=GOOD, headers={"x-forwarded-for": "203.0.113.9"})
+    assert other.status_code == 200
+
+
+def test_it_is_not_there_unless_a_setting_names_its_game(database_url: str, valkey_url: str, tmp_path: Path) -> None:
+    for n, game in enumerate(("", "no-such-game")):
+        with serve(database_url, valkey_url, tmp_path / f"log-{n}", GAMEPULSE_ANCESTOR_GAME=game) as service:
+            answer = httpx.post(service.url + PATHS[0], json=GOOD)
+            assert (answer.status_code, answer.json()["code"]) == (404, "unknown_route")

@@ -1,0 +1,79 @@
+"""A PostgreSQL that is away: questions are refused at once after a few, people see why, and it ends by itself."""
+
+import asyncio
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gamepulse import database, resilience
+from tests.batches import batch
+from tests.conftest import INGEST_KEY, free_port, serve
+
+QUESTION = "/v1/quality?game=demo"
+HEADERS = {"authorization": f"Bearer {INGEST_KEY}"}
+
+
+async def _relay(port: int, target: int) -> asyncio.Server:
+    """From a port of this machine to another."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(65_536):
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()
+
+    async def both(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", target)
+        await asyncio.gather(copy(reader, behind_writer), copy(behind_reader, writer))
+
+    return await asyncio.start_server(both, "127.0.0.1", port)
+
+
+async def test_questions_are_refused_at_once_until_it_is_back(database_url: str, valkey_url: str, tmp_path: Path) -> None:
+    port, target = free_port(), int(database_url.rpartition(":")[2].partition("/")[0])
+    with serve(database_url.replace(f":{target}/", f":{port}/"), valkey_url, tmp_path / "log") as service:
+        async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
+            refused = [await client.get(QUESTION) for _ in range(resilience.FAILURES_MAX)]
+            assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {(503, "database_unavailable")}
+            started = time.monotonic()
+            for _ in range(10):
+                assert (await client.get(QUESTION)).status_code == 503
+            assert time.monotonic() - started < resilience.OPEN_S
+            health = (await client.get("/health")).json()
+            of_postgresql = health["entries"]["postgresql"]
+            assert (health["status"], of_postgresql["status"]) == ("Unhealthy", "Unhealthy")
+            assert of_postgresql["data"]["postgresql-account"] == "open"
+            assert (await client.post("/v1/reports", json=batch(), headers=HEADERS)).status_code == 503
+            server = await _relay(port, target)
+            deadline = time.monotonic() + 10
+            while (answer := await client.get(QUESTION)).status_code != 200:
+                assert time.monotonic() < deadline, answer.text
+                await asyncio.sleep(0.1)
+            assert (await client.post("/v1/reports", json=batch(), headers=HEADERS)).status_code == 202
+            health = (await client.get("/health")).json()
+            assert health["status"] == "Healthy"
+            assert health["entries"]["postgresql"]["data"]["postgresql-account"] == "closed"
+        service.stop()
+        server.close()
+
+
+async def test_connecting_is_tried_again_and_a_commit_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    for role in ("account", "ingest"):
+        pool = await database.open_pool({"dsn": f"postgresql://x@127.0.0.1:{free_port()}/x"}, role, size=1)
+        acquire = pool._pool.acquire
+
+        async def counted(role: str = role, acquire: object = acquire) -> object:
+            tried.append(role)
+            return await acquire()  # type: ignore[operator]
+
+        monkeypatch.setattr(pool._pool, "acquire", counted)
+        with pytest.raises(OSError, match=r"Connect call failed|refused"):
+            async with database.use(pool, 2):
+                pass
+        pool.terminate()
+    assert tried == ["account"] * resilience.ATTEMPTS_MAX + ["ingest"]
