@@ -7,6 +7,7 @@ from litestar.exceptions import HTTPException, SerializationException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components
+from litestar.routes import HTTPRoute
 
 from gamepulse import __version__, database, errors
 from gamepulse.serve import accounts, ancestor, games, health, limited, page, quality, reports, sessions, studios
@@ -17,6 +18,16 @@ _PUBLIC = (reports, ancestor, quality, health, page)
 _PRIVATE = (sessions, accounts, studios, games)
 """What they answer is for who asks, and is kept by no cache on the way."""
 _NO_STORE = {"cache-control": "no-store"}
+
+
+class _Description(JsonRenderPlugin):
+    """The description of the interface, without what the framework says of errors in a shape of its own: `_answer_http` has ours."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        for operation in (one for methods in openapi_schema["paths"].values() for one in methods.values()):
+            if MediaType.JSON in operation["responses"].get("400", {}).get("content", {}):
+                del operation["responses"]["400"]
+        return super().render(request, openapi_schema)
 
 
 def build(lifespan: Any) -> Litestar:
@@ -41,7 +52,7 @@ def build(lifespan: Any) -> Litestar:
             title="GamePulse",
             version=__version__,
             path="/docs/schema",
-            render_plugins=[JsonRenderPlugin(path="/openapi.json", media_type=MediaType.JSON)],
+            render_plugins=[_Description(path="/openapi.json", media_type=MediaType.JSON)],
             use_handler_docstrings=True,
             components=Components(security_schemes=dict(SCHEMES)),
             security=[{}, {"token": []}, {"cookie": []}],
@@ -76,7 +87,23 @@ def _answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Respo
     kind = _HTTP_KINDS.get(error.status_code, errors.INTERNAL)
     extra = error.extra if isinstance(error.extra, list) else []
     names = [str(item["key"]) for item in extra if isinstance(item, dict) and "key" in item]
-    return _answer_problem(request, errors.Problem(kind, f"{kind.detail[:-1]}: {', '.join(names)}." if names else ""))
+    answer = _answer_problem(request, errors.Problem(kind, f"{kind.detail[:-1]}: {', '.join(names)}." if names else ""))
+    if kind is errors.METHOD_NOT_ALLOWED:
+        answer.headers["allow"] = _allowed(request)
+    return answer
+
+
+def _allowed(request: Request[Any, Any, Any]) -> str:
+    """The methods that the path takes (RFC 9110 wants them told); the framework does not say."""
+    parts = [part for part in request.scope["path"].split("/") if part]
+    methods = {
+        method
+        for route in request.app.routes
+        if isinstance(route, HTTPRoute) and len(route.path_components) == len(parts)
+        if all(not isinstance(one, str) or one == part for one, part in zip(route.path_components, parts, strict=True))
+        for method in route.methods
+    }
+    return ", ".join(sorted(methods))
 
 
 def _answer_unreadable(request: Request[Any, Any, Any], _: Exception) -> Response[bytes]:
