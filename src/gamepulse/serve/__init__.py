@@ -8,6 +8,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components
 from litestar.routes import HTTPRoute
+from litestar.types import Message, Scope
 
 from gamepulse import __version__, database, errors
 from gamepulse.serve import accounts, ancestor, games, health, limited, page, quality, reports, sessions, studios
@@ -21,7 +22,7 @@ _NO_STORE = {"cache-control": "no-store"}
 
 
 class _Description(JsonRenderPlugin):
-    """The description of the interface, without what the framework says of errors in a shape of its own: `_answer_http` has ours."""
+    """The description of the interface, without errors in the framework's own shape: `_answer_http` gives them ours."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         for operation in (one for methods in openapi_schema["paths"].values() for one in methods.values()):
@@ -38,7 +39,8 @@ def build(lifespan: Any) -> Litestar:
             Router("/", route_handlers=[route for group in _PRIVATE for route in group.ROUTES], response_headers=_NO_STORE),
         ],
         lifespan=[lifespan],
-        **limited.HOOKS,
+        before_request=limited.before_request,
+        before_send=[limited.before_send, _say_methods],
         exception_handlers={
             errors.Problem: _answer_problem,
             HTTPException: _answer_http,
@@ -87,23 +89,25 @@ def _answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Respo
     kind = _HTTP_KINDS.get(error.status_code, errors.INTERNAL)
     extra = error.extra if isinstance(error.extra, list) else []
     names = [str(item["key"]) for item in extra if isinstance(item, dict) and "key" in item]
-    answer = _answer_problem(request, errors.Problem(kind, f"{kind.detail[:-1]}: {', '.join(names)}." if names else ""))
-    if kind is errors.METHOD_NOT_ALLOWED:
-        answer.headers["allow"] = _allowed(request)
-    return answer
+    return _answer_problem(request, errors.Problem(kind, f"{kind.detail[:-1]}: {', '.join(names)}." if names else ""))
 
 
-def _allowed(request: Request[Any, Any, Any]) -> str:
-    """The methods that the path takes (RFC 9110 wants them told); the framework does not say."""
-    parts = [part for part in request.scope["path"].split("/") if part]
-    methods = {
+async def _say_methods(message: Message, scope: Scope) -> None:
+    """405 and OPTIONS say which methods the path takes (RFC 9110). The framework says it of one route, or not at all."""
+    if message["type"] == "http.response.start" and (message["status"] == 405 or scope["method"] == "OPTIONS"):
+        others = [(name, value) for name, value in message["headers"] if name.lower() != b"allow"]
+        message["headers"] = [*others, (b"allow", ", ".join(sorted(_methods(scope))).encode())]
+
+
+def _methods(scope: Scope) -> set[str]:
+    parts = [part for part in scope["path"].split("/") if part]
+    return {
         method
-        for route in request.app.routes
+        for route in scope["litestar_app"].routes
         if isinstance(route, HTTPRoute) and len(route.path_components) == len(parts)
         if all(not isinstance(one, str) or one == part for one, part in zip(route.path_components, parts, strict=True))
         for method in route.methods
     }
-    return ", ".join(sorted(methods))
 
 
 def _answer_unreadable(request: Request[Any, Any, Any], _: Exception) -> Response[bytes]:
