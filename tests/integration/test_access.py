@@ -47,6 +47,7 @@ def _member(since: str, *allowed: Answer) -> list[Answer]:
 NONE = "00000000-0000-4000-8000-000000000000"
 WRONG = {"password": "not the right password"}
 THRESHOLDS = {"thresholds": {"profile": "shooter"}}
+ANCESTOR = ("/api/sod/rtt", "/api/sod/rtt/v1")
 STUDIO = "/v1/studios/{studio_id}"
 ROUTES: list[tuple[str, str, Any, list[Answer]]] = [
     # what is public, and what is not
@@ -56,9 +57,12 @@ ROUTES: list[tuple[str, str, Any, list[Answer]]] = [
         for method, path, body, allowed in (
             ("GET", "/v1/quality?game={game}", None, 200),
             ("GET", "/v1/quality/series?game={game}", None, 200),
+            ("GET", "/v1/quality/compare?game={game}&a.build=1&b.build=2", None, 200),
             ("GET", "/v1/live?game={game}", None, 200),
             ("GET", "/v1/games/{game}/sessions/" + NONE, None, "unknown_session"),
             ("GET", "/v1/games/{game}/servers/seoul-1/sessions", None, 200),
+            ("GET", "/v1/games/{game}/networks/AS1/sessions", None, 200),
+            ("GET", "/v1/games/{game}/builds/1.0/sessions", None, 200),
         )
         for told in [game(allowed) if name == "ours" else anyone(allowed)]
     ),
@@ -77,6 +81,10 @@ ROUTES: list[tuple[str, str, Any, list[Answer]]] = [
             ("GET", "/v1/games/{game}/keys", None, "admin", 200),
             ("POST", "/v1/games/{game}/keys", {"kind": "client"}, "admin", 201),
             ("DELETE", "/v1/games/{game}/keys/999999", None, "admin", "unknown_key_id"),
+            ("PATCH", "/v1/games/{game}", {"raw_retention_days": 3}, "admin", 200),
+            ("POST", "/v1/games/{game}/exports", {"player": "p"}, "admin", 200),
+            ("POST", "/v1/games/{game}/erasures", {"player": "p"}, "admin", 202),
+            ("GET", "/v1/games/{game}/erasures/" + NONE, None, "admin", "unknown_erasure"),
         )
     ),
     # a studio
@@ -100,6 +108,7 @@ ROUTES: list[tuple[str, str, Any, list[Answer]]] = [
     ("POST", "/v1/accounts", {"name": "viewer", "password": PASSWORD}, anyone("name_taken")),
     ("POST", "/v1/sign-ins", {"name": "no-such-account", "password": PASSWORD}, anyone("wrong_credentials")),
     ("POST", "/v1/reports", {}, ["missing_key", *["unknown_key"] * 6]),
+    *(("POST", path, {"type": "client", "rtt": 1, "quality": 1}, anyone("unknown_route")) for path in ANCESTOR),  # no game has it
     ("GET", "/v1/meta", None, anyone(200)),
     ("GET", "/health", None, anyone(200)),
     ("GET", "/health/live", None, anyone(200)),
