@@ -1,4 +1,7 @@
-"""The command line: gamepulse serve | aggregate | migrate | demo | settings."""
+"""The command line: gamepulse serve | aggregate | migrate | demo | settings.
+
+Each command imports what it needs: the libraries of all of them take a second, and `serve` is three processes.
+"""
 
 import asyncio
 from typing import Annotated, BinaryIO
@@ -7,7 +10,7 @@ import click
 import msgspec
 from msgspec import Meta
 
-from gamepulse import __version__, aggregate, database, migrate, run, settings
+from gamepulse import __version__, database, settings
 from gamepulse.settings import Settings
 
 
@@ -34,6 +37,8 @@ def _settings() -> Settings:
 @main.command()
 def serve() -> None:
     """Serve HTTP and aggregate until SIGTERM."""
+    from gamepulse import run
+
     configured = _settings()
     try:
         run.serve(configured)
@@ -45,12 +50,16 @@ def serve() -> None:
 @click.option("--parent", type=int, help="End when the process with this id, our parent, ends.")
 def aggregate_command(parent: int | None) -> None:
     """Aggregate only, until SIGTERM (`serve` starts one by itself)."""
+    from gamepulse import aggregate
+
     asyncio.run(aggregate.main(_settings(), parent_pid=parent))
 
 
 @main.command("migrate")
 def migrate_command() -> None:
     """Bring the database to the newest version."""
+    from gamepulse import migrate
+
     try:
         version = asyncio.run(migrate.migrate(database.login(_settings())))
     except database.Unsafe as error:
@@ -62,6 +71,8 @@ def migrate_command() -> None:
 @click.argument("keys", type=click.File("rb"), default="-")
 def demo(keys: BinaryIO) -> None:
     """Make the public game `demo`; reads {"ingest_key", "server_key"} as JSON from the file KEYS, or else from standard input."""
+    from gamepulse import migrate
+
     try:
         read = msgspec.json.decode(keys.read(), type=DemoKeys)
     except msgspec.DecodeError as error:
