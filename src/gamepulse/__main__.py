@@ -1,4 +1,7 @@
-"""The command line: gamepulse serve | aggregate | migrate | demo | admin | settings."""
+"""The command line: gamepulse serve | aggregate | migrate | demo | admin | settings.
+
+Each command imports what it needs: the libraries of all of them take a second, and `serve` is three processes.
+"""
 
 import asyncio
 import sys
@@ -8,7 +11,7 @@ import click
 import msgspec
 from msgspec import Meta
 
-from gamepulse import __version__, accounts, aggregate, database, errors, migrate, run, settings, studios
+from gamepulse import __version__, database, errors, settings
 from gamepulse.settings import Settings
 
 
@@ -35,6 +38,8 @@ def _settings() -> Settings:
 @main.command()
 def serve() -> None:
     """Serve HTTP and aggregate until SIGTERM."""
+    from gamepulse import run
+
     configured = _settings()
     try:
         run.serve(configured)
@@ -46,12 +51,16 @@ def serve() -> None:
 @click.option("--parent", type=int, help="End when the process with this id, our parent, ends.")
 def aggregate_command(parent: int | None) -> None:
     """Aggregate only, until SIGTERM (`serve` starts one by itself)."""
+    from gamepulse import aggregate
+
     asyncio.run(aggregate.main(_settings(), parent_pid=parent))
 
 
 @main.command("migrate")
 def migrate_command() -> None:
     """Bring the database to the newest version."""
+    from gamepulse import migrate
+
     try:
         version = asyncio.run(migrate.migrate(database.login(_settings())))
     except database.Unsafe as error:
@@ -63,6 +72,8 @@ def migrate_command() -> None:
 @click.argument("keys", type=click.File("rb"), default="-")
 def demo(keys: BinaryIO) -> None:
     """Make the public game `demo`; reads {"ingest_key", "server_key"} as JSON from the file KEYS, or else from standard input."""
+    from gamepulse import migrate
+
     try:
         read = msgspec.json.decode(keys.read(), type=DemoKeys)
     except msgspec.DecodeError as error:
@@ -96,6 +107,8 @@ def create_admin(name: str, studio: str) -> None:
 
 
 async def _create_admin(login: database.Login, name: str, studio: str) -> str:
+    from gamepulse import accounts, studios
+
     account_pool = await database.open_pool(login, "account", size=1)
     manage_pool = await database.open_pool(login, "manage", size=1)
     try:
@@ -121,6 +134,7 @@ def _password() -> str:
 @click.argument("name")
 def reset_totp(name: str) -> None:
     """Take the second factor from the account NAME, whose device is lost; all its sign-ins end."""
+    from gamepulse import accounts
 
     async def reset() -> bool:
         pool = await database.open_pool(database.login(_settings()), "account", size=1)
