@@ -128,9 +128,12 @@ def stored_command(game: str) -> None:
     click.echo(json.dumps({"stored": asyncio.run(games.stored(_admin(), game))}))
 
 
+KEPT = "The password is in the secret {}: read it, sign in, change it, and delete the secret."
+
+
 @main.group()
 def admin() -> None:
-    """A studio's admin, and lost second factors, where nobody can be asked for a password: in a task on AWS.
+    """A studio's admin, forgotten passwords, lost second factors, where nobody can be asked for a password: in a task on AWS.
 
     DATABASE_ADMIN_URL, DATABASE_ADMIN_PASSWORD: as of `migrate`.
     """
@@ -149,7 +152,18 @@ def create_admin(name: str, studio: str, secret: str | None) -> None:
     studio_id = asyncio.run(admins.create(_admin(), name, studio, secret))
     click.echo(f"{name} is an admin of the studio {studio} ({studio_id}).")
     if secret:
-        click.echo(f"The password is in the secret {secret}: read it, sign in, change it, and delete the secret.")
+        click.echo(KEPT.format(secret))
+
+
+@admin.command("reset-password", cls=Telling)
+@click.argument("name")
+@click.option("--secret", required=True, help="The name under which Secrets Manager gets the password.")
+def reset_password(name: str, secret: str) -> None:
+    """Give the account NAME another, random password; all its sign-ins end."""
+    from operations import admins  # noqa: PLC0415 — as above
+
+    asyncio.run(admins.reset_password(_admin(), name, secret))
+    click.echo(f"{name} has another password, and is signed in nowhere.\n{KEPT.format(secret)}")
 
 
 @admin.command("reset-totp", cls=Telling)

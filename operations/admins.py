@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import asyncpg
 import msgspec
@@ -14,25 +15,32 @@ from operations.snapshots import Failed
 
 
 async def create(admin: database.Login, name: str, studio: str, secret: str | None) -> int:
-    """As gamepulse.admins.create, with a random password that is kept as `secret`; None: the account is there. Raises Failed.
-
-    Kept before the account is made: one that nobody could sign in to would hold its name.
-    """
-
-    def password() -> str:
-        assert secret is not None
-        made = secrets.token_urlsafe(24)
-        aws.keep(secret, made)
-        return made
-
+    """As gamepulse.admins.create, with a random password that is kept as `secret`; None: the account is there. Raises Failed."""
     with _failing():
-        return await admins.create({**admin, "database": logins.DATABASE}, name, studio, password if secret else None)
+        return await admins.create(_inside(admin), name, studio, partial(_kept, secret) if secret else None)
+
+
+async def reset_password(admin: database.Login, name: str, secret: str) -> None:
+    """As gamepulse.admins.reset_password, with a random one that is kept as `secret`. Raises Failed."""
+    with _failing():
+        await admins.reset_password(_inside(admin), name, partial(_kept, secret))
 
 
 async def reset_totp(admin: database.Login, name: str) -> None:
     """As gamepulse.admins.reset_totp. Raises Failed."""
     with _failing():
-        await admins.reset_totp({**admin, "database": logins.DATABASE}, name)
+        await admins.reset_totp(_inside(admin), name)
+
+
+def _inside(admin: database.Login) -> database.Login:
+    return {**admin, "database": logins.DATABASE}
+
+
+def _kept(secret: str) -> str:
+    """A new password, kept before it is anybody's: nobody could sign in with one that is lost."""
+    password = secrets.token_urlsafe(24)
+    aws.keep(secret, password)
+    return password
 
 
 @contextmanager

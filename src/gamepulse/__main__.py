@@ -75,7 +75,7 @@ def demo(keys: BinaryIO) -> None:
 
 @main.group()
 def admin() -> None:
-    """First admins, and lost second factors. For who runs the service: asks for nobody's sign-in."""
+    """First admins, forgotten passwords, lost second factors. For who runs the service: asks for nobody's sign-in."""
 
 
 @admin.command("create")
@@ -101,6 +101,16 @@ def _password() -> str:
         password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
         return password
     return sys.stdin.readline().rstrip("\n")
+
+
+@admin.command("reset-password")
+@click.argument("name")
+def reset_password(name: str) -> None:
+    """Give the account NAME another password, asked for or read from standard input; all its sign-ins end."""
+    login = database.login(_settings())
+    with _told():
+        asyncio.run(admins.reset_password(login, name, _password))
+    click.echo(f"{name} has another password, and is signed in nowhere.")
 
 
 @admin.command("reset-totp")

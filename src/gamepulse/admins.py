@@ -1,4 +1,4 @@
-"""What no route does, but only who runs the service: a studio with its first admin, and a second factor whose device is lost."""
+"""What no route does, but only who runs the service: a studio's first admin, a forgotten password, a lost second factor."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,24 +19,38 @@ async def create(login: database.Login, name: str, studio: str, password: Callab
     """
     msgspec.convert(name, accounts.AccountName)
     async with _pool(login, "account") as pool:
-        account_id = await accounts.find_id(pool, name)
-        if password is None and account_id is None:
-            raise errors.Problem(errors.UNKNOWN_ACCOUNT)
-        if password is not None:
-            if account_id is not None:
-                raise errors.Problem(errors.NAME_TAKEN)
-            wanted = msgspec.convert({"name": name, "password": password()}, accounts.NewAccount)
-            account_id = (await accounts.create(pool, accounts.Passwords(), wanted)).account_id
-    assert account_id is not None
+        if password is None:
+            account_id = await _known(pool, name)
+        elif await accounts.find_id(pool, name) is None:
+            account_id = (await accounts.create(pool, accounts.Passwords(), _wanted(name, password()))).account_id
+        else:
+            raise errors.Problem(errors.NAME_TAKEN)
     async with _pool(login, "manage") as pool:
         return await studios.put_admin(pool, studio, account_id, name, ACTOR)
+
+
+async def reset_password(login: database.Login, name: str, password: Callable[[], str]) -> None:
+    """Another password; no sign-in is left. Raises as `create`."""
+    async with _pool(login, "account") as pool:
+        account_id = await _known(pool, name)
+        await accounts.reset_password(pool, accounts.Passwords(), account_id, _wanted(name, password()), ACTOR)
 
 
 async def reset_totp(login: database.Login, name: str) -> None:
     """Neither second factor nor sign-in is left. Raises Problem UNKNOWN_ACCOUNT."""
     async with _pool(login, "account") as pool:
-        if not await accounts.reset_totp(pool, name, ACTOR):
-            raise errors.Problem(errors.UNKNOWN_ACCOUNT)
+        await accounts.reset_totp(pool, await _known(pool, name), name, ACTOR)
+
+
+async def _known(pool: database.Pool, name: str) -> int:
+    account_id = await accounts.find_id(pool, name)
+    if account_id is None:
+        raise errors.Problem(errors.UNKNOWN_ACCOUNT)
+    return account_id
+
+
+def _wanted(name: str, password: str) -> accounts.NewAccount:
+    return msgspec.convert({"name": name, "password": password}, accounts.NewAccount)
 
 
 @asynccontextmanager

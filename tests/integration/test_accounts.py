@@ -262,15 +262,24 @@ async def test_the_command_line_makes_admins_and_resets_second_factors(api: http
     boss = await enrol(api, await signed_in(api, "boss"))
     [studio_of_boss] = (await api.get("/v1/studios", headers=boss.headers)).json()
     assert (studio_of_boss["name"], studio_of_boss["role"]) == ("Third", "admin")
+    here = await signed_in(api, "boss", totp=boss.code())
     reset = await asyncio.to_thread(command, studio, "reset-totp", "boss")
     assert reset.returncode == 0, reset.stderr
+    assert told(await api.get("/v1/account", headers=here.headers)) == (401, "sign_in_ended")
     assert (await sign_in(api, "boss")).status_code == 201
+    here = await signed_in(api, "boss")
+    reset = await asyncio.to_thread(command, studio, "reset-password", "boss", stdin="another long password")
+    assert reset.returncode == 0, reset.stderr
+    assert told(await api.get("/v1/account", headers=here.headers)) == (401, "sign_in_ended")
+    assert told(await sign_in(api, "boss")) == (401, "wrong_credentials")
+    assert (await sign_in(api, "boss", "another long password")).status_code == 201
     connection = await own(studio)
     entries = await connection.fetch(
         "SELECT actor, action, about FROM audit_log WHERE studio_id = $1 ORDER BY entry_id", studio_of_boss["studio_id"]
     )
     await connection.close()
     assert [tuple(entry) for entry in entries] == [
-        ("gamepulse admin", "member_added", "boss: admin"), ("boss", "signed_in", None), ("boss", "totp_confirmed", None),
-        ("gamepulse admin", "totp_reset", "boss"), ("boss", "signed_in", None),
+        ("gamepulse admin", "member_added", "boss: admin"), ("boss", "signed_in", None), ("boss", "totp_confirmed", None), ("boss", "signed_in", None),
+        ("gamepulse admin", "totp_reset", "boss"), ("boss", "signed_in", None), ("boss", "signed_in", None),
+        ("gamepulse admin", "password_reset", "boss"), ("boss", "signed_in", None),
     ]  # fmt: skip

@@ -56,6 +56,10 @@ def test_the_first_admin_signs_in_with_what_only_the_secret_says(migrated: Serve
         assert sign_in(service.url).json()["code"] == "totp_required"
         assert migrated.operate("admin", "reset-totp", "mina", **PASSWORDS).returncode == 0
         assert sign_in(service.url).status_code == 201
+        before = password()
+        assert migrated.operate("admin", "reset-password", "mina", f"--secret={SECRET}", **PASSWORDS).returncode == 0
+        assert password() != before
+        assert sign_in(service.url).status_code == 201
         assert service.stop() < 10
         assert password() not in service.log.read_text()
 
@@ -66,6 +70,7 @@ def test_the_first_admin_signs_in_with_what_only_the_secret_says(migrated: Serve
     [
         (("create", "Not a name", f"--secret={SECRET}"), "Error: Expected `str` matching regex"),
         (("create", "nobody"), "Error: There is no account of this name."),
+        (("reset-password", "nobody", f"--secret={SECRET}"), "Error: There is no account of this name."),
         (("reset-totp", "nobody"), "Error: There is no account of this name."),
     ],
 )
