@@ -5,6 +5,8 @@ Each command imports what it needs: the libraries of all of them take a second, 
 
 import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, BinaryIO
 
 import click
@@ -84,43 +86,27 @@ def demo(keys: BinaryIO) -> None:
 
 @main.group()
 def admin() -> None:
-    """First admins, and lost second factors. For who runs the service: asks for nobody's sign-in."""
+    """First admins, forgotten passwords, lost second factors. For who runs the service: asks for nobody's sign-in."""
 
 
 @admin.command("create")
 @click.argument("name")
 @click.option("--studio", required=True, help="The studio's name; it is made if there is none.")
-def create_admin(name: str, studio: str) -> None:
-    """Make the account NAME an admin of the studio; what there is not yet is made.
+@click.option(
+    "--existing", is_flag=True, help="The account is there, and known to be that person's: anyone may have taken the name."
+)
+def create_admin(name: str, studio: str, existing: bool) -> None:
+    """Make the account NAME, and the studio if there is none, and the account its admin.
 
-    A new account's password is asked for, or read from standard input. An admin's work then takes a second factor (POST
+    The password is asked for, or read from standard input. An admin's work then takes a second factor (POST
     /v1/account/totp).
     """
-    try:
-        click.echo(asyncio.run(_create_admin(database.login(_settings()), name, studio)))
-    except msgspec.ValidationError as error:
-        raise click.ClickException(str(error)) from None
-    except errors.Problem as problem:
-        raise click.ClickException(problem.detail) from None
-    except database.UNREACHABLE as error:
-        raise click.ClickException(f"PostgreSQL is away ({type(error).__name__}).") from None
+    from gamepulse import admins
 
-
-async def _create_admin(login: database.Login, name: str, studio: str) -> str:
-    from gamepulse import accounts, studios
-
-    account_pool = await database.open_pool(login, "account", size=1)
-    manage_pool = await database.open_pool(login, "manage", size=1)
-    try:
-        account_id = await accounts.find_id(account_pool, name)
-        if account_id is None:
-            wanted = msgspec.convert({"name": name, "password": _password()}, accounts.NewAccount)
-            account_id = (await accounts.create(account_pool, accounts.Passwords(), wanted)).account_id
-        studio_id = await studios.put_admin(manage_pool, studio, account_id, name, actor="gamepulse admin")
-    finally:
-        account_pool.terminate()
-        manage_pool.terminate()
-    return f"{name} is an admin of the studio {studio} ({studio_id})."
+    login = database.login(_settings())
+    with _told():
+        studio_id = asyncio.run(admins.create(login, name, studio, None if existing else _password))
+    click.echo(f"{name} is an admin of the studio {studio} ({studio_id}).")
 
 
 def _password() -> str:
@@ -130,26 +116,41 @@ def _password() -> str:
     return sys.stdin.readline().rstrip("\n")
 
 
+@admin.command("reset-password")
+@click.argument("name")
+def reset_password(name: str) -> None:
+    """Give the account NAME another password, asked for or read from standard input; all its sign-ins end."""
+    from gamepulse import admins
+
+    login = database.login(_settings())
+    with _told():
+        asyncio.run(admins.reset_password(login, name, _password))
+    click.echo(f"{name} has another password, and is signed in nowhere.")
+
+
 @admin.command("reset-totp")
 @click.argument("name")
 def reset_totp(name: str) -> None:
     """Take the second factor from the account NAME, whose device is lost; all its sign-ins end."""
-    from gamepulse import accounts
+    from gamepulse import admins
 
-    async def reset() -> bool:
-        pool = await database.open_pool(database.login(_settings()), "account", size=1)
-        try:
-            return await accounts.reset_totp(pool, name, actor="gamepulse admin")
-        finally:
-            pool.terminate()
+    login = database.login(_settings())
+    with _told():
+        asyncio.run(admins.reset_totp(login, name))
+    click.echo(f"{name} has no second factor any more, and is signed in nowhere.")
 
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What goes wrong is told in a line."""
     try:
-        is_there = asyncio.run(reset())
+        yield
+    except msgspec.ValidationError as error:
+        raise click.ClickException(str(error)) from None
+    except errors.Problem as problem:
+        raise click.ClickException(problem.detail) from None
     except database.UNREACHABLE as error:
         raise click.ClickException(f"PostgreSQL is away ({type(error).__name__}).") from None
-    if not is_there:
-        raise click.ClickException(f"There is no account {name}.")
-    click.echo(f"{name} has no second factor any more, and is signed in nowhere.")
 
 
 @main.command("settings")
