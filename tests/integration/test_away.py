@@ -16,7 +16,7 @@ QUESTION = "/v1/quality?game=demo"
 HEADERS = {"authorization": f"Bearer {INGEST_KEY}"}
 
 
-async def _relay(port: int, target: int) -> asyncio.Server:
+async def relay(port: int, target: int) -> asyncio.Server:
     """From a port of this machine to another."""
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -48,7 +48,7 @@ async def test_questions_are_refused_at_once_until_it_is_back(database_url: str,
             assert (health["status"], of_postgresql["status"]) == ("Unhealthy", "Unhealthy")
             assert of_postgresql["data"]["postgresql-account"] == "open"
             assert (await client.post("/v1/reports", json=batch(), headers=HEADERS)).status_code == 503
-            server = await _relay(port, target)
+            server = await relay(port, target)
             deadline = time.monotonic() + 10
             while (answer := await client.get(QUESTION)).status_code != 200:
                 assert time.monotonic() < deadline, answer.text
