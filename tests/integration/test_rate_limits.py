@@ -188,6 +188,14 @@ async def test_a_process_remembers_so_many_subjects(monkeypatch: pytest.MonkeyPa
     assert [key[-1] for key in local._free_at] == ["b", "c", "d"]
 
 
+async def test_a_process_forgets_those_for_whom_all_is_free() -> None:
+    local = Local()
+    for n in range(100):
+        await local.spend([Charge(Limit("short", 1000, 1, 1), str(n))], is_asked=True)
+        await asyncio.sleep(0.002)
+    assert len(local._free_at) <= 3
+
+
 @pytest.mark.parametrize(
     ("address", "client"),
     [
