@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from fractions import Fraction
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -132,7 +133,7 @@ async def test_both_places_say_what_a_bucket_would(
     chance, now_us = random.Random(seed), 0
     monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: now_us / 1e6))
     shared, local = Shared(connection_to_valkey), Local()
-    script = shared._script.script
+    script = files("gamepulse").joinpath("limits.lua").read_text()
     clock = "redis.call('TIME')"
     assert script.count(clock) == 1
     shared._script = connection_to_valkey.register_script(script.replace(clock, "cjson.decode(redis.call('GET', 'clock'))"))
@@ -162,7 +163,7 @@ async def test_both_places_say_what_a_bucket_would(
 async def test_nothing_is_kept_for_longer_than_it_is_needed_nor_whom_it_is_of(connection_to_valkey: redis.Redis) -> None:
     of = Limits(connection_to_valkey, valkey.policy(), SECRET, Metrics())
     await of.ask(Charge(SLOW, of.hashed("198.51.100.7"), 5), Charge(QUICK, of.hashed("mina")))
-    keys = sorted(key.decode() for key in await connection_to_valkey.keys())
+    keys = sorted(bytes(key).decode() for key in await connection_to_valkey.keys())
     assert all(re.fullmatch(r"gamepulse:limit:(slow|quick):[0-9a-f]{32}", key) for key in keys)
     lives_ms = [await connection_to_valkey.pttl(key) for key in keys]
     assert 0 < lives_ms[0] <= 20
@@ -334,7 +335,11 @@ async def test_questions_are_limited_by_what_they_cost(api: httpx.AsyncClient, s
 async def test_valkey_may_go_hang_and_come_back(database_url: str, valkey_url: str, tmp_path: Path) -> None:
     """Each process limits by itself meanwhile, knowing what it let through before; reports wait for nothing."""
     port, target = free_port(), int(valkey_url.rpartition(":")[2].partition("/")[0])
-    small = smaller(tmp_path, 'leases.ADDRESS = gamepulse.leases.Limit("address-batches", 100, 1, 100)')
+    few, fewer = (
+        'leases.{} = gamepulse.leases.Limit("{}", {}, 1, {})'.format(*of)
+        for of in (("KEY", "key", 30, 30), ("ADDRESS", "address-batches", 10, 10))
+    )
+    small = smaller(tmp_path, few, fewer)
     with serve(database_url, f"redis://127.0.0.1:{port}/0", tmp_path / "log", **small) as service:
         async with httpx.AsyncClient(base_url=service.url, headers=KEY_HEADER, timeout=20) as client:
 
@@ -343,11 +348,14 @@ async def test_valkey_may_go_hang_and_come_back(database_url: str, valkey_url: s
                 return document["entries"]["valkey"]["status"], document["entries"]["valkey"]["data"]["valkey"]
 
             async def flood() -> None:
-                for _ in range(20):
-                    answers = await asyncio.gather(
-                        *(client.post("/v1/reports", json=batch(), headers=behind("203.0.113.60")) for _ in range(5))
-                    )
-                    assert {answer.status_code for answer in answers} <= {202, 429}
+                """By key from the machine itself, which has no limit by address; then from one address."""
+                for headers, policy in (({}, '"key";q=30;w=1'), (behind("203.0.113.60"), '"address-batches";q=10;w=1')):
+                    answers = await asyncio.gather(*(client.post("/v1/reports", json=batch(), headers=headers) for _ in range(100)))
+                    refused = [answer for answer in answers if answer.status_code == 429]
+                    assert {answer.status_code for answer in answers} == {202, 429}
+                    assert {answer.headers["ratelimit-policy"] for answer in refused} == {policy}
+                    assert {answer.headers["retry-after"] for answer in refused} <= {str(n) for n in range(1, 12)}
+                    await asyncio.sleep(1.1)  # so that the key has something again
 
             async def limited(address: str) -> None:
                 counts, _, took_s = await _answers(client, 100, **behind(address))
