@@ -5,12 +5,11 @@ from typing import Any
 from litestar import Litestar, MediaType, Request, Response, Router
 from litestar.exceptions import HTTPException, SerializationException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components
 
 from gamepulse import __version__, database, errors
 from gamepulse.serve import accounts, ancestor, games, health, limited, page, quality, reports, sessions, studios
-from gamepulse.serve.describe import SCHEMES
+from gamepulse.serve.describe import SCHEMES, Description
 from gamepulse.serve.page import SECURITY_HEADERS
 
 _PUBLIC = (reports, ancestor, quality, health, page)
@@ -41,7 +40,7 @@ def build(lifespan: Any) -> Litestar:
             title="GamePulse",
             version=__version__,
             path="/docs/schema",
-            render_plugins=[JsonRenderPlugin(path="/openapi.json", media_type=MediaType.JSON)],
+            render_plugins=[Description(path="/openapi.json", media_type=MediaType.JSON)],
             use_handler_docstrings=True,
             components=Components(security_schemes=dict(SCHEMES)),
             security=[{}, {"token": []}, {"cookie": []}],
