@@ -6,6 +6,8 @@ from litestar import Litestar, MediaType, Request, Response, Router
 from litestar.exceptions import HTTPException, SerializationException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components
+from litestar.routes import HTTPRoute
+from litestar.types import Message, Scope
 
 from gamepulse import __version__, database, errors
 from gamepulse.serve import accounts, ancestor, games, health, limited, page, quality, reports, sessions, studios
@@ -26,7 +28,8 @@ def build(lifespan: Any) -> Litestar:
             Router("/", route_handlers=[route for group in _PRIVATE for route in group.ROUTES], response_headers=_NO_STORE),
         ],
         lifespan=[lifespan],
-        **limited.HOOKS,
+        before_request=limited.before_request,
+        before_send=[limited.before_send, _say_methods],
         exception_handlers={
             errors.Problem: _answer_problem,
             HTTPException: _answer_http,
@@ -76,6 +79,24 @@ def _answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Respo
     extra = error.extra if isinstance(error.extra, list) else []
     names = [str(item["key"]) for item in extra if isinstance(item, dict) and "key" in item]
     return _answer_problem(request, errors.Problem(kind, f"{kind.detail[:-1]}: {', '.join(names)}." if names else ""))
+
+
+async def _say_methods(message: Message, scope: Scope) -> None:
+    """405 and OPTIONS say which methods the path takes (RFC 9110). The framework says it of one route, or not at all."""
+    if message["type"] == "http.response.start" and (message["status"] == 405 or scope["method"] == "OPTIONS"):
+        others = [(name, value) for name, value in message["headers"] if name.lower() != b"allow"]
+        message["headers"] = [*others, (b"allow", ", ".join(sorted(_methods(scope))).encode())]
+
+
+def _methods(scope: Scope) -> set[str]:
+    parts = [part for part in scope["path"].split("/") if part]
+    return {
+        method
+        for route in scope["litestar_app"].routes
+        if isinstance(route, HTTPRoute) and len(route.path_components) == len(parts)
+        if all(not isinstance(one, str) or one == part for one, part in zip(route.path_components, parts, strict=True))
+        for method in route.methods
+    }
 
 
 def _answer_unreadable(request: Request[Any, Any, Any], _: Exception) -> Response[bytes]:

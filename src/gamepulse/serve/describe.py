@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from litestar import Request
+from litestar import MediaType, Request
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import SecurityScheme
@@ -61,11 +61,17 @@ _LIMITS: dict[str, Any] = {
 
 
 class Description(JsonRenderPlugin):
-    """OpenAPI as JSON, with the headers that tell of limits and of when to ask again: the framework has no place for them."""
+    """OpenAPI as JSON, with the headers that tell of limits and of when to ask again: the framework has no place for them.
+
+    And without errors in the framework's own shape: `_answer_http` gives them ours.
+    """
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         """The description."""
         for path, operations in openapi_schema["paths"].items():
+            for operation in operations.values():
+                if MediaType.JSON in operation["responses"].get("400", {}).get("content", {}):
+                    del operation["responses"]["400"]
             is_told = path.startswith(("/v1/", "/api/")) and path != "/v1/reports"
             for status, response in ((one, told) for of in operations.values() for one, told in of["responses"].items()):
                 is_refusal = status in {"429", "503"} and errors.CONTENT_TYPE in response["content"]

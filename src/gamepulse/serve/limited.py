@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from litestar.types import Message, Scope
 
@@ -86,7 +85,3 @@ async def _subject(request: Asked) -> tuple[Limit, str] | None:
     if found.account_id is not None:
         return limits.ACCOUNT, str(found.account_id)
     return limits.ADDRESS, reader.limits.hashed(client)
-
-
-HOOKS: dict[str, Any] = {"before_request": before_request, "before_send": [before_send]}
-"""What the framework calls."""
