@@ -83,7 +83,7 @@ def _answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Respo
 
 async def _say_methods(message: Message, scope: Scope) -> None:
     """405 and OPTIONS say which methods the path takes (RFC 9110). The framework says it of one route, or not at all."""
-    if message["type"] == "http.response.start" and (message["status"] == 405 or scope["method"] == "OPTIONS"):
+    if message["type"] == "http.response.start" and (message["status"] == 405 or scope.get("method") == "OPTIONS"):
         others = [(name, value) for name, value in message["headers"] if name.lower() != b"allow"]
         message["headers"] = [*others, (b"allow", ", ".join(sorted(_methods(scope))).encode())]
 
