@@ -1,6 +1,6 @@
 # GamePulse. `make` lists what there is; CONTRIBUTING.md says more.
 .DEFAULT_GOAL := help
-.PHONY: help up down status test test-containers test-upstream synth deploy console prove destroy purge cost load faults outage check bench web dashboards tools
+.PHONY: help up down status test test-containers test-upstream synth deploy admin console prove destroy purge cost load faults outage check bench web dashboards tools
 BIN := .venv/bin
 PAGE := src/gamepulse/static/index.html
 
@@ -32,6 +32,9 @@ synth: .venv/installed ## Write the AWS templates into cdk.out, without an accou
 
 deploy: .venv/installed ## Deploy to AWS: ENV=staging|production; docs/deploy.md says what is needed first (1 h the first time)
 	@$(BIN)/python -m deploy deploy $(ENV) $(if $(VERSION),--version $(VERSION))
+
+admin: .venv/installed ## Make an account on AWS, an admin of a studio: ENV=… NAME=… STUDIO=…; the password comes into Secrets Manager (1 min)
+	@$(BIN)/python -m deploy admin $(ENV) "$(NAME)" --studio "$(STUDIO)"
 
 console: .venv/installed ## Reach a program of ENV=… from here, by SSM: NAME=prometheus|alertmanager|loki|jaeger (until Ctrl-C)
 	@$(BIN)/python -m deploy console $(ENV) $(NAME)

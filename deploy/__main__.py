@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from click.core import ParameterSource
 
 from deploy.account import log_of, open_account, run_task, tell
-from deploy.config import read_config
+from deploy.config import NAME, read_config
 from deploy.console import PAGES
 from deploy.console import console as forward
 from deploy.cost import PLAYERS, report
@@ -100,6 +100,18 @@ def job(environment: str, name: str, arguments: tuple[str, ...]) -> None:
     account = open_account(read_config(read_environment(environment)))
     check_is_ours(account)
     tell(log_of(account, name, run_task(account, name, name, command=list(arguments) or None)))
+
+
+@main.command()
+@ENVIRONMENT
+@click.argument("name", metavar="NAME")
+@click.option("--studio", required=True, help="The studio's name; it is made if there is none.")
+def admin(environment: str, name: str, studio: str) -> None:
+    """Make the account NAME, an admin of the studio. Its password comes into Secrets Manager, under the name that is told."""
+    account = open_account(read_config(read_environment(environment)))
+    check_is_ours(account)
+    command = ["admin", "create", name, "--studio", studio, "--secret", f"{NAME}/{environment}/admin/{name}"]
+    tell(log_of(account, "migrate", run_task(account, "migrate", "migrate", command=command)))
 
 
 @main.command()

@@ -111,9 +111,10 @@ def _wildcards(config: Config) -> list[Left]:
     exported = f"{config.stack_name('data')}:ExportsOutputFnGetAttBuckets"
     cluster = f"{config.stack_name('jobs')}:ExportsOutputRefClusterEB0386A796A0E3FE"
     admins, workflows = "Admins/Policy", "Workflows/Role/DefaultPolicy"
-    keys = f"arn:aws:secretsmanager:{at}:secret:gamepulse/{config.environment}/key/*"
+    secret = f"arn:aws:secretsmanager:{at}:secret:gamepulse/{config.environment}"
     found = [
-        ("jobs", "migrate/Role/DefaultPolicy", keys, "keys are named after games"),
+        ("jobs", "migrate/Role/DefaultPolicy", f"{secret}/key/*", "keys are named after games"),
+        ("jobs", "migrate/Role/DefaultPolicy", f"{secret}/admin/*", "passwords are named after accounts"),
         ("jobs", "backup/Role/DefaultPolicy", f"{exported}Backups18324FCDArn2F07337D/prometheus/*", "all of its own folder"),
         *(
             ("jobs", f"Schedules/{job}-role/DefaultPolicy", f"arn:aws:ecs:{at}:task/<ClusterEB0386A7>/*", MADE_OF_NAMES)

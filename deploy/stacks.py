@@ -122,7 +122,7 @@ class JobsStack(Stack):
         )
         self.namespace = servicediscovery.PrivateDnsNamespace(self, "Names", name=INTERNAL_DOMAIN, vpc=network.vpc)
         migrates = Program(self, "migrate", config=config, key=data.key, task=JOB, containers=programs.migrate(at, secrets))
-        self._let_keep_games_keys(migrates, config)
+        self._let_keep_secrets(migrates, config)
         saves = Program(
             self,
             "backup",
@@ -161,8 +161,8 @@ class JobsStack(Stack):
             ],
         )
 
-    def _let_keep_games_keys(self, program: Program, config: Config) -> None:
-        """Where `operations game` puts them."""
+    def _let_keep_secrets(self, program: Program, config: Config) -> None:
+        """Where `operations game` puts keys and `operations admin` passwords; neither can be read there by who puts them."""
         program.role.add_to_principal_policy(
             iam.PolicyStatement(
                 actions=["secretsmanager:CreateSecret", "secretsmanager:PutSecretValue"],
@@ -170,9 +170,10 @@ class JobsStack(Stack):
                     self.format_arn(
                         service="secretsmanager",
                         resource="secret",
-                        resource_name=f"gamepulse/{config.environment}/key/*",
+                        resource_name=f"gamepulse/{config.environment}/{folder}/*",
                         arn_format=ArnFormat.COLON_RESOURCE_NAME,
                     )
+                    for folder in ("key", "admin")
                 ],
             )
         )

@@ -128,6 +128,54 @@ def stored_command(game: str) -> None:
     click.echo(json.dumps({"stored": asyncio.run(games.stored(_admin(), game))}))
 
 
+KEPT = "The password is in the secret {}: read it, sign in, change it, and delete the secret."
+
+
+@main.group()
+def admin() -> None:
+    """A studio's admin, forgotten passwords, lost second factors, where nobody can be asked for a password: in a task on AWS.
+
+    DATABASE_ADMIN_URL, DATABASE_ADMIN_PASSWORD: as of `migrate`.
+    """
+
+
+@admin.command("create", cls=Telling)
+@click.argument("name")
+@click.option("--studio", required=True, help="The studio's name; it is made if there is none.")
+@click.option(
+    "--secret", help="The name under which Secrets Manager gets the new account's password. Without: the account is there."
+)
+def create_admin(name: str, studio: str, secret: str | None) -> None:
+    """Make the account NAME with a random password, and it an admin of the studio; or an account that is there."""
+    from operations import admins  # noqa: PLC0415 — boto3 takes a second and 30 MB, which others need not
+
+    studio_id = asyncio.run(admins.create(_admin(), name, studio, secret))
+    click.echo(f"{name} is an admin of the studio {studio} ({studio_id}).")
+    if secret:
+        click.echo(KEPT.format(secret))
+
+
+@admin.command("reset-password", cls=Telling)
+@click.argument("name")
+@click.option("--secret", required=True, help="The name under which Secrets Manager gets the password.")
+def reset_password(name: str, secret: str) -> None:
+    """Give the account NAME another, random password; all its sign-ins end."""
+    from operations import admins  # noqa: PLC0415 — as above
+
+    asyncio.run(admins.reset_password(_admin(), name, secret))
+    click.echo(f"{name} has another password, and is signed in nowhere.\n{KEPT.format(secret)}")
+
+
+@admin.command("reset-totp", cls=Telling)
+@click.argument("name")
+def reset_totp(name: str) -> None:
+    """Take the second factor from the account NAME, whose device is lost; all its sign-ins end."""
+    from operations import admins  # noqa: PLC0415 — as above
+
+    asyncio.run(admins.reset_totp(_admin(), name))
+    click.echo(f"{name} has no second factor any more, and is signed in nowhere.")
+
+
 TSDB = click.option("--tsdb", type=click.Path(file_okay=False, path_type=Path), default="/prometheus", show_default=True)
 COPIES = click.option("--copies", type=click.Path(file_okay=False, path_type=Path), default="/prometheus-data", show_default=True)
 

@@ -1,7 +1,6 @@
 """A game with a key, so that something can be sent where nobody has an account yet; and how much of it is stored."""
 
 import secrets
-from typing import Any
 
 import asyncpg
 from botocore.exceptions import BotoCoreError, ClientError
@@ -39,18 +38,11 @@ async def put_game(admin: database.Login, slug: str, secret: str) -> None:
                 "INSERT INTO ingest_key (studio_id, game_id, key_hash, kind) VALUES ($1, $2, $3, 'client')",
                 studio_id, game_id, hash_key(key),
             )  # fmt: skip
-            _keep(aws.client("secretsmanager"), secret, key)
+            aws.keep(secret, key)
     except (BotoCoreError, ClientError) as error:
         raise Failed(str(error)) from error
     except (*database.UNREACHABLE, asyncpg.PostgresError) as error:
         raise Failed(f"PostgreSQL: {error or type(error).__name__}") from error
-
-
-def _keep(manager: Any, name: str, value: str) -> None:
-    try:
-        manager.create_secret(Name=name, SecretString=value)
-    except manager.exceptions.ResourceExistsException:
-        manager.put_secret_value(SecretId=name, SecretString=value)
 
 
 async def stored(admin: database.Login, slug: str) -> int:

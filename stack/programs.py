@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +21,8 @@ from stack.toolchain import choose_toolchain, find_go
 FOLDER = Path(__file__).with_name("programs")
 FLAGS = ("-trimpath", "-ldflags", "-s -w")
 BUILD_LIMIT_S = 3600
+# CGO_ENABLED=0: no C compiler needed, and the binaries run in an empty image as well.
+_ENVIRON = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOTOOLCHAIN": "local", "GOWORK": "off"}
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,11 @@ def _build(program: Program, source: Path, go: Path, target: Path) -> None:
     started = time.monotonic()
     try:
         temporary.mkdir(parents=True, exist_ok=True)
-        with log.open("w") as output:
+        with log.open("w") as output, tempfile.TemporaryDirectory(prefix="gamepulse-patched-") as changed:
+            folder = patched(source, go, Path(changed))
             for binary, package in program.packages.items():
                 command = [str(go), "build", *FLAGS, "-tags", program.tags, "-o", str(temporary / binary), package]
-                _run(program, command, source, started, output.fileno(), target.parent)
+                _run(program, command, folder, started, output.fileno(), target.parent)
         temporary.rename(target)
     except BuildFailed:
         last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
@@ -111,15 +115,43 @@ def _build(program: Program, source: Path, go: Path, target: Path) -> None:
     _remember(target.parent, program, time.monotonic() - started)
 
 
+def patched(source: Path, go: Path, folder: Path) -> Path:
+    """Where to build: `source`, or a copy of it in `folder` with the modules that patches change. A patch names its module first.
+
+    Raises Problem when a patch does not fit any more: the pins have changed, and it may have become needless.
+    """
+    patches = sorted(source.glob("*.patch"))
+    if not patches:
+        return source
+    copy = shutil.copytree(source, folder / "source")
+    for patch in patches:
+        name = patch.read_text().partition("\n")[0].removeprefix("Module: ")
+        module = json.loads(_output(patch, [str(go), "mod", "download", "-json", name], copy))
+        changed = copy / "patched" / name
+        shutil.copytree(module["Dir"], changed, copy_function=shutil.copyfile)  # Go keeps its own read-only
+        for path in [changed, *changed.rglob("*/")]:
+            path.chmod(0o755)
+        _output(patch, ["git", "apply", str(patch)], changed)
+        _output(patch, [str(go), "mod", "edit", f"-replace={name}=./patched/{name}"], copy)
+    return copy
+
+
+def _output(patch: Path, command: list[str], folder: Path) -> str:
+    # Ceiling: a repository around the folder would have git apply the patch to its own files.
+    environ = os.environ | _ENVIRON | {"GIT_CEILING_DIRECTORIES": str(folder.parent)}
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Problem(f"{patch.name} cannot be applied: {' '.join(command[:3])} said: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
 class BuildFailed(Exception):
     """The compiler said no, or took longer than BUILD_LIMIT_S."""
 
 
 def _run(program: Program, command: list[str], source: Path, started: float, output: int, cache: Path) -> None:
     """Run one build in a process group of its own, so that giving up stops the compilers too."""
-    # CGO_ENABLED=0: no C compiler needed, and the binaries run in an empty image as well.
-    environ = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOTOOLCHAIN": "local", "GOWORK": "off"}
-    process = subprocess.Popen(command, cwd=source, env=os.environ | environ, stdout=output, stderr=output, start_new_session=True)
+    process = subprocess.Popen(command, cwd=source, env=os.environ | _ENVIRON, stdout=output, stderr=output, start_new_session=True)
     try:
         while process.poll() is None:
             _report(program, time.monotonic() - started, _expected(cache, program))

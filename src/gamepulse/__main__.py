@@ -1,14 +1,19 @@
-"""The command line: gamepulse serve | aggregate | migrate | demo | admin | settings."""
+"""The command line: gamepulse serve | aggregate | migrate | demo | admin | settings.
+
+Each command imports what it needs: the libraries of all of them take a second, and `serve` is three processes.
+"""
 
 import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, BinaryIO
 
 import click
 import msgspec
 from msgspec import Meta
 
-from gamepulse import __version__, accounts, aggregate, database, errors, migrate, run, settings, studios
+from gamepulse import __version__, database, errors, settings
 from gamepulse.settings import Settings
 
 
@@ -35,6 +40,8 @@ def _settings() -> Settings:
 @main.command()
 def serve() -> None:
     """Serve HTTP and aggregate until SIGTERM."""
+    from gamepulse import run
+
     configured = _settings()
     try:
         run.serve(configured)
@@ -46,12 +53,16 @@ def serve() -> None:
 @click.option("--parent", type=int, help="End when the process with this id, our parent, ends.")
 def aggregate_command(parent: int | None) -> None:
     """Aggregate only, until SIGTERM (`serve` starts one by itself)."""
+    from gamepulse import aggregate
+
     asyncio.run(aggregate.main(_settings(), parent_pid=parent))
 
 
 @main.command("migrate")
 def migrate_command() -> None:
     """Bring the database to the newest version."""
+    from gamepulse import migrate
+
     try:
         version = asyncio.run(migrate.migrate(database.login(_settings())))
     except database.Unsafe as error:
@@ -63,6 +74,8 @@ def migrate_command() -> None:
 @click.argument("keys", type=click.File("rb"), default="-")
 def demo(keys: BinaryIO) -> None:
     """Make the public game `demo`; reads {"ingest_key", "server_key"} as JSON from the file KEYS, or else from standard input."""
+    from gamepulse import migrate
+
     try:
         read = msgspec.json.decode(keys.read(), type=DemoKeys)
     except msgspec.DecodeError as error:
@@ -73,41 +86,27 @@ def demo(keys: BinaryIO) -> None:
 
 @main.group()
 def admin() -> None:
-    """First admins, and lost second factors. For who runs the service: asks for nobody's sign-in."""
+    """First admins, forgotten passwords, lost second factors. For who runs the service: asks for nobody's sign-in."""
 
 
 @admin.command("create")
 @click.argument("name")
 @click.option("--studio", required=True, help="The studio's name; it is made if there is none.")
-def create_admin(name: str, studio: str) -> None:
-    """Make the account NAME an admin of the studio; what there is not yet is made.
+@click.option(
+    "--existing", is_flag=True, help="The account is there, and known to be that person's: anyone may have taken the name."
+)
+def create_admin(name: str, studio: str, existing: bool) -> None:
+    """Make the account NAME, and the studio if there is none, and the account its admin.
 
-    A new account's password is asked for, or read from standard input. An admin's work then takes a second factor (POST
+    The password is asked for, or read from standard input. An admin's work then takes a second factor (POST
     /v1/account/totp).
     """
-    try:
-        click.echo(asyncio.run(_create_admin(database.login(_settings()), name, studio)))
-    except msgspec.ValidationError as error:
-        raise click.ClickException(str(error)) from None
-    except errors.Problem as problem:
-        raise click.ClickException(problem.detail) from None
-    except database.UNREACHABLE as error:
-        raise click.ClickException(f"PostgreSQL is away ({type(error).__name__}).") from None
+    from gamepulse import admins
 
-
-async def _create_admin(login: database.Login, name: str, studio: str) -> str:
-    account_pool = await database.open_pool(login, "account", size=1)
-    manage_pool = await database.open_pool(login, "manage", size=1)
-    try:
-        account_id = await accounts.find_id(account_pool, name)
-        if account_id is None:
-            wanted = msgspec.convert({"name": name, "password": _password()}, accounts.NewAccount)
-            account_id = (await accounts.create(account_pool, accounts.Passwords(), wanted)).account_id
-        studio_id = await studios.put_admin(manage_pool, studio, account_id, name, actor="gamepulse admin")
-    finally:
-        account_pool.terminate()
-        manage_pool.terminate()
-    return f"{name} is an admin of the studio {studio} ({studio_id})."
+    login = database.login(_settings())
+    with _told():
+        studio_id = asyncio.run(admins.create(login, name, studio, None if existing else _password))
+    click.echo(f"{name} is an admin of the studio {studio} ({studio_id}).")
 
 
 def _password() -> str:
@@ -117,25 +116,41 @@ def _password() -> str:
     return sys.stdin.readline().rstrip("\n")
 
 
+@admin.command("reset-password")
+@click.argument("name")
+def reset_password(name: str) -> None:
+    """Give the account NAME another password, asked for or read from standard input; all its sign-ins end."""
+    from gamepulse import admins
+
+    login = database.login(_settings())
+    with _told():
+        asyncio.run(admins.reset_password(login, name, _password))
+    click.echo(f"{name} has another password, and is signed in nowhere.")
+
+
 @admin.command("reset-totp")
 @click.argument("name")
 def reset_totp(name: str) -> None:
     """Take the second factor from the account NAME, whose device is lost; all its sign-ins end."""
+    from gamepulse import admins
 
-    async def reset() -> bool:
-        pool = await database.open_pool(database.login(_settings()), "account", size=1)
-        try:
-            return await accounts.reset_totp(pool, name, actor="gamepulse admin")
-        finally:
-            pool.terminate()
+    login = database.login(_settings())
+    with _told():
+        asyncio.run(admins.reset_totp(login, name))
+    click.echo(f"{name} has no second factor any more, and is signed in nowhere.")
 
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What goes wrong is told in a line."""
     try:
-        is_there = asyncio.run(reset())
+        yield
+    except msgspec.ValidationError as error:
+        raise click.ClickException(str(error)) from None
+    except errors.Problem as problem:
+        raise click.ClickException(problem.detail) from None
     except database.UNREACHABLE as error:
         raise click.ClickException(f"PostgreSQL is away ({type(error).__name__}).") from None
-    if not is_there:
-        raise click.ClickException(f"There is no account {name}.")
-    click.echo(f"{name} has no second factor any more, and is signed in nowhere.")
 
 
 @main.command("settings")

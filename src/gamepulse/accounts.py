@@ -281,16 +281,22 @@ async def confirm(pool: database.Pool, asker: Asker, code: str, totp_key: bytes)
         await _audit(connection, asker.account_id, asker.name, "totp_confirmed")
 
 
-async def reset_totp(pool: database.Pool, name: str, actor: str) -> bool:
-    """For who has lost the device: neither secret nor sign-in is left. Whether there is such an account."""
-    account_id = await find_id(pool, name)
-    if account_id is None:
-        return False
+async def reset_password(pool: database.Pool, passwords: Passwords, account_id: int, wanted: NewAccount, actor: str) -> None:
+    """For who has forgotten it: no sign-in is left, a second factor stays. Raises Problem: PASSWORD_IS_NAME, BUSY."""
+    _check(wanted.name, wanted.password, "/password")
+    hashed = await passwords.hash(wanted.password)
+    async with database.account(pool, account_id) as connection:
+        await connection.execute(_SQL["set_password"], account_id, hashed)
+        await connection.execute(_SQL["end_sign_ins"], account_id, None)
+        await _audit(connection, account_id, actor, "password_reset", wanted.name)
+
+
+async def reset_totp(pool: database.Pool, account_id: int, name: str, actor: str) -> None:
+    """For who has lost the device: neither secret nor sign-in is left."""
     async with database.account(pool, account_id) as connection:
         await connection.execute(_SQL["reset_totp"], account_id)
         await connection.execute(_SQL["end_sign_ins"], account_id, None)
         await _audit(connection, account_id, actor, "totp_reset", name)
-    return True
 
 
 async def _audit(connection: database.Connection, account_id: int, actor: str, action: str, about: str | None = None) -> None:

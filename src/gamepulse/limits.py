@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
+from itertools import islice
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ from gamepulse.metrics import Metrics
 from gamepulse.resilience import Open, Policy
 
 SUBJECTS_MAX = 100_000
-"""Remembered by a process while Valkey is away; then the oldest is forgotten."""
+"""Remembered by a process, for when Valkey is away; then the oldest is forgotten."""
 
 
 class Limit(NamedTuple):
@@ -109,8 +110,8 @@ class Local:
         answers = []
         for (limit, subject, _), (before, after, wait) in zip(charges, found, strict=True):
             free_at = before if is_refused else after
-            if not is_refused:
-                self._put(_key(limit, subject), free_at)
+            if free_at > now and not is_refused:
+                self._put(_key(limit, subject), free_at, now)
             left = math.floor(limit.burst - (free_at - now) / limit.each_us)
             answers.append(Answer(math.ceil(wait), max(0, left), math.ceil(free_at - now)))
         return answers
@@ -118,10 +119,12 @@ class Local:
     async def forget(self, limit: Limit, subject: str) -> None:
         self._free_at.pop(_key(limit, subject), None)
 
-    def _put(self, key: str, free_at: float) -> None:
+    def _put(self, key: str, free_at: float, now: float) -> None:
+        """Besides, forget the oldest two if all is free for them: so what is not needed goes sooner than more can come."""
         self._free_at.pop(key, None)
-        if len(self._free_at) >= SUBJECTS_MAX:
-            del self._free_at[next(iter(self._free_at))]
+        for oldest in tuple(islice(self._free_at, 2)):
+            if self._free_at[oldest] <= now or len(self._free_at) >= SUBJECTS_MAX:
+                del self._free_at[oldest]
         self._free_at[key] = free_at
 
 
@@ -130,7 +133,7 @@ def _key(limit: Limit, subject: str) -> str:
 
 
 class Limits:
-    """Asks Valkey, and this process's own store while Valkey is away."""
+    """Asks Valkey, and this process's own store while Valkey is away: it has counted along, so nobody has all again by that."""
 
     def __init__(self, connection: redis.Redis, policy: Policy, secret: bytes, counted: Metrics) -> None:
         self._shared = Shared(connection)
@@ -164,6 +167,8 @@ class Limits:
             self.is_shared = False
             return await self._local.spend(charges, is_asked)
         self.is_shared = True
+        if not (is_asked and any(answer.wait_us for answer in answers)):
+            await self._local.spend(charges, is_asked=False)
         return answers
 
     async def forget(self, limit: Limit, subject: str) -> None:

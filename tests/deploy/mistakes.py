@@ -352,5 +352,7 @@ ROLES: dict[str, Change] = {
     "a second factor for somebody else": widen("AdminsPolicy", "iam:EnableMFADevice", Resource="*"),
     "admins who are administrators": put("IAM::Group", ManagedPolicyArns=["arn:aws:iam::aws:policy/AdministratorAccess"]),
     "admins with a shell": widen("AdminsPolicy", "ssm:StartSession", Resource="*"),
+    "a task that reads the passwords it has made": allow("migrateRole", {
+        "Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": "arn:aws:secretsmanager:ap-northeast-2:111122223333:secret:gamepulse/staging/admin/*"}),
     "admins who read secrets": allow("AdminsPolicy", {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": "*"}),
 }  # fmt: skip

@@ -74,8 +74,11 @@ def asked(stacks: Stacks) -> Iterator[Asked]:
     secrets = {name: f"arn:aws:secretsmanager:{at}:secret:gamepulse/{name}-AbCdEf" for name in SECRETS}
     for name, arn in (secrets | {"master": f"arn:aws:secretsmanager:{at}:secret:rds!db-master-AbCdEf"}).items():
         yield from (Asked(action, name, arn) for action in READ_SECRET + WRITE_SECRET + ("secretsmanager:CreateSecret",))
-    for environment, name in ((stacks.environment, "a game's key"), ("another", "another environment's key")):
-        arn = f"arn:aws:secretsmanager:{at}:secret:gamepulse/{environment}/key/prove-AbCdEf"
+    for path, name in (
+        (f"{stacks.environment}/key/prove", "a game's key"), ("another/key/prove", "another environment's key"),
+        (f"{stacks.environment}/admin/mina", "an admin's password"), ("another/admin/mina", "another environment's admin's password"),
+    ):  # fmt: skip
+        arn = f"arn:aws:secretsmanager:{at}:secret:gamepulse/{path}-AbCdEf"
         yield from (Asked(action, name, arn) for action in READ_SECRET + WRITE_SECRET + ("secretsmanager:CreateSecret",))
     for action in KMS:
         yield Asked(action, "directly", f"arn:aws:kms:{at}:key/Key")
@@ -185,7 +188,7 @@ ROLES: dict[str, Table] = {
     "jaegerRole": {MOUNT: {"jaeger-data"}, WRITE: {"jaeger-data"}},
     "grafanaRole": {MOUNT: {"grafana-config"}, "cloudwatch:GetMetricData": {"*"}, "cloudwatch:ListMetrics": {"*"}},
     "infrastructureRole": {},
-    "migrateRole": each(("secretsmanager:CreateSecret", "secretsmanager:PutSecretValue"), {"a game's key"}),
+    "migrateRole": each(("secretsmanager:CreateSecret", "secretsmanager:PutSecretValue"), {"a game's key", "an admin's password"}),
     "backupRole": {
         MOUNT: {"prometheus-data"}, WRITE: {"prometheus-data"},
         **each(("s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"), SNAPSHOTS),
@@ -295,6 +298,7 @@ WILDCARDS = {
     **{(f"s3:{one}", "loki-logs/*"): "all objects of the bucket are Loki's" for one in ("GetObject", "PutObject", "DeleteObject", "AbortMultipartUpload")},
     **{(f"s3:{one}", "backups/prometheus/*"): "all snapshots" for one in ("GetObject", "PutObject", "AbortMultipartUpload")},
     **{(f"secretsmanager:{one}", "secret:gamepulse/environment/key/*"): "keys are named after games" for one in ("CreateSecret", "PutSecretValue")},
+    **{(f"secretsmanager:{one}", "secret:gamepulse/environment/admin/*"): "passwords are named after accounts" for one in ("CreateSecret", "PutSecretValue")},
     ("ecs:RunTask", "task-definition/migrate:*"): "each version is a new revision",
     ("ecs:RunTask", "task-definition/backup:*"): "each version is a new revision",
     ("ecs:RunTask", "task-definition/rotate:*"): "each version is a new revision",

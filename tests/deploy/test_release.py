@@ -171,14 +171,24 @@ def test_one_off_task_runs_in_the_private_subnets_until_it_has_ended(account: Ac
 
 
 @pytest.mark.usefixtures("network")
-def test_job_that_an_engineer_runs_says_what_it_wrote(
-    account: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("run", "command"),
+    [
+        (("job", "staging", "migrate", "--", "migrate", "--help"), ["migrate", "--help"]),
+        (
+            ("admin", "staging", "mina", "--studio", "Mina's"),
+            ["admin", "create", "mina", "--studio", "Mina's", "--secret", "gamepulse/staging/admin/mina"],
+        ),
+    ],
+)
+def test_what_an_engineer_runs_says_what_it_wrote(
+    account: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run: tuple[str, ...], command: list[str]
 ) -> None:
-    told = running(account, None, 0, command=["migrate", "--help"])
+    told = running(account, None, 0, command=command)
     monkeypatch.setattr("deploy.__main__.read_environment", lambda _: {})
     monkeypatch.setattr("deploy.__main__.read_config", lambda _: account.config)
     monkeypatch.setattr("deploy.__main__.open_account", lambda _: told)
-    main(["job", "staging", "migrate", "--", "migrate", "--help"], standalone_mode=False)
+    main(list(run), standalone_mode=False)
     assert "(it wrote nothing)" in capsys.readouterr().out
 
 

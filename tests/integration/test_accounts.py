@@ -171,7 +171,7 @@ async def test_an_unknown_name_is_answered_like_a_wrong_password_and_as_slowly(a
         bodies.add(str({key: value for key, value in answer.json().items() if key != "trace_id"}))
     assert len(bodies) == 1
     known, unknown = fastest.values()
-    assert 0.6 < unknown / known < 1.6  # without the hash it would be a tenth
+    assert 1 / 3 < unknown / known < 3  # without the hash it would be a tenth
 
 
 async def test_one_name_is_one_account_however_many_ask(api: httpx.AsyncClient) -> None:
@@ -206,7 +206,10 @@ async def test_so_many_passwords_are_hashed_at_a_time() -> None:
         await passwords.verify(None, PASSWORD)
     asked[-1].cancel()
     await asyncio.gather(*asked, return_exceptions=True)
-    await asyncio.sleep(0.3)
+    for _ in range(2000):
+        if not passwords._pending:
+            break
+        await asyncio.sleep(0.01)
     assert passwords._pending == 0
     passwords.close()
 
@@ -245,22 +248,38 @@ def command(studio: Studio, *arguments: str, stdin: str = "") -> "subprocess.Com
 async def test_the_command_line_makes_admins_and_resets_second_factors(api: httpx.AsyncClient, studio: Studio) -> None:
     refused = await asyncio.to_thread(command, studio, "create", "boss", "--studio", "Third", stdin="short")
     assert refused.returncode == 1 and "length >= 12" in refused.stderr and "Traceback" not in refused.stderr
-    for _ in range(2):  # again: nothing is asked for, nothing changes
-        done = await asyncio.to_thread(command, studio, "create", "boss", "--studio", "Third", stdin=PASSWORD)
-        assert done.returncode == 0, done.stderr
-        assert PASSWORD not in done.stdout + done.stderr
+    done = await asyncio.to_thread(command, studio, "create", "boss", "--studio", "Third", stdin=PASSWORD)
+    assert done.returncode == 0, done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+    for arguments, said in (
+        (("create", "boss"), "There is an account"),
+        (("create", "nobody", "--existing"), "There is no account"),
+    ):
+        refused = await asyncio.to_thread(command, studio, *arguments, "--studio", "Stolen", stdin=PASSWORD)
+        assert (refused.returncode, said in refused.stderr) == (1, True), refused.stderr
+    again = await asyncio.to_thread(command, studio, "create", "boss", "--existing", "--studio", "Third")  # changes nothing
+    assert again.returncode == 0, again.stderr
     boss = await enrol(api, await signed_in(api, "boss"))
     [studio_of_boss] = (await api.get("/v1/studios", headers=boss.headers)).json()
     assert (studio_of_boss["name"], studio_of_boss["role"]) == ("Third", "admin")
+    here = await signed_in(api, "boss", totp=boss.code())
     reset = await asyncio.to_thread(command, studio, "reset-totp", "boss")
     assert reset.returncode == 0, reset.stderr
+    assert told(await api.get("/v1/account", headers=here.headers)) == (401, "sign_in_ended")
     assert (await sign_in(api, "boss")).status_code == 201
+    here = await signed_in(api, "boss")
+    reset = await asyncio.to_thread(command, studio, "reset-password", "boss", stdin="another long password")
+    assert reset.returncode == 0, reset.stderr
+    assert told(await api.get("/v1/account", headers=here.headers)) == (401, "sign_in_ended")
+    assert told(await sign_in(api, "boss")) == (401, "wrong_credentials")
+    assert (await sign_in(api, "boss", "another long password")).status_code == 201
     connection = await own(studio)
     entries = await connection.fetch(
         "SELECT actor, action, about FROM audit_log WHERE studio_id = $1 ORDER BY entry_id", studio_of_boss["studio_id"]
     )
     await connection.close()
     assert [tuple(entry) for entry in entries] == [
-        ("gamepulse admin", "member_added", "boss: admin"), ("boss", "signed_in", None), ("boss", "totp_confirmed", None),
-        ("gamepulse admin", "totp_reset", "boss"), ("boss", "signed_in", None),
+        ("gamepulse admin", "member_added", "boss: admin"), ("boss", "signed_in", None), ("boss", "totp_confirmed", None), ("boss", "signed_in", None),
+        ("gamepulse admin", "totp_reset", "boss"), ("boss", "signed_in", None), ("boss", "signed_in", None),
+        ("gamepulse admin", "password_reset", "boss"), ("boss", "signed_in", None),
     ]  # fmt: skip

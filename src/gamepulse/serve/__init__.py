@@ -3,33 +3,21 @@
 from typing import Any
 
 from litestar import Litestar, MediaType, Request, Response, Router
-from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, SerializationException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components
 from litestar.routes import HTTPRoute
 from litestar.types import Message, Scope
 
 from gamepulse import __version__, database, errors
 from gamepulse.serve import accounts, ancestor, games, health, limited, page, privacy, quality, reports, sessions, studios
-from gamepulse.serve.describe import SCHEMES
+from gamepulse.serve.describe import SCHEMES, Description
 from gamepulse.serve.page import SECURITY_HEADERS
 
 _PUBLIC = (reports, ancestor, quality, health, page)
 _PRIVATE = (sessions, accounts, studios, games, privacy)
 """What they answer is for who asks, and is kept by no cache on the way."""
 _NO_STORE = {"cache-control": "no-store"}
-
-
-class _Description(JsonRenderPlugin):
-    """The description of the interface, without errors in the framework's own shape: `_answer_http` gives them ours."""
-
-    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        for operation in (one for methods in openapi_schema["paths"].values() for one in methods.values()):
-            if MediaType.JSON in operation["responses"].get("400", {}).get("content", {}):
-                del operation["responses"]["400"]
-        return super().render(request, openapi_schema)
 
 
 def build(lifespan: Any) -> Litestar:
@@ -55,7 +43,7 @@ def build(lifespan: Any) -> Litestar:
             title="GamePulse",
             version=__version__,
             path="/docs/schema",
-            render_plugins=[_Description(path="/openapi.json", media_type=MediaType.JSON)],
+            render_plugins=[Description(path="/openapi.json", media_type=MediaType.JSON)],
             use_handler_docstrings=True,
             components=Components(security_schemes=dict(SCHEMES)),
             security=[{}, {"token": []}, {"cookie": []}],
@@ -95,9 +83,7 @@ def _answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Respo
 
 async def _say_methods(message: Message, scope: Scope) -> None:
     """405 and OPTIONS say which methods the path takes (RFC 9110). The framework says it of one route, or not at all."""
-    if message["type"] != "http.response.start" or scope["type"] != ScopeType.HTTP:
-        return
-    if message["status"] == 405 or scope["method"] == "OPTIONS":
+    if message["type"] == "http.response.start" and (message["status"] == 405 or scope.get("method") == "OPTIONS"):
         others = [(name, value) for name, value in message["headers"] if name.lower() != b"allow"]
         message["headers"] = [*others, (b"allow", ", ".join(sorted(_methods(scope))).encode())]
 

@@ -1,6 +1,10 @@
-"""What a route may answer besides its success, for its description: problems by status, with their codes."""
+"""What a route may answer besides its success, for its description: problems by status, with their codes; headers of limits."""
 
+from typing import Any
+
+from litestar import MediaType, Request
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import SecurityScheme
 
 from gamepulse import asker, errors
@@ -47,3 +51,31 @@ def problems(*kinds: errors.Kind, has_body: bool = False) -> dict[int, ResponseS
         )
         for status, details in sorted(by_status.items())
     }
+
+
+_RETRY_AFTER: dict[str, Any] = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}}
+_LIMITS: dict[str, Any] = {
+    name: {"description": f"draft-ietf-httpapi-ratelimit-headers-10, as `{example}`", "schema": {"type": "string"}}
+    for name, example in (("RateLimit", '"address";r=59;t=1'), ("RateLimit-Policy", '"address";q=300;w=60'))
+}
+
+
+class Description(JsonRenderPlugin):
+    """OpenAPI as JSON, with the headers that tell of limits and of when to ask again: the framework has no place for them.
+
+    And without errors in the framework's own shape: `_answer_http` gives them ours.
+    """
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        """The description."""
+        for path, operations in openapi_schema["paths"].items():
+            for operation in operations.values():
+                if MediaType.JSON in operation["responses"].get("400", {}).get("content", {}):
+                    del operation["responses"]["400"]
+            is_told = path.startswith(("/v1/", "/api/")) and path != "/v1/reports"
+            for status, response in ((one, told) for of in operations.values() for one, told in of["responses"].items()):
+                is_refusal = status in {"429", "503"} and errors.CONTENT_TYPE in response["content"]
+                more = (_LIMITS if is_told or status == "429" else {}) | (_RETRY_AFTER if is_refusal else {})
+                if more:
+                    response["headers"] = response.get("headers", {}) | more
+        return super().render(request, openapi_schema)
