@@ -130,6 +130,11 @@ async def test_a_private_game_cannot_be_told_from_one_that_is_not_there(client: 
         ("manage", "UPDATE audit_log SET actor = 'x'"),
         ("manage", "DELETE FROM game"),
         ("manage", "SELECT 1 FROM session_seen"),
+        ("manage", "DELETE FROM erasure"),
+        ("manage", "UPDATE erasure SET done_at = now()"),
+        ("query", "SELECT 1 FROM erasure"),
+        ("query", "DELETE FROM raw_batch"),
+        ("account", "SELECT 1 FROM erasure"),
     ],
 )
 async def test_roles_can_do_their_own_work_only(connection: Database, role: str, statement: str) -> None:
@@ -148,6 +153,7 @@ async def test_no_role_of_the_api_reaches_another_studio_or_account(connection: 
         game_id = await connection.fetchval("SELECT game_id FROM game WHERE studio_id = $1", studio_id)
         await connection.execute("INSERT INTO game_region VALUES ($1, $2, 'r', '')", studio_id, game_id)
         await connection.execute("INSERT INTO audit_log (studio_id, actor, action) VALUES ($1, 'a', 'b')", studio_id)
+        await connection.execute("INSERT INTO erasure (studio_id, game_id) VALUES ($1, $2)", studio_id, game_id)
     names = [name for name in await _tables(connection) if not name[-1].isdigit()] + ["account", "sign_in"]
     assert {"studio", "game", "member", "game_region", "ingest_key", "audit_log", "dimension"} <= set(names)
     reached = set()
@@ -168,12 +174,13 @@ async def test_no_role_of_the_api_reaches_another_studio_or_account(connection: 
                 reached |= {(role, name)} if seen else set()
     assert reached >= {("account", "account"), ("account", "sign_in"), ("account", "member"), ("account", "studio"),
         ("manage", "studio"), ("manage", "game"), ("manage", "member"), ("manage", "ingest_key"), ("manage", "game_region"),
-        ("manage", "audit_log"), ("manage", "account"), ("query", "game")}  # fmt: skip
+        ("manage", "audit_log"), ("manage", "account"), ("manage", "erasure"), ("query", "game")}  # fmt: skip
     for role in ("query", "account", "manage"):
         for statement in (
             "INSERT INTO audit_log (studio_id, account_id, actor, action) VALUES (1, 1, 'a', 'b') RETURNING studio_id",
             "INSERT INTO game (studio_id, slug) VALUES (1, 'x') RETURNING studio_id",
             "INSERT INTO game_region SELECT 1, game_id, 'x', '' FROM game WHERE studio_id = 1 RETURNING studio_id",
+            "INSERT INTO erasure (studio_id, game_id) VALUES (1, 1) RETURNING studio_id",
             f"INSERT INTO member VALUES (1, {account_id}, 'admin') RETURNING studio_id",
             "INSERT INTO sign_in (account_id, token_hash) VALUES (1, '\\x00') RETURNING account_id",
         ):
