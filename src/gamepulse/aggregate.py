@@ -21,6 +21,7 @@ import asyncpg
 
 from gamepulse import database, metrics, records, valkey
 from gamepulse.batch import EVENT_KINDS, QUALITIES
+from gamepulse.erase import Eraser
 from gamepulse.labels import Labels
 from gamepulse.metrics import HistogramState, Metrics
 from gamepulse.origins import Origins
@@ -144,6 +145,7 @@ class Aggregator:
         self._counter = ThreadPoolExecutor(1, "count")
         self._is_closing = asyncio.Event()
         self._has_old_batch_keys = False
+        self._eraser = Eraser(settings.raw_retention_days)
         self._running: asyncio.Task[None] | None = None
         self._alive_at = 0.0
         """When (monotonic) PostgreSQL last heard of us."""
@@ -191,6 +193,7 @@ class Aggregator:
                     thresholds_at = started + THRESHOLDS_EVERY_S
                 is_behind = await self._side_by_side(connection, lanes)
                 is_behind |= await self._forget_batch_keys(connection)
+                is_behind |= await self._erase(connection)
                 if not is_behind:
                     await self._pause(STEP_EVERY_S - (time.monotonic() - started))
 
@@ -373,6 +376,7 @@ class Aggregator:
             self._telemetry.failed("partitions are in use", error)
             return HOUSEKEEPING_AGAIN_S
         self._has_old_batch_keys = True
+        await self._eraser.look(connection)
         return HOUSEKEEPING_EVERY_S
 
     async def _keep_partitions(self, connection: database.Connection) -> None:
@@ -391,6 +395,18 @@ class Aggregator:
             done = await connection.execute(_SQL["forget_batch_keys"], FORGET_SLICE)
             self._has_old_batch_keys = done == f"DELETE {FORGET_SLICE}"
         return self._has_old_batch_keys
+
+    async def _erase(self, connection: database.Connection) -> bool:
+        """Erase a slice, by the leader of shard 0. Whether there may be more."""
+        if 0 not in self._led:
+            return False
+        try:
+            return await self._eraser.step(connection)
+        except asyncpg.PostgresError as error:  # nothing of the slice was erased; it is tried again
+            if connection.is_closed():
+                raise
+            self._telemetry.failed("erasure interrupted", error)
+            return False
 
     # -- the players' metrics ------------------------------------------------------------------------------------------------
 

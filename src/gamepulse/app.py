@@ -16,6 +16,7 @@ from gamepulse.accounts import Passwords
 from gamepulse.ancestor import Ancestor
 from gamepulse.asker import Askers
 from gamepulse.cache import Answers
+from gamepulse.erase import Exports
 from gamepulse.gather import Names
 from gamepulse.geography import Geography
 from gamepulse.keys import Keys
@@ -116,7 +117,7 @@ class App:
         framework.state.reader = Reader(
             configured, query_pool, Names(), ingest_pool, cache, live, asyncio.Semaphore(QUESTIONS_MAX), account_pool, manage_pool,
             Askers(account_pool), passwords, Answers(query_pool, configured.database_url, cache, of_valkey, telemetry), geography,
-            limits, pace, policies, ancestor,
+            limits, pace, policies, ancestor, Exports(),
         )  # fmt: skip
         framework.state.telemetry = telemetry
         telemetry.observe.append(lambda: _observe(telemetry.metrics, acceptor, pools))

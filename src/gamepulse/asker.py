@@ -59,6 +59,8 @@ class Game(msgspec.Struct):
     game_id: int
     slug: str
     is_public: bool = False
+    raw_retention_days: int | None = None
+    """None: as the service."""
 
 
 class Given(NamedTuple):
@@ -120,7 +122,7 @@ async def find_game(pool: database.Pool, slug: str, asker: Asker, role: Role = R
     if row is None or not (row["is_public"] or row["studio_id"] in asker.roles):
         raise errors.Problem(errors.SIGN_IN_ENDED if asker.has_ended else errors.UNKNOWN_GAME)
     require(asker, row["studio_id"], role)
-    return Game(row["studio_id"], row["game_id"], row["slug"], row["is_public"])
+    return Game(row["studio_id"], row["game_id"], row["slug"], row["is_public"], row["raw_retention_days"])
 
 
 def require(asker: Asker, studio_id: int, role: Role) -> None:

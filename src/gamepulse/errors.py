@@ -73,6 +73,9 @@ TOO_MANY_GAMES = _declare("too_many_games", 409, "The studio has as many games a
 UNKNOWN_KEY_ID = _declare("unknown_key_id", 404, "There is no such key of this game, or it is revoked.")
 TOO_MANY_KEYS = _declare("too_many_keys", 409, "The game has as many keys as it may. Revoke one first.")
 INVALID_THRESHOLDS = _declare("invalid_thresholds", 422, "`custom` takes all three thresholds; any other profile takes none.")
+RETENTION_TOO_LONG = _declare("retention_too_long", 422, "Raw data is not kept for so long.")
+TOO_MANY_ERASURES = _declare("too_many_erasures", 409, "As many erasures as may be are not done yet. Wait for them.")
+UNKNOWN_ERASURE = _declare("unknown_erasure", 404, "The game has no such erasure.")
 REGION_TWICE = _declare("region_twice", 422, "A region stands twice.")
 
 # The batch is wrong as a whole.

@@ -22,6 +22,7 @@ _SQL = database.queries("games")
 Profile = Literal["general", "shooter", "moba", "racing", "turn-based", "dense", "custom"]
 Title = Annotated[str, Meta(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
 Milliseconds = Annotated[float, Meta(ge=RTT_MS_MIN, le=RTT_MS_MAX)]
+Days = Annotated[int, Meta(ge=1, le=90)]
 RegionName = Annotated[str, Meta(pattern=LABEL_PATTERN)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -89,6 +90,7 @@ class GameChange(msgspec.Struct, forbid_unknown_fields=True):
 
     title: Title | None = None
     is_public: bool | None = None
+    raw_retention_days: Days | None = None
     thresholds: ThresholdsChoice | None = None
 
 
@@ -100,7 +102,7 @@ class Region(msgspec.Struct):
 
 
 class GameSettings(msgspec.Struct):
-    """A game as its studio sees it."""
+    """A game as its studio sees it. `raw_retention_days`: null where raw data is kept as long as the service keeps it."""
 
     game: str
     title: str
@@ -108,6 +110,7 @@ class GameSettings(msgspec.Struct):
     is_public: bool
     thresholds: Thresholds
     created_at: datetime
+    raw_retention_days: int | None
 
 
 class Regions(msgspec.Struct):
@@ -166,12 +169,16 @@ async def create(pool: database.Pool, asker: Asker, wanted: NewGame) -> GameSett
         return await _game(connection, wanted.studio_id, game_id)
 
 
-async def change(pool: database.Pool, asker: Asker, game: Game, wanted: GameChange, role: Role) -> GameSettings:
-    """Raises Problem: INVALID_THRESHOLDS, ROLE_REQUIRED."""
+async def change(
+    pool: database.Pool, asker: Asker, game: Game, wanted: GameChange, role: Role, raw_retention_days: int
+) -> GameSettings:
+    """`raw_retention_days`: the service's. Raises Problem: INVALID_THRESHOLDS, RETENTION_TOO_LONG, ROLE_REQUIRED."""
+    if (wanted.raw_retention_days or 0) > raw_retention_days:
+        raise errors.Problem(errors.RETENTION_TOO_LONG, f"Raw data is kept for {raw_retention_days} days at the most.")
     chosen = wanted.thresholds.resolved() if wanted.thresholds else None
     of = (game.studio_id, game.game_id)
     async with studios.changing(pool, asker, game.studio_id, role) as connection:
-        await connection.execute(_SQL["set_game"], *of, wanted.title, wanted.is_public)
+        await connection.execute(_SQL["set_game"], *of, wanted.title, wanted.is_public, wanted.raw_retention_days)
         if chosen:
             await connection.execute(_SQL["set_thresholds"], *of, *msgspec.structs.astuple(chosen))
         about = ", ".join(name for name in wanted.__struct_fields__ if getattr(wanted, name) is not None)
@@ -244,4 +251,5 @@ async def _regions(connection: database.Connection, game: Game) -> Regions:
 
 def _shown(row: asyncpg.Record) -> GameSettings:
     thresholds = Thresholds(row["profile"], *(float(f"{row[f'bad_{name}']:.6g}") for name in Bad._fields))  # real
-    return GameSettings(row["slug"], row["title"], row["studio_id"], row["is_public"], thresholds, row["created_at"])
+    shown = ("studio_id", "is_public", "created_at", "raw_retention_days")
+    return GameSettings(row["slug"], row["title"], thresholds=thresholds, **{name: row[name] for name in shown})

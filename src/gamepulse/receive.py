@@ -248,7 +248,8 @@ def _part(
     return Part(
         session_id=session.session,
         shard=shard_of(session.session),
-        player=hash_player(session.player, key.game_id, player_hash_key) if session.player else None,
+        # Of what was refused as a whole nothing is counted, so nobody would find it by its player.
+        player=hash_player(session.player, key.game_id, player_hash_key) if session.player and (codes or session.events) else None,
         match=session.match,
         labels=records.join_labels((*geography, session.connection, session.platform, session.build), places),
         columns=columns,

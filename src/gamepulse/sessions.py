@@ -115,15 +115,16 @@ class FoundSessions(msgspec.Struct):
 
 
 class PlayerQuestion(msgspec.Struct):
-    """Whose sessions to look up: the player's id as the game knows it. It is hashed on arrival."""
+    """Whose sessions, data, erasure: the player's id as the game knows it. It is hashed on arrival."""
 
     player: Player
 
 
-async def timeline(pool: database.Pool, game: Game, session: UUID) -> Timeline:
-    """All that is stored of a session. Raises Problem UNKNOWN_SESSION."""
+async def timeline(pool: database.Pool, game: Game, session: UUID, raw_since: datetime) -> Timeline:
+    """All that is stored of a session since then. Raises Problem UNKNOWN_SESSION."""
+    of = (game.studio_id, game.game_id, session)
     async with database.studio(pool, game.studio_id) as connection:
-        rows = await connection.fetch(_SQL["session_batches"], game.studio_id, game.game_id, session, BATCHES_MAX + 1)
+        rows = await connection.fetch(_SQL["session_batches"], *of, BATCHES_MAX + 1, raw_since)
     if not rows:
         raise errors.Problem(errors.UNKNOWN_SESSION)
     return await in_thread(_timeline, game.slug, session, rows)
@@ -133,9 +134,8 @@ def _timeline(game: str, session: UUID, rows: list[asyncpg.Record]) -> Timeline:
     sizes = accumulate(len(row["records"]) // records.RECORD.itemsize for row in rows)
     fitting = max(sum(1 for size in sizes if size <= REPORTS_MAX), 1)
     is_cut, rows = len(rows) > min(fitting, BATCHES_MAX), rows[: min(fitting, BATCHES_MAX)]
-    reports = sorted((report for row in rows for report in _reports(row)), key=lambda report: (report.at, report.seq))
-    stored = [event for row in rows if row["events"] for event in msgspec.json.decode(row["events"], type=list[_StoredEvent])]
-    events = sorted((event.shown() for event in stored), key=lambda event: (event.at, event.seq))
+    reports = sorted((report for row in rows for report in reports_of(row)), key=lambda report: (report.at, report.seq))
+    events = sorted((event for row in rows for event in events_of(row)), key=lambda event: (event.at, event.seq))
 
     labels = [dict(zip(records.LABELS, records.split_labels(row["labels"])[0], strict=True)) for row in rows]
 
@@ -171,12 +171,12 @@ def _others(game: str, of: Dimension, value: str, first: datetime, last: datetim
     )
 
 
-async def of_player(pool: database.Pool, game: Game, player: str, key: bytes, asker: Asker) -> FoundSessions:
-    """A player's recent sessions. Who looked is written down in the same transaction."""
+async def of_player(pool: database.Pool, game: Game, player: str, key: bytes, asker: Asker, raw_since: datetime) -> FoundSessions:
+    """A player's sessions since then. Who looked is written down in the same transaction."""
     hashed = hash_player(player, game.game_id, key)
     async with database.studio(pool, game.studio_id) as connection:
         await studios.audit(connection, asker, game.studio_id, "player_sessions", game_id=game.game_id, player=hashed)
-        rows = await connection.fetch(_SQL["player_sessions"], game.studio_id, game.game_id, hashed, SESSIONS_MAX + 1)
+        rows = await connection.fetch(_SQL["player_sessions"], game.studio_id, game.game_id, hashed, SESSIONS_MAX + 1, raw_since)
     return _found(rows)
 
 
@@ -207,7 +207,13 @@ class _StoredEvent(msgspec.Struct):
         return TimelineEvent(self.seq, at, self.kind, self.reason, self.region, self.server)
 
 
-def _reports(row: asyncpg.Record) -> list[TimelineReport]:
+def events_of(row: asyncpg.Record) -> list[TimelineEvent]:
+    """Of a stored batch."""
+    return [event.shown() for event in msgspec.json.decode(row["events"], type=list[_StoredEvent])] if row["events"] else []
+
+
+def reports_of(row: asyncpg.Record) -> list[TimelineReport]:
+    """Of a stored batch."""
     _, places = records.split_labels(row["labels"])
     return [
         TimelineReport(

@@ -142,6 +142,10 @@ def see(columns: Columns) -> Seen:
     places = [columns.origins.places[one] for one in columns.run_place[groups.first].tolist()]
     labels = [columns.origins.labels[one] for one in columns.run_labels[groups.first].tolist()]
     session_id, match, player = (columns.column[name] for name in ("session_id", "match", "player"))
+    named = np.flatnonzero(np.array([one is not None for one in player], dtype=bool)[columns.run_row[runs]])
+    first_named = groups.first.copy()  # a game server's part may not name the player: whoever is asked about must be found
+    of_named, index = np.unique(groups.of_run[named], return_index=True)
+    first_named[of_named] = named[index]
     return [
         [one.studio_id for one in places],
         [one.game_id for one in places],
@@ -152,7 +156,7 @@ def see(columns: Columns) -> Seen:
         [one.country or "ZZ" for one in labels],
         *([getattr(one, name) for one in labels] for name in records.LABELS[1:]),
         [match[n] for n in rows],
-        [player[n] for n in rows],
+        [player[n] for n in columns.run_row[first_named].tolist()],
         *([EPOCH + timedelta(milliseconds=ms) for ms in times.tolist()] for times in (first_ms, last_ms)),
         groups.sizes(is_report).tolist(),
         groups.sizes(is_report & columns.bad[:until]).tolist(),

@@ -81,6 +81,10 @@ ROUTES: list[tuple[str, str, Any, list[Answer]]] = [
             ("GET", "/v1/games/{game}/keys", None, "admin", 200),
             ("POST", "/v1/games/{game}/keys", {"kind": "client"}, "admin", 201),
             ("DELETE", "/v1/games/{game}/keys/999999", None, "admin", "unknown_key_id"),
+            ("PATCH", "/v1/games/{game}", {"raw_retention_days": 3}, "admin", 200),
+            ("POST", "/v1/games/{game}/exports", {"player": "p"}, "admin", 200),
+            ("POST", "/v1/games/{game}/erasures", {"player": "p"}, "admin", 202),
+            ("GET", "/v1/games/{game}/erasures/" + NONE, None, "admin", "unknown_erasure"),
         )
     ),
     # a studio

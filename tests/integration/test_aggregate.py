@@ -281,13 +281,18 @@ async def test_what_is_past_its_retention_goes_and_what_is_not_counted_stays(
         "INSERT INTO batch_key SELECT studio_id, game_id, gen_random_uuid(), 0, now() - age * interval '1 hour', 1, NULL"
         " FROM batch_key, unnest(ARRAY[47, 49, 200]) AS age"
     )
+    await connection.execute(
+        "INSERT INTO audit_log (studio_id, at, actor, action)"
+        " SELECT 1, now() - age * interval '1 day', 'a', age::text FROM unnest(ARRAY[1, 399, 401, 800]) AS age"
+    )
     await complete(client)  # nothing is dropped while a shard has not counted yet
     for child in service.children(aggregator=True):
         child.kill()  # the next one keeps house at once
     await _until(connection, "SELECT count(*) = 2 FROM batch_key")
+    assert [row[0] for row in await connection.fetch("SELECT action FROM audit_log ORDER BY at")] == ["399", "1"]
     await complete(client)
     names = {row[0] for row in await connection.fetch("SELECT inhrelid::regclass::text FROM pg_inherits")}
-    for table, days in (("raw_batch", 7), ("session_seen", 7), ("rollup_minute", 14)):
+    for table, days in (("raw_batch", 7), ("session_seen", 8), ("rollup_minute", 14)):
         kept = sorted(name for name in names if name.startswith(f"{table}_2"))
         assert kept[0] == f"{table}_{today - timedelta(days=days):%Y%m%d}", table
     assert not any(f"{today - timedelta(days=450):%Y%m}" in name for name in names)

@@ -27,6 +27,7 @@ from gamepulse.origins import Combination
 from gamepulse.receive import Sent
 from gamepulse.rollup import OTHER, PLACE, SERVER, UNKNOWN, VALUES_MAX
 from gamepulse.spans import RequestFacts
+from gamepulse.tally import EPOCH
 from gamepulse.telemetry import Telemetry
 from tests.batches import batch, now_ms
 from tests.conftest import INGEST_KEY, SERVER_KEY, complete, free_port, serve, service_environ
@@ -396,11 +397,11 @@ async def test_a_timeline_and_what_is_found_are_cut(
     ):  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(sessions, name, most)
-            told = await sessions.timeline(pool, game, session)
+            told = await sessions.timeline(pool, game, session, EPOCH)
             assert (name, most, (len(told.reports), told.is_cut)) == (name, most, expected)
     for most, expected in ((3, (3, True)), (4, (4, False))):
         monkeypatch.setattr(sessions, "SESSIONS_MAX", most)
-        found = await sessions.of_player(pool, game, "p", bytes.fromhex("5a" * 32), asker.ANYONE)
+        found = await sessions.of_player(pool, game, "p", bytes.fromhex("5a" * 32), asker.ANYONE, EPOCH)
         assert (most, (len(found.sessions), found.is_cut)) == (most, expected)
     pool.terminate()
 

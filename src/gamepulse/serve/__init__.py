@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Litestar, MediaType, Request, Response, Router
+from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, SerializationException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components
@@ -10,12 +11,12 @@ from litestar.routes import HTTPRoute
 from litestar.types import Message, Scope
 
 from gamepulse import __version__, database, errors
-from gamepulse.serve import accounts, ancestor, games, health, limited, page, quality, reports, sessions, studios
+from gamepulse.serve import accounts, ancestor, games, health, limited, page, privacy, quality, reports, sessions, studios
 from gamepulse.serve.describe import SCHEMES, Description
 from gamepulse.serve.page import SECURITY_HEADERS
 
 _PUBLIC = (reports, ancestor, quality, health, page)
-_PRIVATE = (sessions, accounts, studios, games)
+_PRIVATE = (sessions, accounts, studios, games, privacy)
 """What they answer is for who asks, and is kept by no cache on the way."""
 _NO_STORE = {"cache-control": "no-store"}
 
@@ -83,7 +84,9 @@ def _answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Respo
 
 async def _say_methods(message: Message, scope: Scope) -> None:
     """405 and OPTIONS say which methods the path takes (RFC 9110). The framework says it of one route, or not at all."""
-    if message["type"] == "http.response.start" and (message["status"] == 405 or scope.get("method") == "OPTIONS"):
+    if message["type"] != "http.response.start" or scope["type"] != ScopeType.HTTP:
+        return
+    if message["status"] == 405 or scope["method"] == "OPTIONS":
         others = [(name, value) for name, value in message["headers"] if name.lower() != b"allow"]
         message["headers"] = [*others, (b"allow", ", ".join(sorted(_methods(scope))).encode())]
 

@@ -37,12 +37,16 @@ async def game_route(request: Asked, game: str) -> games.GameSettings:
     return await games.find(reader_of(request).manage_pool, await game_of(request, game, Role.VIEWER))
 
 
-@patch("/v1/games/{game:str}", responses=problems(*GAME_OF_STUDIO, errors.INVALID_THRESHOLDS, has_body=True))
+@patch(
+    "/v1/games/{game:str}", responses=problems(*GAME_OF_STUDIO, errors.INVALID_THRESHOLDS, errors.RETENTION_TOO_LONG, has_body=True)
+)
 async def change_game_route(request: Asked, game: str, data: games.GameChange) -> games.GameSettings:
-    """Change a game. Thresholds take an operator, title and `is_public` an admin."""
-    role = Role.OPERATOR if data.title is None and data.is_public is None else Role.ADMIN
-    found = await game_of(request, game, role)
-    return await games.change(reader_of(request).manage_pool, await asker_of(request), found, data, role)
+    """Change a game. Thresholds take an operator, all else an admin. A shorter retention of raw data deletes what is older."""
+    others = (data.title, data.is_public, data.raw_retention_days)
+    role = Role.OPERATOR if others == (None, None, None) else Role.ADMIN
+    found, reader = await game_of(request, game, role), reader_of(request)
+    days = reader.settings.raw_retention_days
+    return await games.change(reader.manage_pool, await asker_of(request), found, data, role, days)
 
 
 @get("/v1/games/{game:str}/regions", responses=problems(*GAME_OF_STUDIO))

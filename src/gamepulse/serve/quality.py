@@ -129,7 +129,7 @@ async def compare_route(
     found = await game_of(request, game)
 
     async def make() -> compare.Comparison:
-        return await compare.compare(reader.pool, reader.names, found, a, b, reader.raw_since())
+        return await compare.compare(reader.pool, reader.names, found, a, b, reader.raw_since(found))
 
     return await _answered(request, found, ("compare", a, b), make)
 

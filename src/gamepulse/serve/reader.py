@@ -11,7 +11,7 @@ from litestar import Request
 from litestar.params import PathParameter, QueryParameter
 from msgspec import Struct
 
-from gamepulse import accounts, asker, cache, database, errors, gather, live, studios
+from gamepulse import accounts, asker, cache, database, erase, errors, gather, live, studios
 from gamepulse.ancestor import Ancestor
 from gamepulse.asker import Asker, Game, Role
 from gamepulse.geography import Geography
@@ -52,6 +52,7 @@ class Reader(Struct):
     pace: Pace
     policies: list[Policy]
     ancestor: Ancestor
+    exports: erase.Exports
     is_draining: bool = False
 
     @property
@@ -63,9 +64,10 @@ class Reader(Struct):
         """Since when minute rollups are kept for certain."""
         return _midnight() - timedelta(days=self.settings.minute_retention_days)
 
-    def raw_since(self) -> datetime:
-        """Since when raw data is."""
-        return _midnight() - timedelta(days=self.settings.raw_retention_days)
+    def raw_since(self, game: Game) -> datetime:
+        """Since when a game's raw data is; what is older may not be gone yet, but counts as gone."""
+        shared = self.settings.raw_retention_days
+        return _midnight() - timedelta(days=min(game.raw_retention_days or shared, shared))
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[None]:

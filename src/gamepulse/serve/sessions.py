@@ -20,7 +20,7 @@ async def session_route(request: Asked, game: str, session_id: UUID) -> sessions
     reader = reader_of(request)
     found = await game_of(request, game)
     async with limited.asking(request):
-        return await sessions.timeline(reader.pool, found, session_id)
+        return await sessions.timeline(reader.pool, found, session_id, reader.raw_since(found))
 
 
 @post("/v1/games/{game:str}/player-sessions", status_code=200, responses=problems(*GAME_OF_STUDIO, has_body=True))
@@ -28,7 +28,8 @@ async def player_sessions_route(request: Asked, game: str, data: sessions.Player
     """A player's recent sessions. The id is hashed on arrival, and the look-up is written down. Takes an operator."""
     reader = reader_of(request)
     found = await game_of(request, game, Role.OPERATOR)
-    return await sessions.of_player(reader.pool, found, data.player, reader.secret, await asker_of(request))
+    since = reader.raw_since(found)
+    return await sessions.of_player(reader.pool, found, data.player, reader.secret, await asker_of(request), since)
 
 
 @get("/v1/games/{game:str}/servers/{server:str}/sessions", responses=_OTHERS)
@@ -56,8 +57,10 @@ async def build_sessions_route(request: Asked, game: str, build: str, to: To = N
 async def _on(request: Asked, game: str, of: sessions.Dimension, value: str, asked: Span) -> sessions.FoundSessions:
     reader = reader_of(request)
     found = await game_of(request, game)
+    since = reader.raw_since(found)
+    kept = Span(max(asked.start, since), max(asked.end, since))
     async with limited.asking(request):
-        return await sessions.on(reader.pool, found, of, value, asked)
+        return await sessions.on(reader.pool, found, of, value, kept)
 
 
 ROUTES = [session_route, player_sessions_route, server_sessions_route, network_sessions_route, build_sessions_route]

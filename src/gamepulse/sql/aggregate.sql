@@ -210,7 +210,7 @@ WITH clock AS (
 )
 SELECT drop_partitions(parent, before) FROM clock, LATERAL (VALUES
     ('raw_batch', least(today - $1::integer, counted)),
-    ('session_seen', least(today - $1::integer, counted - 1)),
+    ('session_seen', least(today - $1::integer, counted) - 1),
     ('rollup_minute', least(today - $2::integer, counted - 1, waiting)),
     ('rollup_hour', least((today - make_interval(months => $3))::date, counted - 1, waiting, stale)),
     ('rollup_quarter', least((today - make_interval(months => $3))::date, counted - 1, waiting, stale)),

@@ -1,9 +1,9 @@
 -- name: games
-SELECT game_id, slug, title, studio_id, is_public, profile, bad_rtt_ms, bad_jitter_ms, bad_loss, created_at
+SELECT game_id, slug, title, studio_id, is_public, profile, bad_rtt_ms, bad_jitter_ms, bad_loss, created_at, raw_retention_days
 FROM game WHERE studio_id = $1 ORDER BY slug
 
 -- name: game
-SELECT game_id, slug, title, studio_id, is_public, profile, bad_rtt_ms, bad_jitter_ms, bad_loss, created_at
+SELECT game_id, slug, title, studio_id, is_public, profile, bad_rtt_ms, bad_jitter_ms, bad_loss, created_at, raw_retention_days
 FROM game WHERE studio_id = $1 AND game_id = $2
 
 -- name: count_games
@@ -14,7 +14,8 @@ INSERT INTO game (studio_id, slug, title, is_public, profile, bad_rtt_ms, bad_ji
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (slug) DO NOTHING RETURNING game_id
 
 -- name: set_game
-UPDATE game SET title = coalesce($3, title), is_public = coalesce($4, is_public) WHERE studio_id = $1 AND game_id = $2
+UPDATE game SET title = coalesce($3, title), is_public = coalesce($4, is_public),
+    raw_retention_days = coalesce($5, raw_retention_days) WHERE studio_id = $1 AND game_id = $2
 
 -- name: set_thresholds
 UPDATE game SET profile = $3, bad_rtt_ms = $4, bad_jitter_ms = $5, bad_loss = $6 WHERE studio_id = $1 AND game_id = $2

@@ -51,7 +51,7 @@ FROM watermark
 -- name: session_batches
 SELECT received_at, clock_offset_ms, labels, match, records, events
 FROM raw_batch
-WHERE studio_id = $1 AND game_id = $2 AND session_id = $3
+WHERE studio_id = $1 AND game_id = $2 AND session_id = $3 AND received_at >= $5
 ORDER BY received_at
 LIMIT $4
 
@@ -61,7 +61,7 @@ SELECT session_id, min(country) AS country, min(subdivision) AS subdivision, min
     sum(reports) AS reports, sum(bad_reports) AS bad_reports, sum(events) AS events,
     array_agg(DISTINCT region || ' ' || server) AS places
 FROM session_seen
-WHERE studio_id = $1 AND game_id = $2 AND player = $3
+WHERE studio_id = $1 AND game_id = $2 AND player = $3 AND last_at >= $5
 GROUP BY session_id
 ORDER BY max(last_at) DESC
 LIMIT $4
