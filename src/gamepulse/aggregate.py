@@ -146,6 +146,7 @@ class Aggregator:
         self._is_closing = asyncio.Event()
         self._has_old_batch_keys = False
         self._eraser = Eraser(settings.raw_retention_days)
+        self._erase_at = 0.0
         self._running: asyncio.Task[None] | None = None
         self._alive_at = 0.0
         """When (monotonic) PostgreSQL last heard of us."""
@@ -398,7 +399,7 @@ class Aggregator:
 
     async def _erase(self, connection: database.Connection) -> bool:
         """Erase a slice, by the leader of shard 0. Whether there may be more."""
-        if 0 not in self._led:
+        if 0 not in self._led or time.monotonic() < self._erase_at:
             return False
         try:
             return await self._eraser.step(connection)
@@ -406,6 +407,7 @@ class Aggregator:
             if connection.is_closed():
                 raise
             self._telemetry.failed("erasure interrupted", error)
+            self._erase_at = time.monotonic() + HOUSEKEEPING_AGAIN_S
             return False
 
     # -- the players' metrics ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ the way. docs/adr/0036-erasure.md.
 from asyncio import Semaphore
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import date, datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -28,10 +29,12 @@ SESSIONS_AT_ONCE = 50
 """Erased in a transaction for each shard, whose steps wait for so long."""
 ROWS_AT_ONCE = 1_000
 """Deleted at a time of a game that keeps raw data shorter."""
+SLICE_TIMEOUT_S = 5
 EXPORTS_MAX = 1
 """Pages that a process makes at a time."""
 EXPORTED_SESSIONS_MAX = 10_000
 EXPORTED_BATCHES_AT_ONCE = 50
+_EXPIRED = ("expire_batches", "expire_seen")
 _SQL = database.queries("erase")
 
 
@@ -205,20 +208,26 @@ class Eraser:
 
     async def step(self, connection: database.Connection) -> bool:
         """Whether there may be more."""
-        has_more = await self._expire(connection)
         row = await connection.fetchrow(_SQL["due"])
         if row is not None:
             await _erase(connection, row)
-        return has_more or row is not None
+        return await self._expire(connection) or row is not None
 
     async def _expire(self, connection: database.Connection) -> bool:
         if self._shorter:
-            deleted = [
-                await connection.execute(_SQL[name], *self._shorter[-1], ROWS_AT_ONCE) for name in ("expire_batches", "expire_seen")
-            ]
-            if deleted == ["DELETE 0"] * 2:
+            async with _slice(connection):
+                deleted = {await connection.execute(_SQL[name], *self._shorter[-1], ROWS_AT_ONCE) for name in _EXPIRED}
+            if deleted == {"DELETE 0"}:
                 self._shorter.pop()
         return bool(self._shorter)
+
+
+@asynccontextmanager
+async def _slice(connection: database.Connection) -> AsyncIterator[None]:
+    """A transaction for which steps wait; none of its statements may take long."""
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL statement_timeout = '{SLICE_TIMEOUT_S}s'")
+        yield
 
 
 async def _erase(connection: database.Connection, due: asyncpg.Record) -> None:
@@ -230,7 +239,7 @@ async def _erase(connection: database.Connection, due: asyncpg.Record) -> None:
     for row in found:
         by_shard[shard_of(row["session_id"])].append(row["session_id"])
     for shard, sessions in by_shard.items():
-        async with connection.transaction():
+        async with _slice(connection):
             upto = await connection.fetchval(_SQL["hold_shard"], shard)
             batches = await connection.execute(_SQL["erase_batches"], *of, player, sessions, upto)
             await connection.execute(_SQL["erase_seen"], *of, player, sessions)

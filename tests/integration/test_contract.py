@@ -73,13 +73,15 @@ class Known:
 @pytest.fixture
 async def known(contract: Service, database_url: str) -> Known:
     async with httpx.AsyncClient(base_url=contract.url, timeout=20) as client:
-        # The first accounts: whoever is changed under a made-up id is none of those who ask.
+        # The first accounts: whoever is changed under a made-up id is none of those who ask. And names that no other test has: what
+        # is asked wrongly in them counts against their limit in Valkey, which all tests share.
         throwaways = [await register(client, f"throwaway-{n}") for n in range(3)]
-        admin, studio_id = await first_admin(client, database_url, "admin", "Demo studio")
+        admin, studio_id = await first_admin(client, database_url, "contract-admin", "Demo studio")
         for one in throwaways:
             wanted = {"name": one.name, "role": "operator"}
             assert (await client.post(f"/v1/studios/{studio_id}/members", json=wanted, headers=admin.headers)).status_code == 201
-        viewer = await member(client, admin, studio_id, "viewer", "viewer")
+        viewer = await member(client, admin, studio_id, "contract-viewer", "viewer")
+        asked = await client.post("/v1/games/demo/erasures", json={"player": "p-2"}, headers=admin.headers)
         key = (await client.post("/v1/games/demo/keys", json={"kind": "client"}, headers=admin.headers)).json()
         session = str(uuid.uuid4())
         sent = batch([report(1, loss=0.1, jitter_ms=2.0)], session=session, player="p-1", build="1.0")
@@ -89,6 +91,7 @@ async def known(contract: Service, database_url: str) -> Known:
     return Known(viewer, admin, {
         "path.game": "demo", "query.game": "demo", "path.studio_id": studio_id, "body.studio_id": studio_id,
         "path.account_id": throwaways[0].account_id, "path.session_id": session, "path.key_id": key["key_id"],
+        "path.erasure_id": asked.json()["erasure_id"],
         "path.server": "seoul-1", "path.build": "1.0",
     })  # fmt: skip
 

@@ -206,13 +206,14 @@ async def test_an_erasure_that_is_cut_off_is_told_as_such_and_ended_later(studio
 
 
 async def test_the_books_agree_when_batches_come_in_while_players_are_erased(game: Game, connection: Database) -> None:
-    sessions, sent, until = [str(uuid.uuid4()) for _ in range(6)], 0, time.monotonic() + 4
+    sessions, sent, until = [str(uuid.uuid4()) for _ in range(12)], 0, time.monotonic() + 4
 
     async def play(session: str) -> None:
         nonlocal sent
         while time.monotonic() < until:
             await game.send(2, session=session, player="p")
             sent += 2
+            await asyncio.sleep(0.1)  # more often is a flood, for which there is a limit
 
     async def forget() -> None:
         while time.monotonic() < until - 1:

@@ -130,6 +130,11 @@ async def test_a_private_game_cannot_be_told_from_one_that_is_not_there(client: 
         ("manage", "UPDATE audit_log SET actor = 'x'"),
         ("manage", "DELETE FROM game"),
         ("manage", "SELECT 1 FROM session_seen"),
+        ("manage", "DELETE FROM erasure"),
+        ("manage", "UPDATE erasure SET done_at = now()"),
+        ("query", "SELECT 1 FROM erasure"),
+        ("query", "DELETE FROM raw_batch"),
+        ("account", "SELECT 1 FROM erasure"),
     ],
 )
 async def test_roles_can_do_their_own_work_only(connection: Database, role: str, statement: str) -> None:
@@ -153,6 +158,7 @@ async def test_no_role_of_the_api_reaches_another_studio_or_account(connection: 
         await connection.execute(
             "INSERT INTO dimension (studio_id, game_id, dimension_set, seen) VALUES ($1, $2, 0, 'epoch')", studio_id, game_id
         )
+        await connection.execute("INSERT INTO erasure (studio_id, game_id) VALUES ($1, $2)", studio_id, game_id)
     names = [name for name in await _tables(connection) if not name[-1].isdigit()] + ["account", "sign_in"]
     assert {"studio", "game", "member", "game_region", "ingest_key", "audit_log", "dimension"} <= set(names)
     ours = await connection.fetchval("SELECT game_id FROM game WHERE studio_id = 1")
@@ -174,13 +180,15 @@ async def test_no_role_of_the_api_reaches_another_studio_or_account(connection: 
                 reached |= {(role, name)} if seen else set()
     assert reached >= {("account", "account"), ("account", "sign_in"), ("account", "member"), ("account", "studio"),
         ("manage", "studio"), ("manage", "game"), ("manage", "member"), ("manage", "ingest_key"), ("manage", "game_region"),
-        ("manage", "audit_log"), ("manage", "account"), ("manage", "dimension"), ("query", "game")}  # fmt: skip
+        ("manage", "audit_log"), ("manage", "account"), ("manage", "dimension"), ("manage", "erasure"),
+        ("query", "game")}  # fmt: skip
     audit = "INSERT INTO audit_log (studio_id, account_id, actor, action) VALUES ({}, {}, 'a', 'b')"
     for role in ("query", "account", "manage"):
         for statement in (
             audit.format(1, account_id),
             "INSERT INTO game (studio_id, slug) VALUES (1, 'x')",
             f"INSERT INTO game_region SELECT 1, {ours}, 'x', ''",
+            f"INSERT INTO erasure (studio_id, game_id) VALUES (1, {ours})",
             f"INSERT INTO member VALUES (1, {account_id}, 'viewer')",
             "INSERT INTO sign_in (account_id, token_hash) VALUES (1, '\\x00')",
         ):

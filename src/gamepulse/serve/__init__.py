@@ -3,7 +3,6 @@
 from typing import Any
 
 from litestar import Litestar, MediaType, Request, Response, Router
-from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, SerializationException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components
@@ -84,9 +83,7 @@ def _answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Respo
 
 async def _say_methods(message: Message, scope: Scope) -> None:
     """405 and OPTIONS say which methods the path takes (RFC 9110). The framework says it of one route, or not at all."""
-    if message["type"] != "http.response.start" or scope["type"] != ScopeType.HTTP:
-        return
-    if message["status"] == 405 or scope["method"] == "OPTIONS":
+    if message["type"] == "http.response.start" and (message["status"] == 405 or scope.get("method") == "OPTIONS"):
         others = [(name, value) for name, value in message["headers"] if name.lower() != b"allow"]
         message["headers"] = [*others, (b"allow", ", ".join(sorted(_methods(scope))).encode())]
 

@@ -53,20 +53,20 @@ SELECT studio_id, game_id,
 FROM game WHERE raw_retention_days < $1
 
 -- name: expire_batches
--- Session by session, because that is the index.
+-- Session by session and in their order, because that is the index.
 DELETE FROM raw_batch
 WHERE studio_id = $1 AND game_id = $2 AND received_at < $3::date::timestamp AT TIME ZONE 'UTC'
     AND xid < (SELECT min(upto) FROM watermark) AND session_id IN (
         SELECT session_id FROM raw_batch
         WHERE studio_id = $1 AND game_id = $2 AND received_at < $3::date::timestamp AT TIME ZONE 'UTC'
             AND xid < (SELECT min(upto) FROM watermark)
-        LIMIT $4)
+        ORDER BY session_id LIMIT $4)
 
 -- name: expire_seen
 -- Reports are up to 24 h late: a session is known for as long as one of its batches.
 DELETE FROM session_seen
 WHERE studio_id = $1 AND game_id = $2 AND day < $3::date - 1 AND session_id IN (
-    SELECT session_id FROM session_seen WHERE studio_id = $1 AND game_id = $2 AND day < $3::date - 1 LIMIT $4)
+    SELECT session_id FROM session_seen WHERE studio_id = $1 AND game_id = $2 AND day < $3::date - 1 ORDER BY session_id LIMIT $4)
 
 -- name: export_sessions
 SELECT DISTINCT session_id FROM session_seen
