@@ -7,10 +7,10 @@ the way. docs/adr/0036-erasure.md.
 
 from asyncio import Semaphore
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import date, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -210,7 +210,7 @@ class Eraser:
         """Whether there may be more."""
         row = await connection.fetchrow(_SQL["due"])
         if row is not None:
-            await _erase(connection, row)
+            await erase_some(connection, dict(row))
         return await self._expire(connection) or row is not None
 
     async def _expire(self, connection: database.Connection) -> bool:
@@ -230,7 +230,7 @@ async def _slice(connection: database.Connection) -> AsyncIterator[None]:
         yield
 
 
-async def _erase(connection: database.Connection, due: asyncpg.Record) -> None:
+async def erase_some(connection: database.Connection, due: Mapping[str, Any]) -> None:
     """The next sessions of an erasure; each goes as a whole, or stays."""
     of = (due["studio_id"], due["game_id"])
     player, number = due["player"], (*of, due["erasure_id"])
