@@ -104,9 +104,12 @@ async def test_all_of_a_player_is_exported_and_erased_and_nothing_of_others(
 ) -> None:
     other_admin, other_studio = await first_admin(api, studio.database_url, "other", "Theirs")
     theirs = await made(api, other_admin, other_studio)
-    mine, second, someone = (str(uuid.uuid4()) for _ in range(3))
-    # The game server's part, which does not name the player, may be counted first, or together with the client's.
+    mine, second, both, someone = (str(uuid.uuid4()) for _ in range(4))
+    # A game server's part, which does not name the player, may be counted first, or together with the client's.
     await game.send(None, session=None, kind="server", sessions=[{"session": mine, "reports": [report(7, side="server")]}])
+    parts = [{"reports": [report(1, side="server")]}, {"player": "p-1", "reports": [report(1, side="client")]}]
+    await game.send(None, session=None, kind="server", sessions=[{"session": both} | part for part in parts])
+    await game.send([report(1, rtt_ms=0)], session=str(uuid.uuid4()), player="p-1")  # all of it is refused
     first = await game.send(
         [report(1, loss=0.25, rtt_ms=41.5)], [event(2, kind="complaint", reason="lag")], session=mine, player="p-1", build="1.0"
     )
@@ -120,19 +123,22 @@ async def test_all_of_a_player_is_exported_and_erased_and_nothing_of_others(
     counted = await game.count()
 
     *lines, end = await game.exported("p-1")
-    assert end == {"sessions": 2, "batches": 62, "is_cut": False}
-    assert {line["session"] for line in lines} == {mine, second}
+    assert end == {"sessions": 3, "batches": 64, "is_cut": False}
+    assert {line["session"] for line in lines} == {mine, second, both}
     batches = [line for line in lines if "reports" in line]
     assert {line["match"] for line in batches} == {None, *(f"m-{n}" for n in range(60))}
     [of_client] = [line for line in batches if line["build"] == "1.0"]
     [shown], [happened] = of_client["reports"], of_client["events"]
     assert (shown["seq"], shown["rtt_ms"], shown["loss"], shown["server"]) == (1, 41.5, 0.25, "seoul-1")
     assert (happened["kind"], happened["reason"]) == ("complaint", "lag")
-    assert sum(place["reports"] for line in lines for place in line.get("places", ())) >= 62
+    assert sum(place["reports"] for line in lines for place in line.get("places", ())) >= 64
 
     done = await game.done(await game.erase("p-1"))
-    assert (done["sessions"], done["batches"]) == (2, 62)
-    assert await connection.fetchval(SEEN, [second]) == await connection.fetchval(RAW, [second]) == 0
+    assert (done["sessions"], done["batches"]) == (3, 64)
+    assert await connection.fetchval(SEEN, [second, both]) == await connection.fetchval(RAW, [second, both]) == 0
+    game_id = await connection.fetchval("SELECT game_id FROM game WHERE slug = $1", game.name)
+    hashed = hash_player("p-1", game_id, bytes.fromhex(PLAYER_HASH_KEY))
+    assert await connection.fetchval("SELECT count(*) FROM raw_batch WHERE player = $1", hashed) == 0
     assert (await game.ask("GET", f"/sessions/{second}")).status_code == 404
     assert (await game.ask("POST", "/player-sessions", {"player": "p-1"})).json()["sessions"] == []
     assert await game.exported("p-1") == [{"sessions": 0, "batches": 0, "is_cut": False}]
@@ -150,8 +156,7 @@ async def test_all_of_a_player_is_exported_and_erased_and_nothing_of_others(
 
     entries = (await api.get(f"/v1/studios/{studio.studio_id}/audit", headers=studio.admin.headers)).json()["entries"]
     written = [one for one in entries if one["action"] in ("export", "erasure")]
-    game_id = await connection.fetchval("SELECT game_id FROM game WHERE slug = $1", game.name)
-    assert {one["player"] for one in written} == {hash_player("p-1", game_id, bytes.fromhex(PLAYER_HASH_KEY)).hex()}
+    assert {one["player"] for one in written} == {hashed.hex()}
     assert [one["action"] for one in written] == ["export", "erasure", "export"]
     assert "p-1" not in json.dumps(entries)
     assert await connection.fetchval("SELECT count(*) FROM erasure WHERE player IS NOT NULL") == 0
