@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import threading
 from pathlib import Path
 from typing import BinaryIO
 
@@ -228,10 +229,11 @@ def rotate_command() -> None:
 @main.command()
 def console() -> None:
     """Wait until SIGTERM: somebody forwards ports through this task."""
-    ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # a container's first process is not ended by what it does not wait for
+    is_ending = threading.Event()
+    for end in (signal.SIGTERM, signal.SIGINT):  # a container's first process is not ended by what it does not handle
+        signal.signal(end, lambda *_: is_ending.set())
     click.echo("Waiting, so that ports can be forwarded.")
-    signal.sigwait(ends)
+    is_ending.wait()
 
 
 if __name__ == "__main__":

@@ -418,10 +418,11 @@ async def test_so_many_questions_and_viewers(database_url: str, valkey_url: str,
                     "5",
                 )
             async with locked(connection, "rollup_delta, rollup_minute, rollup_total"):
-                asking = [asyncio.create_task(client.get("/v1/quality", params={"game": "demo"})) for _ in range(2)]
+                questions = [{"game": "demo", "limit": n} for n in (1, 2, 3)]  # who asks the same waits for the same answer
+                asking = [asyncio.create_task(client.get("/v1/quality", params=one)) for one in questions[:2]]
                 await asyncio.sleep(0.3)
                 started = time.monotonic()
-                refused = await client.get("/v1/quality", params={"game": "demo"})
+                refused = await client.get("/v1/quality", params=questions[2])
                 assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "busy", "2")
                 assert 0.2 < time.monotonic() - started < 2
             assert [answer.status_code for answer in await asyncio.gather(*asking)] == [200, 200]
@@ -441,7 +442,8 @@ CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1
 async def test_a_process_has_so_many_connections_to_postgresql(
     database_url: str, valkey_url: str, connection: Database, tmp_path: Path
 ) -> None:
-    with serve(database_url, valkey_url, tmp_path / "log", **smaller(tmp_path, "keys.FRESH_S = 0")) as service:
+    small = smaller(tmp_path, "keys.FRESH_S = 0", "serve.reader.QUESTIONS_MAX = 20")
+    with serve(database_url, valkey_url, tmp_path / "log", **small) as service:
         async with httpx.AsyncClient(base_url=service.url, timeout=10) as client:
 
             async def send(key: str) -> int:

@@ -146,16 +146,22 @@ async def test_roles_can_do_their_own_work_only(connection: Database, role: str,
 
 async def test_no_role_of_the_api_reaches_another_studio_or_account(connection: Database, other_studio: int) -> None:
     """Each role, with the other studio and an account of it set, tries each table that has a row of each."""
-    for studio_id, account in ((1, "ours"), (other_studio, "theirs")):
+    third = await connection.fetchval("INSERT INTO studio (name) VALUES ('Third') RETURNING studio_id")  # nothing of it is public
+    await connection.execute("INSERT INTO game (studio_id, slug) VALUES ($1, 'third')", third)
+    for studio_id, account in ((1, "ours"), (third, "thirds"), (other_studio, "theirs")):
         account_id = await connection.fetchval("SELECT create_account($1, 'x')", account)
         await connection.execute("INSERT INTO member VALUES ($1, $2, 'admin')", studio_id, account_id)
         await connection.execute("INSERT INTO sign_in (account_id, token_hash) VALUES ($1, $2)", account_id, account.encode())
         game_id = await connection.fetchval("SELECT game_id FROM game WHERE studio_id = $1", studio_id)
         await connection.execute("INSERT INTO game_region VALUES ($1, $2, 'r', '')", studio_id, game_id)
         await connection.execute("INSERT INTO audit_log (studio_id, actor, action) VALUES ($1, 'a', 'b')", studio_id)
+        await connection.execute(
+            "INSERT INTO dimension (studio_id, game_id, dimension_set, seen) VALUES ($1, $2, 0, 'epoch')", studio_id, game_id
+        )
         await connection.execute("INSERT INTO erasure (studio_id, game_id) VALUES ($1, $2)", studio_id, game_id)
     names = [name for name in await _tables(connection) if not name[-1].isdigit()] + ["account", "sign_in"]
     assert {"studio", "game", "member", "game_region", "ingest_key", "audit_log", "dimension"} <= set(names)
+    ours = await connection.fetchval("SELECT game_id FROM game WHERE studio_id = 1")
     reached = set()
     for role in ("query", "account", "manage"):
         for name in names:
@@ -174,17 +180,25 @@ async def test_no_role_of_the_api_reaches_another_studio_or_account(connection: 
                 reached |= {(role, name)} if seen else set()
     assert reached >= {("account", "account"), ("account", "sign_in"), ("account", "member"), ("account", "studio"),
         ("manage", "studio"), ("manage", "game"), ("manage", "member"), ("manage", "ingest_key"), ("manage", "game_region"),
-        ("manage", "audit_log"), ("manage", "account"), ("manage", "erasure"), ("query", "game")}  # fmt: skip
+        ("manage", "audit_log"), ("manage", "account"), ("manage", "dimension"), ("manage", "erasure"),
+        ("query", "game")}  # fmt: skip
+    audit = "INSERT INTO audit_log (studio_id, account_id, actor, action) VALUES ({}, {}, 'a', 'b')"
     for role in ("query", "account", "manage"):
         for statement in (
-            "INSERT INTO audit_log (studio_id, account_id, actor, action) VALUES (1, 1, 'a', 'b') RETURNING studio_id",
-            "INSERT INTO game (studio_id, slug) VALUES (1, 'x') RETURNING studio_id",
-            "INSERT INTO game_region SELECT 1, game_id, 'x', '' FROM game WHERE studio_id = 1 RETURNING studio_id",
-            "INSERT INTO erasure (studio_id, game_id) VALUES (1, 1) RETURNING studio_id",
-            f"INSERT INTO member VALUES (1, {account_id}, 'admin') RETURNING studio_id",
-            "INSERT INTO sign_in (account_id, token_hash) VALUES (1, '\\x00') RETURNING account_id",
+            audit.format(1, account_id),
+            "INSERT INTO game (studio_id, slug) VALUES (1, 'x')",
+            f"INSERT INTO game_region SELECT 1, {ours}, 'x', ''",
+            f"INSERT INTO erasure (studio_id, game_id) VALUES (1, {ours})",
+            f"INSERT INTO member VALUES (1, {account_id}, 'viewer')",
+            "INSERT INTO sign_in (account_id, token_hash) VALUES (1, '\\x00')",
         ):
-            assert await _tried(connection, role, other_studio, account_id, statement) == set(), (role, statement)
+            assert not await _writes(connection, role, other_studio, account_id, statement), (role, statement)
+    for role, statement, may in (
+        ("account", audit.format(other_studio, account_id), True),
+        ("account", audit.format(other_studio, 1), False),  # in another's name
+        ("manage", audit.format(other_studio, 1), True),
+    ):
+        assert await _writes(connection, role, other_studio, account_id, statement) == may, (role, statement)
 
 
 async def _updatable(connection: Database, role: str, table: str) -> list[str]:
@@ -197,14 +211,31 @@ async def _updatable(connection: Database, role: str, table: str) -> list[str]:
     return [row["attname"] for row in rows]
 
 
+async def _writes(connection: Database, role: str, studio_id: int, account_id: int, statement: str) -> bool:
+    """Whether the statement writes anything (it is not asked what: RETURNING takes the right to read it, too). Nothing of it stays."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await _act_as(connection, role, studio_id, account_id)
+        return await connection.execute(statement) != "INSERT 0 0"
+    except asyncpg.InsufficientPrivilegeError:
+        return False
+    finally:
+        await transaction.rollback()
+
+
+async def _act_as(connection: Database, role: str, studio_id: int, account_id: int) -> None:
+    await connection.execute(f"SET LOCAL ROLE gamepulse_{role}")
+    await connection.execute("SELECT set_config('gamepulse.studio_id', $1, true)", str(studio_id))
+    await connection.execute("SELECT set_config('gamepulse.account_id', $1, true)", str(account_id))
+
+
 async def _tried(connection: Database, role: str, studio_id: int, account_id: int, statement: str) -> set[int]:
     """Whose rows the statement reaches; none where it is refused. Nothing of it stays."""
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await connection.execute(f"SET LOCAL ROLE gamepulse_{role}")
-        await connection.execute("SELECT set_config('gamepulse.studio_id', $1, true)", str(studio_id))
-        await connection.execute("SELECT set_config('gamepulse.account_id', $1, true)", str(account_id))
+        await _act_as(connection, role, studio_id, account_id)
         return {row[0] for row in await connection.fetch(statement)}
     except asyncpg.InsufficientPrivilegeError:
         return set()

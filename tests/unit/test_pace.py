@@ -83,7 +83,7 @@ async def test_a_late_event_loop_is_a_load_too(pace: Pace) -> None:
 @pytest.mark.parametrize("times", [1.5, 3.0, 8.0])
 async def test_in_a_simulation_no_overload_lasts(pace: Pace, times: float) -> None:
     """Clients that obey, at first each 10 s, are so many times what is stored in a second; a quarter of a second's may wait."""
-    per_s, room, ticks_per_s = 100, 25, 50
+    per_s, room, ticks_per_s = 50, 12, 50
     random.seed(7)  # retry_after_s as well
     due = [(random.uniform(0, 10), number) for number in range(round(times * per_s * 10))]
     heapify(due)
