@@ -17,8 +17,9 @@ from gamepulse.telemetry import Telemetry
 
 SETTLE_EVERY_S = 0.1
 WINDOW_S = 1.0
-LEASES: Final = 10
-"""A lease is this part of what the limit allows in a window. Whoever stays below half a lease in a window is not told of."""
+LEASES: Final = 4
+"""A lease is this part of what the limit allows in a window: 500 players behind one address may come at once. Whoever stays below
+half a lease in a window is not told of."""
 KEY = Limit("key", 20_000, 1, 20_000)
 """Batches with one ingest key: 200,000 players who report every 10 s; 2.5 times what a web worker stores (docs/adr/0016)."""
 ADDRESS = Limit("address-batches", 2_000, 1, 2_000)

@@ -323,14 +323,14 @@ async def test_what_goes_wrong_is_told_to_all_and_not_kept(
 async def test_a_valkey_that_hangs_holds_up_few_questions(asker: database.Pool, telemetry: Telemetry, database_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
         async with redis.Redis.from_url(f"redis://127.0.0.1:{silent.getsockname()[1]}/0") as connection:
-            answers = cache.Answers(asker, database_url, connection, valkey.policy(), telemetry)
-            took_s = []
-            for n in range(5):
-                started = time.monotonic()
+            policy = valkey.policy()
+            answers = cache.Answers(asker, database_url, connection, policy, telemetry)
+            was_open = []
+            for n in range(3):
+                was_open.append(policy.is_open)
                 assert await answers.get(GAME, str(n), counting([], n, 0)) == str(n).encode()
-                took_s.append(time.monotonic() - started)
-    assert took_s[0] > valkey.TIMEOUT_S
-    assert max(took_s[3:]) < valkey.TIMEOUT_S  # the breaker is open: each answer has asked twice
+    assert was_open == [False] * 3
+    assert policy.is_open  # each answer has asked twice
 
 
 async def test_questions_are_answered_without_valkey(database_url: str, tmp_path: Path) -> None:

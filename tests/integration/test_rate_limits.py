@@ -10,7 +10,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
@@ -29,7 +28,7 @@ from gamepulse.metrics import Metrics
 from gamepulse.telemetry import Telemetry
 from tests.batches import batch, now_ms
 from tests.conftest import INGEST_KEY, PLAYER_HASH_KEY, SERVER_KEY, free_port, serve, service_environ
-from tests.integration.test_away import relay
+from tests.integration.test_away import listening, relay
 from tests.integration.test_limits import smaller
 from tests.people import PASSWORD, register
 
@@ -163,7 +162,7 @@ async def test_both_places_say_what_a_bucket_would(
 async def test_nothing_is_kept_for_longer_than_it_is_needed_nor_whom_it_is_of(connection_to_valkey: redis.Redis) -> None:
     of = Limits(connection_to_valkey, valkey.policy(), SECRET, Metrics())
     await of.ask(Charge(SLOW, of.hashed("198.51.100.7"), 5), Charge(QUICK, of.hashed("mina")))
-    keys = sorted(bytes(key).decode() for key in await connection_to_valkey.keys())
+    keys = sorted(key.decode() for key in await connection_to_valkey.keys() if isinstance(key, bytes))
     assert all(re.fullmatch(r"gamepulse:limit:(slow|quick):[0-9a-f]{32}", key) for key in keys)
     lives_ms = [await connection_to_valkey.pttl(key) for key in keys]
     assert 0 < lives_ms[0] <= 20
@@ -337,7 +336,7 @@ async def test_valkey_may_go_hang_and_come_back(database_url: str, valkey_url: s
     port, target = free_port(), int(valkey_url.rpartition(":")[2].partition("/")[0])
     few, fewer = (
         'leases.{} = gamepulse.leases.Limit("{}", {}, 1, {})'.format(*of)
-        for of in (("KEY", "key", 30, 30), ("ADDRESS", "address-batches", 10, 10))
+        for of in (("KEY", "key", 10, 10), ("ADDRESS", "address-batches", 5, 5))
     )
     small = smaller(tmp_path, few, fewer)
     with serve(database_url, f"redis://127.0.0.1:{port}/0", tmp_path / "log", **small) as service:
@@ -349,11 +348,11 @@ async def test_valkey_may_go_hang_and_come_back(database_url: str, valkey_url: s
 
             async def flood() -> None:
                 """By key from the machine itself, which has no limit by address; then from one address."""
-                for headers, policy in (({}, '"key";q=30;w=1'), (behind("203.0.113.60"), '"address-batches";q=10;w=1')):
+                for headers, policy in (({}, '"key";q=10;w=1'), (behind("203.0.113.60"), '"address-batches";q=5;w=1')):
                     answers = await asyncio.gather(*(client.post("/v1/reports", json=batch(), headers=headers) for _ in range(100)))
                     refused = [answer for answer in answers if answer.status_code == 429]
                     assert {answer.status_code for answer in answers} == {202, 429}
-                    assert {answer.headers["ratelimit-policy"] for answer in refused} == {policy}
+                    assert policy in {answer.headers["ratelimit-policy"] for answer in refused}
                     assert {answer.headers["retry-after"] for answer in refused} <= {str(n) for n in range(1, 12)}
                     await asyncio.sleep(1.1)  # so that the key has something again
 
@@ -364,15 +363,13 @@ async def test_valkey_may_go_hang_and_come_back(database_url: str, valkey_url: s
             await limited("203.0.113.61")  # refused: nobody listens there
             await flood()
             assert (await health())[0] == "Degraded"
-            async with socket_that_is_silent(port):
+            async with listening(port, silent):
                 await flood()
                 await limited("203.0.113.62")
                 assert (await health())[0] == "Degraded"
-            there = await relay(port, target)
-            await _until(health, ("Healthy", "closed"), lambda: client.get("/v1/meta", headers=behind("203.0.113.63")))
-            await _answers(client, 60, **behind("203.0.113.64"))
-            there.close()
-            there.close_clients()
+            async with relay(port, target):
+                await _until(health, ("Healthy", "closed"), lambda: client.get("/v1/meta", headers=behind("203.0.113.63")))
+                await _answers(client, 60, **behind("203.0.113.64"))
             counts, _, took_s = await _answers(client, 60, **behind("203.0.113.64"))
             assert counts[200] <= 1 + took_s * 5 + 15  # what Valkey let through, it has counted along
             await flood()
@@ -387,19 +384,9 @@ async def _until(ask: Callable[[], Awaitable[Any]], wanted: Any, meanwhile: Call
         await asyncio.sleep(0.1)
 
 
-@asynccontextmanager
-async def socket_that_is_silent(port: int) -> AsyncIterator[None]:
-    """Takes connections and says nothing."""
-
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(silent, "127.0.0.1", port)
-    yield
-    server.close()
-    server.close_clients()
+async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    """Takes what comes and says nothing."""
+    await reader.read()
 
 
 async def test_it_goes_back_to_valkey_and_says_where_it_counts(valkey_url: str) -> None:
@@ -476,9 +463,10 @@ async def test_a_session_sends_so_many_batches_in_a_window(
 def test_until_valkey_has_answered_a_process_lends_one_lease() -> None:
     due = asyncio.Event()
     budget = Budget(Limit("few", 100, 1, 100), lambda subject: f"hash of {subject}", due)
-    assert sum(not budget.spend("one") for _ in range(4)) == 4
+    half = budget.lease // 2
+    assert sum(not budget.spend("one") for _ in range(half - 1)) == half - 1
     assert budget.untold() == []  # who sends little is not told of
-    assert sum(not budget.spend("one") for _ in range(50)) == budget.lease - 4 == 6
+    assert sum(not budget.spend("one") for _ in range(50)) == budget.lease - half + 1
     assert due.is_set()
     [(number, charge)] = budget.untold()
     assert charge == Charge(budget.limit, "hash of one", budget.lease)

@@ -69,8 +69,9 @@ async def test_it_opens_after_failures_in_a_row_and_lets_one_trial_through_at_a_
     monkeypatch.setattr(resilience, "OPEN_S", 0.2)
     of = policy()
     await opened(of)
+    calls: list[float] = []
     with pytest.raises(Open):
-        await of.call(failing(0, calls := []))
+        await of.call(failing(0, calls))
     assert not calls
     await asyncio.sleep(0.25)
     assert of.state == "half_open"
