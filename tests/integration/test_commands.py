@@ -31,7 +31,9 @@ def test_an_empty_database_is_told_before_anything_is_served(cluster: Cluster) -
 
 
 def test_migrating_again_changes_nothing(database_url: str) -> None:
-    assert gamepulse("migrate", database_url) == gamepulse("migrate", database_url) == "The database is at version 0003.\n"
+    newest = max(path.name[:4] for path in files("gamepulse").joinpath("migrations/versions").iterdir() if path.name[0] == "0")
+    told = f"The database is at version {newest}.\n"
+    assert gamepulse("migrate", database_url) == gamepulse("migrate", database_url) == told
 
 
 async def test_an_older_database_keeps_what_is_in_it_and_its_service_works_on(cluster: Cluster) -> None:
