@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, BinaryIO
 
+import asyncpg
 import click
 import msgspec
 from msgspec import Meta
@@ -63,10 +64,9 @@ def migrate_command() -> None:
     """Bring the database to the newest version."""
     from gamepulse import migrate
 
-    try:
-        version = asyncio.run(migrate.migrate(database.login(_settings())))
-    except database.Unsafe as error:
-        raise click.ClickException(str(error)) from None
+    login = database.login(_settings())
+    with _told():
+        version = asyncio.run(migrate.migrate(login))
     click.echo(f"The database is at version {version}.")
 
 
@@ -80,7 +80,9 @@ def demo(keys: BinaryIO) -> None:
         read = msgspec.json.decode(keys.read(), type=DemoKeys)
     except msgspec.DecodeError as error:
         raise click.ClickException(f"{keys.name}: {error}") from None
-    asyncio.run(migrate.put_demo(database.login(_settings()), read.ingest_key, read.server_key))
+    login = database.login(_settings())
+    with _told():
+        asyncio.run(migrate.put_demo(login, read.ingest_key, read.server_key))
     click.echo("The game `demo` is there.")
 
 
@@ -149,8 +151,14 @@ def _told() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
     except errors.Problem as problem:
         raise click.ClickException(problem.detail) from None
+    except database.Unsafe as error:
+        raise click.ClickException(str(error)) from None
     except database.UNREACHABLE as error:
         raise click.ClickException(f"PostgreSQL is away ({type(error).__name__}).") from None
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError):
+        raise click.ClickException("The database is older than this version: run `gamepulse migrate` first.") from None
+    except asyncpg.PostgresError as error:  # a wrong name, password or right
+        raise click.ClickException(f"PostgreSQL: {error}") from None
 
 
 @main.command("settings")

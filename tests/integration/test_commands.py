@@ -17,7 +17,7 @@ from tests.conftest import Cluster, Service, free_port, gamepulse, service_envir
 def _fails(command: str, database_url: str, **environ: str) -> str:
     """What a command that must fail says, without a traceback."""
     done = subprocess.run(
-        [sys.executable, "-m", "gamepulse", command],
+        [sys.executable, "-m", "gamepulse", *command.split()],
         env=service_environ(database_url, GAMEPULSE_PORT=str(free_port())) | environ,
         input="{}", capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
@@ -28,6 +28,12 @@ def _fails(command: str, database_url: str, **environ: str) -> str:
 
 def test_an_empty_database_is_told_before_anything_is_served(cluster: Cluster) -> None:
     assert "run `gamepulse migrate` first" in _fails("serve", cluster.url("postgres"))
+
+
+def test_a_database_that_is_away_or_wrong_is_told_in_a_line(cluster: Cluster) -> None:
+    assert "PostgreSQL is away" in _fails("migrate", "postgresql://nobody@127.0.0.1:1/none")
+    assert 'database "nowhere" does not exist' in _fails("migrate", cluster.url("nowhere"))
+    assert "run `gamepulse migrate` first" in _fails("admin reset-totp mina", cluster.url("postgres"))
 
 
 def test_migrating_again_changes_nothing(database_url: str) -> None:

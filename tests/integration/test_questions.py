@@ -106,6 +106,8 @@ async def test_what_cannot_be_filtered_is_refused(client: httpx.AsyncClient) -> 
         ("/v1/quality/series", "order=count", "invalid_parameter"),
         ("/v1/quality", "&".join(f"country=C{n}" for n in range(51)), "invalid_parameter"),
         ("/v1/quality", f"country={'K' * 65}", "invalid_parameter"),
+        ("/v1/quality/compare", "country=%00&a.build=1", "invalid_parameter"),
+        ("/v1/quality/compare", "a.build=1&b.server=a%00b", "invalid_parameter"),
         ("/v1/quality/compare", "country=KR", "nothing_to_compare"),
         ("/v1/quality/compare", "versus_from=2026-01-01T00:00:00Z&a.country=KR", "nothing_to_compare"),
         ("/v1/quality/compare", "versus_from=2026-01-02T00:00:00Z&versus_to=2026-01-01T00:00:00Z", "empty_span"),
@@ -114,6 +116,9 @@ async def test_what_cannot_be_filtered_is_refused(client: httpx.AsyncClient) -> 
         assert (params, answer.status_code, answer.json()["code"]) == (params, 422, code)
         if code == "not_rolled_up_together":
             assert "region, country, subdivision, network" in answer.json()["detail"]
+    for params, name in (("from=x", "from"), ("country=%00", "country"), ("b.server=%00", "b.server")):
+        answer = await client.get(f"/v1/quality/compare?game=demo&{params}")
+        assert answer.json()["detail"].endswith(f": {name}.")
     schema = (await client.get("/docs/schema/openapi.json")).json()
     for path, known in (
         ("/v1/quality", routes.QUALITY),

@@ -77,8 +77,14 @@ def _answer_http(request: Request[Any, Any, Any], error: HTTPException) -> Respo
     """The framework's own errors, in our shape; their texts may quote what was sent, so only the names of fields are kept."""
     kind = _HTTP_KINDS.get(error.status_code, errors.INTERNAL)
     extra = error.extra if isinstance(error.extra, list) else []
-    names = [str(item["key"]) for item in extra if isinstance(item, dict) and "key" in item]
+    names = [_as_sent(str(item["key"])) for item in extra if isinstance(item, dict) and "key" in item]
     return _answer_problem(request, errors.Problem(kind, f"{kind.detail[:-1]}: {', '.join(names)}." if names else ""))
+
+
+def _as_sent(name: str) -> str:
+    """A parameter's name as it is asked with: the framework tells a handler's (`from_`, `_country`, `a_country`; filters.py)."""
+    name = {"data": "the body"}.get(name, name.strip("_"))
+    return f"{name[0]}.{name[2:]}" if name.startswith(("a_", "b_")) else name
 
 
 async def _say_methods(message: Message, scope: Scope) -> None:

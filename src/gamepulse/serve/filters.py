@@ -14,7 +14,7 @@ from gamepulse.serve.reader import Asked
 
 VALUES_MAX = 50
 """Of one dimension."""
-_Word = Annotated[str, Meta(max_length=64)]
+_Word = Annotated[str, Meta(max_length=64, pattern=r"^[^\x00]*$")]  # PostgreSQL takes no NUL
 
 
 def filters(prefix: str = "") -> Provide:
