@@ -181,8 +181,10 @@ async def change(
         await connection.execute(_SQL["set_game"], *of, wanted.title, wanted.is_public, wanted.raw_retention_days)
         if chosen:
             await connection.execute(_SQL["set_thresholds"], *of, *msgspec.structs.astuple(chosen))
-        about = ", ".join(name for name in wanted.__struct_fields__ if getattr(wanted, name) is not None)
-        await studios.audit(connection, asker, game.studio_id, "game_changed", about, game.game_id)
+        about = {**msgspec.structs.asdict(wanted), "thresholds": chosen}
+        told = ", ".join(f"{name}: {msgspec.json.encode(value).decode()}" for name, value in about.items() if value is not None)
+        if told:
+            await studios.audit(connection, asker, game.studio_id, "game_changed", told, game.game_id)
         return await _game(connection, *of)
 
 
@@ -220,7 +222,7 @@ async def create_key(pool: database.Pool, asker: Asker, game: Game, wanted: NewK
             raise errors.Problem(errors.TOO_MANY_KEYS, f"At most {KEYS_MAX} keys.")
         row = await connection.fetchrow(_SQL["put_key"], *of, hash_key(secret), wanted.kind, wanted.label)
         assert row is not None
-        await studios.audit(connection, asker, game.studio_id, "key_created", _about(row["key_id"], wanted.label), game.game_id)
+        await studios.audit(connection, asker, game.studio_id, "key_created", _about(row), game.game_id)
     return CreatedKey(**row, key=secret)
 
 
@@ -230,11 +232,11 @@ async def revoke_key(pool: database.Pool, asker: Asker, game: Game, key_id: int)
         row = await connection.fetchrow(_SQL["revoke_key"], game.studio_id, game.game_id, key_id)
         if row is None:
             raise errors.Problem(errors.UNKNOWN_KEY_ID)
-        await studios.audit(connection, asker, game.studio_id, "key_revoked", _about(key_id, row["label"]), game.game_id)
+        await studios.audit(connection, asker, game.studio_id, "key_revoked", _about(row), game.game_id)
 
 
-def _about(key_id: int, label: str) -> str:
-    return f"{key_id}: {label}" if label else str(key_id)
+def _about(key: asyncpg.Record) -> str:
+    return f"{key['kind']} {key['key_id']}: {key['label']}".removesuffix(": ")
 
 
 async def _game(connection: database.Connection, studio_id: int, game_id: int) -> GameSettings:

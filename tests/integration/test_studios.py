@@ -116,9 +116,11 @@ async def test_a_game_is_made_and_changed(api: httpx.AsyncClient, studio: Studio
     assert (await api.get("/v1/quality", params={"game": "arena"})).status_code == 200
     assert (await api.get("/v1/games/arena", headers=admin)).json() == told_now
     assert told_now in (await api.get("/v1/games", headers=admin)).json()
+    assert (await api.patch("/v1/games/arena", json={}, headers=admin)).json() == told_now
+    custom = '{"profile":"custom","bad_rtt_ms":16.7,"bad_jitter_ms":0.5,"bad_loss":0.005}'
     assert (await audit(api, studio, 4)) == [
-        ("admin", "game_created", "arena", None), ("admin", "game_changed", "arena", "title"),
-        ("admin", "game_changed", "arena", "is_public"), ("admin", "game_changed", "arena", "thresholds"),
+        ("admin", "game_created", "arena", None), ("admin", "game_changed", "arena", 'title: "Arena"'),
+        ("admin", "game_changed", "arena", "is_public: true"), ("admin", "game_changed", "arena", f"thresholds: {custom}"),
     ]  # fmt: skip
 
 

@@ -49,4 +49,4 @@ RETURNING key_id, kind, label, created_at
 
 -- name: revoke_key
 UPDATE ingest_key SET revoked_at = now() WHERE studio_id = $1 AND game_id = $2 AND key_id = $3 AND revoked_at IS NULL
-RETURNING label
+RETURNING key_id, kind, label
