@@ -205,7 +205,11 @@ async def test_keys_are_shown_once_counted_and_revoked(api: httpx.AsyncClient, s
     assert not any(one["key"] in listed.text + stored for one in made)
     assert (await api.delete(f"/v1/games/keyed/keys/{made[0]['key_id']}", headers=admin)).status_code == 204
     assert told(await api.delete(f"/v1/games/keyed/keys/{made[0]['key_id']}", headers=admin)) == (404, "unknown_key_id")
-    assert (await api.post("/v1/games/keyed/keys", json={"kind": "server"}, headers=admin)).status_code == 201
+    another = (await api.post("/v1/games/keyed/keys", json={"kind": "client"}, headers=admin)).json()
+    assert (await audit(api, studio, 2)) == [
+        ("admin", "key_revoked", "keyed", f"server {made[0]['key_id']}: {made[0]['label']}"),
+        ("admin", "key_created", "keyed", f"client {another['key_id']}"),
+    ]
     await game(api, studio, "unkeyed")
     assert told(await api.delete(f"/v1/games/unkeyed/keys/{made[1]['key_id']}", headers=admin)) == (404, "unknown_key_id")
 
