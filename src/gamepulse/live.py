@@ -1,6 +1,7 @@
 """The live stream: the last minutes of a game, made once a second for all who watch it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -40,6 +41,8 @@ EVERY_S = 1.0
 GROUPS_MAX = 50
 LINES_MAX = 12
 VIEWERS_MAX = 1_000
+CLIENT_VIEWERS_MAX = 100
+"""Of one address: a studio may be behind one, but nobody alone takes every place."""
 _SQL = database.queries("serve")
 
 type _BlockKey = tuple[datetime, *tuple[int, ...]]
@@ -235,6 +238,7 @@ class Live:
         self._news = asyncio.Event()
         self._valkey = news
         self._tasks: list[asyncio.Task[None]] = []
+        self._of_client: Counter[int] = Counter()
         self.is_draining = False
         telemetry.observe.append(lambda: telemetry.metrics.set(metrics.LIVE_VIEWERS, self.viewers))
 
@@ -242,6 +246,10 @@ class Live:
     def viewers(self) -> int:
         """Open streams of this process."""
         return sum(channel.viewers for channel in self._channels.values())
+
+    def has_place(self, client: str) -> bool:
+        """For one more stream of this client, which is empty for the machine itself (limits.client_of)."""
+        return self.viewers < VIEWERS_MAX and not (client and self._of_client[hash(client)] >= CLIENT_VIEWERS_MAX)
 
     def start(self) -> None:
         """Begin to listen and to refresh."""
@@ -255,12 +263,13 @@ class Live:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._valkey.aclose()
 
-    async def watch(self, game: Game, may: Callable[[], Awaitable[bool]]) -> AsyncIterator[bytes]:
+    async def watch(self, game: Game, client: str, may: Callable[[], Awaitable[bool]]) -> AsyncIterator[bytes]:
         """The events of a game's stream, until the process drains, or the game is not public and the viewer no longer `may`."""
-        if self.viewers >= VIEWERS_MAX:  # asked again: others may have come since the route asked
+        if not self.has_place(client):  # asked again: others may have come since the route asked
             return
         channel = self._channels.setdefault(game.game_id, Channel(self._pool, game))
         channel.viewers += 1
+        self._of_client[hash(client)] += 1
         try:
             yield b"retry: 2000\n\n"
             if not channel.latest:
@@ -274,6 +283,7 @@ class Live:
                     yield b": nothing new\n\n"
         finally:
             channel.viewers -= 1
+            self._of_client -= Counter({hash(client): 1})  # without those that have none any more
             if not channel.viewers:
                 self._channels.pop(game.game_id, None)
 

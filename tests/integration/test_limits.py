@@ -407,10 +407,17 @@ async def test_a_timeline_and_what_is_found_are_cut(
 
 
 async def test_so_many_questions_and_viewers(database_url: str, valkey_url: str, connection: Database, tmp_path: Path) -> None:
-    limits = smaller(tmp_path, "live.VIEWERS_MAX = 2", "serve.reader.QUESTION_WAIT_S = 0.3")
+    limits = smaller(tmp_path, "live.VIEWERS_MAX = 2", "live.CLIENT_VIEWERS_MAX = 1", "serve.reader.QUESTION_WAIT_S = 0.3")
     with serve(database_url, valkey_url, tmp_path / "log", **limits) as service:
         async with httpx.AsyncClient(base_url=service.url, timeout=10) as client:
-            async with _watched(client), _watched(client):
+            async with _watched(client, "192.0.2.1"):
+                refused = await client.get("/v1/live", params={"game": "demo"}, headers={"x-forwarded-for": "192.0.2.1"})
+                assert (refused.status_code, refused.json()["code"]) == (503, "too_many_viewers")
+                async with _watched(client, "192.0.2.2"):  # another has a place
+                    pass
+            async with _watched(client, "192.0.2.1"):  # given back
+                pass
+            async with _watched(client), _watched(client):  # the machine itself
                 refused = await client.get("/v1/live", params={"game": "demo"})
                 assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (
                     503,
@@ -429,11 +436,19 @@ async def test_so_many_questions_and_viewers(database_url: str, valkey_url: str,
 
 
 @asynccontextmanager
-async def _watched(client: httpx.AsyncClient) -> AsyncIterator[None]:
-    async with client.stream("GET", "/v1/live", params={"game": "demo"}) as stream:
-        lines = stream.aiter_lines()
-        await anext(lines)
-        yield
+async def _watched(client: httpx.AsyncClient, address: str = "") -> AsyncIterator[None]:
+    """A stream, as soon as there is a place for it: that one has gone is noticed at its next event."""
+    headers = {"x-forwarded-for": address} if address else {}
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        async with client.stream("GET", "/v1/live", params={"game": "demo"}, headers=headers) as stream:
+            if stream.status_code == 200:
+                lines = stream.aiter_lines()
+                await anext(lines)
+                yield
+                return
+        await asyncio.sleep(0.1)
+    pytest.fail("there was no place for a stream")
 
 
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()"

@@ -9,7 +9,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
-from gamepulse import asker, cache, compare, errors, live, quality
+from gamepulse import asker, cache, compare, errors, quality
 from gamepulse.asker import Game
 from gamepulse.cache import Question
 from gamepulse.gather import Filters, Span
@@ -167,7 +167,8 @@ async def _answered(request: Asked, game: Game, question: Question, make: Callab
 async def live_route(request: Asked, game: GameName) -> Stream:
     """Server-sent events: the last 15 minutes, every second."""
     reader = reader_of(request)
-    if reader.is_draining or reader.live.viewers >= live.VIEWERS_MAX:
+    client = limited.client_of(request)
+    if reader.is_draining or not reader.live.has_place(client):
         raise errors.Problem(errors.TOO_MANY_VIEWERS)
     found = await game_of(request, game)
     given = asker.given(request.headers, request.cookies)
@@ -180,7 +181,7 @@ async def live_route(request: Asked, game: GameName) -> Stream:
         except errors.Problem:  # PostgreSQL cannot say; nor is there anything new to show
             return True
 
-    return Stream(reader.live.watch(found, may), media_type="text/event-stream", headers=headers)
+    return Stream(reader.live.watch(found, client, may), media_type="text/event-stream", headers=headers)
 
 
 ROUTES = [quality_route, series_route, compare_route, live_route]
