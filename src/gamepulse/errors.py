@@ -121,9 +121,7 @@ OVERLOADED = _declare("overloaded", 503, "Too much waits to be stored or looked 
 DATABASE_UNAVAILABLE = _declare("database_unavailable", 503, "PostgreSQL is away or slow. Send again.", 2)
 COMMIT_FAILED = _declare("commit_failed", 503, "The batch was not stored. Send again.", 5)
 BUSY = _declare("busy", 503, "Other questions are being answered. Ask again.", 2)
-TOO_MANY_VIEWERS = _declare(
-    "too_many_viewers", 503, "This process has as many live streams as it may, or as one address may have.", 5
-)
+TOO_MANY_VIEWERS = _declare("too_many_viewers", 503, "This process has as many live streams as it may, or of one address.", 5)
 INTERNAL = _declare("internal", 500, "Something went wrong on our side.")
 
 
