@@ -41,9 +41,13 @@ def _settings() -> Settings:
 @main.command()
 def serve() -> None:
     """Serve HTTP and aggregate until SIGTERM."""
-    from gamepulse import run
+    from gamepulse import geography, run
 
     configured = _settings()
+    try:
+        geography.Geography(configured.trusted_proxies, configured.geo_database)  # as each worker will
+    except geography.UNREADABLE as error:
+        raise click.ClickException(f"GAMEPULSE_GEO_DATABASE: {error}") from None
     try:
         run.serve(configured)
     except database.Unsafe as error:

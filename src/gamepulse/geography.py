@@ -9,6 +9,8 @@ import maxminddb
 from maxminddb.types import RecordDict
 
 UNKNOWN_COUNTRY = "ZZ"
+UNREADABLE = (OSError, maxminddb.InvalidDatabaseError)
+"""What is raised when the MMDB file is not there, or is none."""
 
 
 class Place(NamedTuple):
@@ -31,7 +33,7 @@ type Headers = Mapping[bytes, bytes]
 
 
 class Geography:
-    """Finds a request's place. `proxies`: CIDRs that are believed; `database`: path of an MMDB file or ''."""
+    """Finds a request's place. `proxies`: CIDRs that are believed; `database`: path of an MMDB file or ''. Raises UNREADABLE."""
 
     def __init__(self, proxies: str, database: str) -> None:
         self._proxies = [_Network.of(cidr.strip()) for cidr in proxies.split(",") if cidr.strip()]

@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
     database_auth: Literal["password", "aws-iam"] = "password"
     """aws-iam: each new connection signs in with a token of its own, made with the task's credentials, instead of a password."""
-    valkey_url: str = "redis://127.0.0.1:6379/0"
+    valkey_url: Annotated[str, Meta(pattern="^rediss?://.")] = "redis://127.0.0.1:6379/0"
     """redis://, or rediss:// for TLS, whose certificate is then verified; a user in it is whom `valkey_password` is for."""
     valkey_password: str = ""
     host: str = "127.0.0.1"

@@ -36,6 +36,15 @@ def test_a_database_that_is_away_or_wrong_is_told_in_a_line(cluster: Cluster) ->
     assert "run `gamepulse migrate` first" in _fails("admin reset-totp mina", cluster.url("postgres"))
 
 
+def test_a_setting_with_which_no_worker_could_start_is_told_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    other = tmp_path / "other.mmdb"
+    other.write_text("something else")
+    for path in ("/nowhere.mmdb", str(other)):
+        told = _fails("serve", cluster.url("bench"), GAMEPULSE_GEO_DATABASE=path)
+        assert told.startswith("Error: GAMEPULSE_GEO_DATABASE: ") and Path(path).name in told
+    assert "valkey_url" in _fails("serve", cluster.url("bench"), GAMEPULSE_VALKEY_URL="http://127.0.0.1")
+
+
 def test_migrating_again_changes_nothing(database_url: str) -> None:
     newest = max(path.name[:4] for path in files("gamepulse").joinpath("migrations/versions").iterdir() if path.name[0] == "0")
     told = f"The database is at version {newest}.\n"
