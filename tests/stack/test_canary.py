@@ -28,7 +28,7 @@ from stack.components import OBSERVABILITY
 from stack.programs import ensure_program
 from stack.settings import read_settings
 from tests.batches import batch, event, now_ms, report
-from tests.conftest import INGEST_KEY, SERVER_KEY, Cluster, Service, Stack, free_port, gamepulse, serve, wait_for
+from tests.conftest import INGEST_KEY, SERVER_KEY, Cluster, Service, Stack, free_port, gamepulse, running_stack, serve, wait_for
 from tests.people import PASSWORD, Person, enrol, signed_in
 from tests.stack.conftest import Stores
 
@@ -89,6 +89,18 @@ def unredacted(stack: Stack, folder: Path) -> Iterator[str]:
             yield f"http://{environ['COLLECTOR_OTLP_GRPC']}"
         finally:
             process.terminate()
+
+
+@pytest.fixture(scope="module")
+def stack(own_folder: Path) -> Iterator[Stack]:
+    """Of its own: what is told here belongs into no other test's stores."""
+    with running_stack(own_folder / "canary") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stores(stack: Stack) -> Stores:
+    return Stores(stack)
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ def grafana(stack: Stack, stores: Stores, smoked: Json) -> Grafana:
         for n in range(8):
             assert client.post("/v1/reports", json=players(n), headers=key | place(n) | traced()).status_code == 202
         assert client.post("/v1/reports", json=players(0), headers={"authorization": "Bearer nobody"}).status_code == 401
-        assert client.get("/v1/quality?game=demo").status_code == 200
+        assert client.get("/v1/quality?game=demo", headers=traced()).status_code == 200
         with hung(stack):
             assert client.post("/v1/reports", json=players(9), headers=key).status_code == 503
         wait_for("the region", lambda: stores.prometheus(f'player_rtt_seconds{{region="{REGION}"}}'), ARRIVES_WITHIN_S)
