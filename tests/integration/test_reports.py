@@ -269,7 +269,7 @@ async def test_browsers_may_send_from_anywhere(client: httpx.AsyncClient) -> Non
     beacon = batch(key=INGEST_KEY)
     answer = await send(client, beacon, authorization="", **{"content-type": "text/plain;charset=UTF-8"})
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (202, "*")
-    assert answer.headers["access-control-expose-headers"] == "retry-after"
+    assert answer.headers["access-control-expose-headers"] == "retry-after, ratelimit, ratelimit-policy"
     wrong_method = await client.get("/v1/reports")
     assert (wrong_method.status_code, wrong_method.json()["code"], wrong_method.headers["allow"]) == (
         405,

@@ -131,4 +131,4 @@ def test_start_that_fails_says_why_soon_and_leaves_nothing(beside: Stack) -> Non
 
 def test_the_command_line_of_the_service_reaches_the_stacks_database(stack: Stack) -> None:
     done = stack.run("admin", "reset-totp", "nobody-there")
-    assert (done.returncode, done.stderr.strip()) == (1, "Error: There is no account nobody-there.")
+    assert (done.returncode, done.stderr.strip()) == (1, "Error: There is no account of this name.")
