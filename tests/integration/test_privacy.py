@@ -14,7 +14,7 @@ import pytest
 
 from gamepulse.erase import Eraser, erase_some
 from gamepulse.receive import hash_player, shard_of
-from tests.batches import batch, event, report
+from tests.batches import Json, batch, event, report
 from tests.conftest import PLAYER_HASH_KEY
 from tests.integration.conftest import Studio
 from tests.integration.test_accounts import told
@@ -107,7 +107,7 @@ async def test_all_of_a_player_is_exported_and_erased_and_nothing_of_others(
     mine, second, both, someone = (str(uuid.uuid4()) for _ in range(4))
     # A game server's part, which does not name the player, may be counted first, or together with the client's.
     await game.send(None, session=None, kind="server", sessions=[{"session": mine, "reports": [report(7, side="server")]}])
-    parts = [{"reports": [report(1, side="server")]}, {"player": "p-1", "reports": [report(1, side="client")]}]
+    parts: list[Json] = [{"reports": [report(1, side="server")]}, {"player": "p-1", "reports": [report(1, side="client")]}]
     await game.send(None, session=None, kind="server", sessions=[{"session": both} | part for part in parts])
     await game.send([report(1, rtt_ms=0)], session=str(uuid.uuid4()), player="p-1")  # all of it is refused
     first = await game.send(
