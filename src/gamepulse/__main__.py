@@ -158,7 +158,7 @@ def _told() -> Iterator[None]:
     except database.Unsafe as error:
         raise click.ClickException(str(error)) from None
     except database.UNREACHABLE as error:
-        raise click.ClickException(f"PostgreSQL is away ({type(error).__name__}).") from None
+        raise click.ClickException(f"PostgreSQL is away ({type(error).__name__}): {error}") from None
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError):
         raise click.ClickException("The database is older than this version: run `gamepulse migrate` first.") from None
     except asyncpg.PostgresError as error:  # a wrong name, password or right
