@@ -25,13 +25,16 @@ ROWS = (
     "gamepulse",
     "gamepulse-silent",
     "fastapi-otel-one",
+    "go-copy",
     "go-group",
+    "nothing",
     "commit+10",
     "limit",
     "half",
     "overload",
     "wire",
     "wire-plain",
+    "wire-none",
     "wire-gone",
     "wire-task",
     "rollup-network",
@@ -70,7 +73,7 @@ def test_everything_is_measured_and_nothing_answered_is_lost(tmp_path: Path) -> 
     assert all(0.1 < rows[name]["server_cores"] <= CORES for name in ("half", "overload"))
     for hop in wire.HOPS:
         assert rows["wire"][f"{hop}_bytes_per_request"] < 0.7 * rows["wire-plain"][f"{hop}_bytes_per_request"], hop
-    for name in {"wire", "wire-gone", "wire-task"} & set(rows):
+    for name in {"wire", "wire-none", "wire-gone", "wire-task"} & set(rows):
         assert all(rows[name][figure] > 0 for figure in ("p99_ms", "requests_per_s", "web_cpu_us", "rss_mb")), name
         assert (rows[name]["collector_cpu_us"] > 0) == (name in ("wire", "wire-task")), name
         assert (rows[name]["collector_rss_mb"] > 0) == (name in ("wire", "wire-task")), name
