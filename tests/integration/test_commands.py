@@ -46,9 +46,7 @@ def test_a_setting_with_which_no_worker_could_start_is_told_at_once(cluster: Clu
 
 
 def test_migrating_again_changes_nothing(database_url: str) -> None:
-    newest = max(path.name[:4] for path in files("gamepulse").joinpath("migrations/versions").iterdir() if path.name[0] == "0")
-    told = f"The database is at version {newest}.\n"
-    assert gamepulse("migrate", database_url) == gamepulse("migrate", database_url) == told
+    assert gamepulse("migrate", database_url) == gamepulse("migrate", database_url) == "The database is at version 0004.\n"
 
 
 async def test_an_older_database_keeps_what_is_in_it_and_its_service_works_on(cluster: Cluster) -> None:
