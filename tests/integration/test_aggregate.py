@@ -211,14 +211,16 @@ async def test_a_valkey_that_hangs_holds_up_few_steps(
         ):
             await client.post("/v1/reports", json=batch(1, session=session))
             led = await leader._load(own, await connection.fetchval("SELECT shard FROM raw_batch LIMIT 1"))
-            took_s = []
+            took_s, is_closed = [], []
             for _ in range(resilience.FAILURES_MAX + 2):
                 started = time.monotonic()
                 await leader._step(own, led)
                 took_s.append(time.monotonic() - started)
+                is_closed.append(leader._policy.state == "closed")
                 await client.post("/v1/reports", json=batch(1, session=session))
             assert min(took_s[: resilience.FAILURES_MAX]) >= valkey.TIMEOUT_S  # each waited for Valkey
             assert min(took_s[resilience.FAILURES_MAX :]) < valkey.TIMEOUT_S
+            assert is_closed == [True] * (resilience.FAILURES_MAX - 1) + [False] * 3
             monkeypatch.setattr(leader._policy._breaker, "_opened", time.monotonic() - resilience.OPEN_S - 1)
             started = time.monotonic()
             await leader._step(own, led)
