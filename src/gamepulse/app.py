@@ -1,6 +1,8 @@
 """The web worker: the one place where everything is put together."""
 
 import asyncio
+import ctypes
+import gc
 import multiprocessing
 import sys
 import time
@@ -41,6 +43,9 @@ ACCOUNT_CONNECTIONS_MAX = 4
 MANAGE_CONNECTIONS_MAX = 2
 SWITCH_INTERVAL_S = 0.0002
 """Granian's threads need the interpreter to hand a request over: they should not wait for it as long as Python lets them (5 ms)."""
+KEPT_BYTES = 16 * 2**20
+"""Of freed memory, by each thread's arena: the arrays of a question are up to so large. docs/adr/0037-questions-in-time.md"""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -127,6 +132,8 @@ class App:
         live.start()
         parent = multiprocessing.parent_process()
         watch = asyncio.create_task(end_with(parent.pid)) if parent is not None and parent.pid else None
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through it takes tens of milliseconds in the midst of requests
         yield
         if watch is not None:
             watch.cancel()
@@ -188,4 +195,12 @@ def _observe_limits(counted: Metrics, limits: Limits, pace: Pace, policies: Sequ
 def create() -> App:
     """What Granian calls in each worker."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _keep_memory()
     return App(settings.load())
+
+
+def _keep_memory() -> None:
+    """Have the C library (glibc; others do as they like) keep some of what was freed: taken anew, each page costs a fault."""
+    libc = ctypes.CDLL(None)
+    for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD) if hasattr(libc, "mallopt") else ():
+        libc.mallopt(option, KEPT_BYTES)

@@ -15,10 +15,10 @@ import asyncpg
 import msgspec
 import numpy as np
 
-from gamepulse import database, errors, sketch
+from gamepulse import database, errors
 from gamepulse.roll import MEASURES, STEPS, Ranks, floor, ranks_of
 from gamepulse.rollup import REPORTS, SETS, Block, Ints, decode, encode, merge, regroup
-from gamepulse.rows import Read, joined, one_row, read
+from gamepulse.rows import MERGED, Read, joined, one_row, read, read_merged
 
 ROWS_MAX = 150_000
 """Rows of hours and days that one question may read: so many can be merged within database.QUESTION_TIMEOUT_S."""
@@ -37,6 +37,7 @@ WAITING_MAX = 2_000
 """Deltas that one question reads. When more wait, they are left out, and the answer is complete up to the first of them."""
 NAMES_MAX = 200_000
 """Groups that one question may be about, and groups' names that a process remembers."""
+IDS_SPREAD_MAX = 16
 CANDIDATES = 4
 """By sessions, so many times the groups asked for are looked at: their hours can only be added, not united, to rank them."""
 _SQL = database.queries("serve")
@@ -47,7 +48,7 @@ _TOTALS_FIRST = 5
 
 NO_ROWS = Read.of(Block.empty(np.zeros(0, dtype=np.int64)))
 _NOTHING = np.zeros(0, dtype=np.int64), NO_ROWS
-_GROUPS = {step: _SQL["groups"].format(step=step, measures=MEASURES) for step in STEPS}
+_GROUPS = {step: _SQL["groups"].format(step=step, measures=MERGED) for step in STEPS}
 
 type Values = tuple[str, ...]
 type Filters = tuple[tuple[str, tuple[str, ...]], ...]
@@ -76,16 +77,6 @@ class Of(NamedTuple):
     def where(self) -> tuple[int, int, int]:
         """What every query begins with."""
         return self[:3]
-
-
-class Measures(NamedTuple):
-    """One group's measures: COUNTS; buckets of round-trip time and jitter with their counts; distinct sessions."""
-
-    counts: list[int]
-    rtt: tuple[Ints, Ints]
-    jitter: tuple[Ints, Ints]
-    sessions: int
-    bad_sessions: int
 
 
 class Piece(NamedTuple):
@@ -217,11 +208,22 @@ def _sizes(ranks: Ranks, rows: int) -> Sizes:
 
 def _sum(parts: Sequence[Sizes]) -> Sizes:
     """Raises Problem TOO_MUCH when there are more than NAMES_MAX ids."""
-    ids, of = np.unique(np.concatenate([one.ids for one in parts]), return_inverse=True)
+    ids, of = _places(np.concatenate([one.ids for one in parts]))
     if len(ids) > NAMES_MAX:
         raise errors.Problem(errors.TOO_MUCH)
     sums = (np.bincount(of, weights=np.concatenate(column), minlength=len(ids)) for column in list(zip(*parts, strict=True))[1:])
     return Sizes(ids, *(one.astype(np.int64) for one in sums))
+
+
+def _places(every: Ints) -> tuple[Ints, Ints]:
+    """Different ids, rising, and the place of each. Ids lie close together, as a rule: then they need not be sorted."""
+    first = int(every.min(initial=0))
+    spread = int(every.max(initial=0)) - first + 1
+    if spread > IDS_SPREAD_MAX * len(every):
+        return np.unique(every, return_inverse=True)
+    is_there = np.zeros(spread, dtype=bool)
+    is_there[every - first] = True
+    return np.flatnonzero(is_there) + first, (np.cumsum(is_there) - 1)[every - first]
 
 
 def _fine(sizes: Sizes, rows: list[asyncpg.Record], since: datetime, width: timedelta) -> tuple[dict[int, bytes], Sizes]:
@@ -401,17 +403,31 @@ async def merge_rows(connection: database.Connection, of: Of, found: Sources, ch
         raise errors.Problem(errors.TOO_MUCH)
     if not len(chosen.ids):
         return
-    merging = _Merging(found, chosen, width, take)
-    for one, following in pairwise([*slices(found, len(chosen.ids)), None]):
-        assert one is not None
+    merging, every = _Merging(found, chosen, take), [*slices(found, len(chosen.ids))]
+
+    async def read_(one: Slice) -> list[asyncpg.Record]:
         rows: list[asyncpg.Record] = []
-        ids = chosen.ids[one.since : one.until].tolist()
         for step in STEPS:
             at = [start.at for start in one.starts if start.step == step]
             if at:
-                rows += await connection.fetch(_GROUPS[step], *of.where, at, ids)
+                ids = chosen.ids[one.since : one.until].tolist()
+                rows += await connection.fetch(_GROUPS[step], *of.where, at, ids, found.asked.start, int(width.total_seconds()))
+        return rows
+
+    rows = await read_(every[0])
+    for one, following in pairwise([*every, None]):
+        assert one is not None
         upto = None if following is None else following.number * chosen.groups + int(chosen.places[following.since])
-        await in_thread(merging.add, one, rows, upto)
+        merged = in_thread(merging.add, one, rows, upto)
+        if following is None:
+            await merged
+        else:  # PostgreSQL reads meanwhile
+            reading = asyncio.create_task(read_(following))
+            try:
+                await merged
+                rows = await reading
+            finally:
+                reading.cancel()
 
 
 async def as_one(
@@ -430,11 +446,10 @@ async def as_one(
 class _Merging:
     """Merges slices; a group that is cut by the end of one is carried to the next."""
 
-    def __init__(self, found: Sources, chosen: Chosen, width: timedelta, take: Take) -> None:
+    def __init__(self, found: Sources, chosen: Chosen, take: Take) -> None:
         self._found = found
         self._chosen = chosen
         self._order = np.argsort(chosen.ids)
-        self._width = width
         self._take = take
         self._carried = _NOTHING
         self._fine = _NOTHING
@@ -447,9 +462,9 @@ class _Merging:
         until = int(np.searchsorted(self._fine[0], np.inf if upto is None else upto))
         fine = self._fine[0][self._fine_at : until], self._fine[1].part(self._fine_at, until)
         self._fine_at = until
-        steps = np.array([(row[1] - self._found.asked.start) // self._width for row in rows], dtype=np.int64)
+        steps = np.array([row[1] for row in rows], dtype=np.int64)
         ids = np.array([row[0] for row in rows], dtype=np.int64)
-        new = self._numbers(steps, ids), read(rows, 2)
+        new = self._numbers(steps, ids), read_merged(rows, 2)
         numbers, measured = _together([self._carried, fine, new])
         whole = len(numbers) if upto is None else int(np.searchsorted(numbers, upto))
         self._carried = numbers[whole:], measured.part(whole, len(numbers))
@@ -482,34 +497,3 @@ def fine_row(fine: Mapping[int, bytes]) -> Read:
     blocks = [decode(one) for one in fine.values()]
     owner = np.zeros(sum(map(len, blocks)), dtype=np.int64)
     return Read.of(regroup(blocks, owner, np.zeros(1, dtype=np.int64)))
-
-
-def measures(rows: Read) -> list[Measures]:
-    """The measures of each row; of a Read whose histograms lie in the order of its rows."""
-    ends = [np.searchsorted(row, np.arange(len(rows.counts) + 1)).tolist() for row, _, _ in rows.histograms]
-    histograms = [
-        [(index[a:b], value[a:b]) for a, b in pairwise(at)] for (_, index, value), at in zip(rows.histograms, ends, strict=True)
-    ]
-    sessions = [sketch.counts(one).tolist() for one in rows.sketches]
-    return [Measures(*of_row) for of_row in zip(rows.counts.tolist(), *histograms, *sessions, strict=True)]
-
-
-NOTHING = measures(Read.of(Block.empty(np.zeros(1, dtype=np.int64))))[0]
-
-
-def without(total: Measures, shown: Measures) -> Measures:
-    """A total less what is shown of it; of sessions: those that were seen in no shown group."""
-    histograms = [_less(getattr(total, name), getattr(shown, name)) for name in ("rtt", "jitter")]
-    return Measures(
-        [a - b for a, b in zip(total.counts, shown.counts, strict=True)],
-        histograms[0],
-        histograms[1],
-        max(total.sessions - shown.sessions, 0),
-        max(total.bad_sessions - shown.bad_sessions, 0),
-    )
-
-
-def _less(total: tuple[Ints, Ints], shown: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
-    index, value = total[0], total[1].copy()
-    value[np.searchsorted(index, shown[0])] -= shown[1]
-    return index[value > 0], value[value > 0]

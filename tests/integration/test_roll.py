@@ -358,12 +358,12 @@ async def test_what_takes_long_to_find_is_done_all_the_same(
 ) -> None:
     """With many deltas it takes longer to find what is due than rolling up may take; and finding it may fail."""
     due = roll._due
-    monkeypatch.setattr(roll, "ROLL_FOR_S", 0.1)
+    monkeypatch.setattr(roll, "ROLL_FOR_S", 0.5)
     for n in range(2):
         await put_delta(connection, HOUR - n * timedelta(hours=1), block([1]), 1)
 
     async def slow(own: Database) -> list[roll.Piece]:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1)
         return await due(own)
 
     async def fail(_: Database) -> list[roll.Piece]:

@@ -1,6 +1,6 @@
 """Routes: quality by group, over time, of one group against another, and live."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ from litestar.response import Stream
 
 from gamepulse import asker, cache, compare, errors, quality
 from gamepulse.asker import Game
-from gamepulse.cache import Question
+from gamepulse.cache import Question, Source
 from gamepulse.gather import Filters, Span
 from gamepulse.rollup import DIMENSIONS
 from gamepulse.serve import limited
@@ -68,7 +68,8 @@ async def quality_route(
     async def make() -> quality.Quality:
         return await quality.quality(reader.pool, reader.names, found, dimensions, asked, limit, order, filters)
 
-    return await _answered(request, found, ("quality", dimensions, asked, limit, order, filters), make)
+    source = quality.dimension_set(dimensions, filters), asked
+    return await _answered(request, found, ("quality", dimensions, asked, limit, order, filters), [source], make)
 
 
 @get(
@@ -99,7 +100,8 @@ async def series_route(
     async def make() -> quality.Series:
         return await quality.series(reader.pool, reader.names, found, dimensions, asked, step, limit, filters)
 
-    return await _answered(request, found, ("series", dimensions, asked, step, limit, filters), make)
+    source = quality.dimension_set(dimensions, filters), quality.stepped(asked, step)
+    return await _answered(request, found, ("series", dimensions, asked, step, limit, filters), [source], make)
 
 
 @get(
@@ -127,11 +129,13 @@ async def compare_route(
     versus = quality.span(versus_from, versus_to) if versus_from else asked
     a, b = _side(reader, asked, both(filters, of_a)), _side(reader, versus, both(filters, of_b))
     found = await game_of(request, game)
+    raw_since = reader.raw_since(found)
 
     async def make() -> compare.Comparison:
-        return await compare.compare(reader.pool, reader.names, found, a, b, reader.raw_since(found))
+        return await compare.compare(reader.pool, reader.names, found, a, b, raw_since)
 
-    return await _answered(request, found, ("compare", a, b), make)
+    sources = [(quality.dimension_set((), side.filters), side.asked) for side in (a, b)]
+    return await _answered(request, found, ("compare", a, b, raw_since), sources, make)
 
 
 def _side(reader: Reader, asked: Span, of: Filters) -> compare.Side:
@@ -146,10 +150,12 @@ def _dimensions(group_by: str, of: Filters) -> list[str]:
     return dimensions
 
 
-async def _answered(request: Asked, game: Game, question: Question, make: Callable[[], Awaitable[object]]) -> Response[bytes]:
+async def _answered(
+    request: Asked, game: Game, question: Question, sources: Sequence[Source], make: Callable[[], Awaitable[object]]
+) -> Response[bytes]:
     """The answer to a question, or 304 for who has it."""
     reader = reader_of(request)
-    tag = await reader.answers.tag(game, question)
+    tag = await reader.answers.tag(game, question, *sources)
     headers = {"etag": f'W/"{tag}"', "cache-control": f"{'public' if game.is_public else 'private'}, max-age={cache.STEP_S}"}
     if not game.is_public:
         headers["vary"] = "authorization, cookie"
