@@ -164,6 +164,14 @@ async def test_every_route_asked_by_everyone(api: httpx.AsyncClient, studio: Stu
             answers = [got for one, known, got in told_by if method.upper() == one and _fits(path, known)]
             assert answers, f"nobody asks {method} {path} here"
             assert (method, path, operation["security"]) == (method, path, _needed(answers))
+            assert (method, path, {one for got in answers for one in got} - _described(operation)) == (method, path, set())
+
+
+def _described(operation: dict[str, Any]) -> set[Answer]:
+    """The statuses and the codes of problems that a description has."""
+    schemas = [one["schema"] for answer in operation["responses"].values() for one in answer.get("content", {}).values()]
+    codes = {code for schema in schemas if "allOf" in schema for code in schema["allOf"][1]["properties"]["code"]["enum"]}
+    return codes | {int(status) for status in operation["responses"]}
 
 
 def _needed(answers: list[list[Answer]]) -> list[dict[str, list[str]]]:

@@ -135,6 +135,7 @@ async def test_a_body_has_the_types_that_it_says(api: httpx.AsyncClient, studio:
         ("PATCH", "/v1/games/ours", {"title": None}, "/title"),
         ("PATCH", "/v1/games/ours", {"is_public": None}, "/is_public"),
         ("PATCH", "/v1/games/ours", {"thresholds": None}, "/thresholds"),
+        ("PATCH", "/v1/games/ours", {"a - at `$.sent": 1}, ""),
         ("PUT", "/v1/games/ours/regions", [{"region": "a"}, {"region": 5}], "/1/region"),
         ("POST", "/v1/sign-ins", sign_in | {"cookie": "true"}, "/cookie"),
     ]

@@ -78,7 +78,7 @@ HEADERS = {
     },
     "Retry-After": _header("Seconds", type="integer", minimum=1),
     "WWW-Authenticate": _header("How to ask (RFC 9110)", const="Bearer"),
-    "ETag": _header("Names the answer, for `If-None-Match`", pattern='^W/"[0-9a-f]{32}"$'),
+    "ETag": _header("Names the answer, for `If-None-Match`"),
     "Cache-Control": _header("How long it may be kept, and by whom"),
     "Vary": _header("Of a game that is not public: by what the answer differs"),
     "X-Accel-Buffering": _header("A proxy hands each event on at once", const="no"),
@@ -116,7 +116,7 @@ def _complete(operation: dict[str, Any], route: HTTPRoute, handler: HTTPRouteHan
         names = [*(spec.headers if spec else ()), *(("RateLimit", "RateLimit-Policy") if is_limited or status == "429" else ())]
         if spec and spec.kinds:
             names += [name for name, of in _OF_PROBLEMS.items() if status in of]
-            _name_codes(response, spec.kinds, may_be_none=status == "404" and _has_number(route))
+            _name_codes(response, spec.kinds, may_be_none=status == "404" and _has_parameter(route))
         else:
             names += always
         events = response.get("content", {}).get("text/event-stream")
@@ -146,9 +146,9 @@ def _never_null(schema: dict[str, Any]) -> dict[str, Any]:
     return of[0] | {name: value for name, value in schema.items() if name != "oneOf"} if len(of) == 1 else schema
 
 
-def _has_number(route: HTTPRoute) -> bool:
-    """A word in the place of a number or a UUID is another path."""
-    return any(not isinstance(part, str) and part.type is not str for part in route.path_components)
+def _has_parameter(route: HTTPRoute) -> bool:
+    """A value with a slash, or a word in the place of a number, makes another path."""
+    return any(not isinstance(part, str) for part in route.path_components)
 
 
 def _name_codes(response: dict[str, Any], kinds: Iterable[errors.Kind], *, may_be_none: bool) -> None:
