@@ -49,7 +49,7 @@ async def test_head_is_get_without_content(api: httpx.AsyncClient, studio: Studi
 
 
 @pytest.mark.usefixtures("games")
-async def test_head_of_a_stream_ends_at_once(api: httpx.AsyncClient) -> None:
+async def test_head_of_a_stream_ends_at_once(api: httpx.AsyncClient, studio: Studio) -> None:
     one_connection = httpx.Limits(max_connections=1)
     async with httpx.AsyncClient(base_url=api.base_url, limits=one_connection, timeout=5) as client:
         for _ in range(3):
@@ -57,6 +57,9 @@ async def test_head_of_a_stream_ends_at_once(api: httpx.AsyncClient) -> None:
             assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
             assert head.headers["cache-control"] == "no-store"
         assert (await client.head("/v1/live?game=none")).status_code == 404
+        async with asyncio.timeout(10):  # also for the service, which notes what has ended
+            while sum("/v1/live" in line and "HEAD" in line for line in studio.service.log.read_text().splitlines()) < 4:
+                await asyncio.sleep(0.1)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +111,9 @@ async def test_a_host_that_is_none_is_refused_everywhere(studio: Studio, hosts: 
         assert (path, status) == (path, 400)
         assert b"content-type: application/problem+json" in answer
         assert method == "HEAD" or b'"code":"bad_host"' in answer
+    async with asyncio.timeout(10):
+        while "bad_host" not in studio.service.log.read_text():
+            await asyncio.sleep(0.1)
 
 
 async def test_a_host_is_taken_in_any_form(studio: Studio) -> None:

@@ -70,6 +70,23 @@ def test_streams_say_what_comes(described: Any) -> None:
     assert (kind, names) == ("application/x-ndjson", {"ExportedSession", "ExportedBatch", "ExportedEnd"})
 
 
+def test_answers_have_their_headers(described: Any) -> None:
+    for method, path, status, wanted in (
+        ("get", "/v1/quality/series", "200", {"ETag", "Cache-Control", "Vary"}),
+        ("get", "/v1/quality/series", "304", {"ETag", "Cache-Control", "Vary"}),
+        ("get", "/v1/quality/series", "503", {"Retry-After"}),
+        ("get", "/v1/account", "401", {"WWW-Authenticate"}),
+        ("post", "/v1/reports", "401", {"WWW-Authenticate"}),
+        ("post", "/v1/sign-ins", "201", {"Set-Cookie", "cache-control"}),
+        ("delete", "/v1/sign-ins/current", "204", {"Set-Cookie", "cache-control"}),
+    ):
+        assert (path, status, wanted - set(described["paths"][path][method]["responses"][status]["headers"])) == (
+            path,
+            status,
+            set(),
+        )
+
+
 def test_what_may_be_left_out_and_what_may_be_null(described: Any) -> None:
     change = described["components"]["schemas"]["GameChange"]
     assert change["required"] == []

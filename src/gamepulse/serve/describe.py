@@ -31,8 +31,6 @@ GAME = (errors.UNKNOWN_GAME, errors.SIGN_IN_ENDED, *_DATABASE)
 """Of what anyone may ask about a public game."""
 GAME_OF_STUDIO = (*GAME, *SIGNED_IN, errors.ROLE_REQUIRED, errors.TOTP_ENROLMENT_REQUIRED)
 """Of what takes a role in the game's studio."""
-
-
 BATCH = (
     errors.NOT_ITS_ENCODING, errors.TRUNCATED, errors.CUT_OFF, errors.EXPANDED_TOO_LARGE, errors.UNSUPPORTED_MEDIA_TYPE,
     errors.UNSUPPORTED_ENCODING, errors.MISSING_KEY, errors.UNKNOWN_KEY, errors.OTHER_GAME, errors.SERVER_KEY_REQUIRED,
@@ -119,10 +117,10 @@ def _complete(operation: dict[str, Any], route: HTTPRoute, handler: HTTPRouteHan
             _name_codes(response, spec.kinds, may_be_none=status == "404" and _has_parameter(route))
         else:
             names += always
-        events = response.get("content", {}).get("text/event-stream")
-        if events and "contentSchema" not in str(events):
+        events = response.get("content", {}).get("text/event-stream", {"schema": {}})
+        if "$ref" in events["schema"]:  # of an event's data; OpenAPI 3.1 has no place for it
             data = {"type": "string", "contentMediaType": "application/json", "contentSchema": events["schema"]}
-            events["schema"] = {"type": "object", "properties": {"data": data}}
+            events["schema"] = {"type": "object", "properties": {"event": {"const": "quality"}, "data": data}}
         headers = response.setdefault("headers", {})
         for name in names:
             headers[name] = HEADERS.get(name) or headers.get(name) or {"schema": {"type": "string"}}
