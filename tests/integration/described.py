@@ -30,7 +30,7 @@ def described_lines(_: Any, response: Any, case: Any) -> None:
         components = case.operation.schema.raw_schema["components"]
         validator = jsonschema_rs.Draft202012Validator(described["content"][LINES]["schema"] | {"components": components})
         for line in lines:
-            validator.validate(json.loads(line))
+            assert validator.is_valid(json.loads(line)), f"a line that is not described: {line.decode()}"
 
 
 def _described(response: Any, case: Any) -> Any:

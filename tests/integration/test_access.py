@@ -3,8 +3,10 @@
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from gamepulse import asker, database, errors
 from tests.integration.conftest import Studio
 from tests.people import PASSWORD, Person, first_admin, member
 
@@ -134,8 +136,8 @@ async def askers(studio: Studio, api: httpx.AsyncClient) -> dict[str, Person | N
     return found
 
 
-async def _answer(client: httpx.AsyncClient, method: str, path: str, body: Any, asker: Person | None) -> Answer:
-    headers = asker.headers if asker else {}
+async def _answer(client: httpx.AsyncClient, method: str, path: str, body: Any, person: Person | None) -> Answer:
+    headers = person.headers if person else {}
     async with client.stream(method, path, headers=headers, json=body) as answer:
         if answer.headers.get("content-type", "").startswith("text/event-stream"):
             return answer.status_code
@@ -147,6 +149,19 @@ async def _answer(client: httpx.AsyncClient, method: str, path: str, body: Any, 
     assert (problem["status"], answer.headers.get("www-authenticate")) == (answer.status_code, "Bearer" if says_how else None)
     code: str = problem["code"]
     return code
+
+
+async def test_the_database_alone_does_not_decide_who_sees_a_private_game(api: httpx.AsyncClient, studio: Studio) -> None:
+    wanted = {"studio_id": studio.studio_id, "game": "hidden"}
+    assert (await api.post("/v1/games", json=wanted, headers=studio.admin.headers)).status_code == 201
+    member = asker.Asker(studio.admin.account_id, "admin", {studio.studio_id: asker.Role.ADMIN}, has_totp=True)
+    pool = await database.open_pool({"dsn": studio.database_url}, "account", size=1)
+    try:
+        assert (await asker.find_game(pool, "hidden", member)).slug == "hidden"
+        with pytest.raises(errors.Problem, match="unknown_game"):  # as remembered from before it was a member
+            await asker.find_game(pool, "hidden", msgspec.structs.replace(member, roles={}))
+    finally:
+        pool.terminate()
 
 
 async def test_every_route_asked_by_everyone(api: httpx.AsyncClient, studio: Studio, askers: dict[str, Person | None]) -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.batches import batch
+from tests.conftest import wait_for
 from tests.integration.conftest import Studio
 from tests.people import PASSWORD
 
@@ -57,9 +58,9 @@ async def test_head_of_a_stream_ends_at_once(api: httpx.AsyncClient, studio: Stu
             assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
             assert head.headers["cache-control"] == "no-store"
         assert (await client.head("/v1/live?game=none")).status_code == 404
-        async with asyncio.timeout(10):  # also for the service, which notes what has ended
-            while sum("/v1/live" in line and "HEAD" in line for line in studio.service.log.read_text().splitlines()) < 4:
-                await asyncio.sleep(0.1)
+        log = studio.service.log  # the service notes a request that has ended for it too
+        noted = lambda: sum("/v1/live" in line and "HEAD" in line for line in log.read_text().splitlines()) == 4  # noqa: E731
+        await asyncio.to_thread(wait_for, "four requests are noted", noted)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +112,7 @@ async def test_a_host_that_is_none_is_refused_everywhere(studio: Studio, hosts: 
         assert (path, status) == (path, 400)
         assert b"content-type: application/problem+json" in answer
         assert method == "HEAD" or b'"code":"bad_host"' in answer
-    async with asyncio.timeout(10):
-        while "bad_host" not in studio.service.log.read_text():
-            await asyncio.sleep(0.1)
+    await asyncio.to_thread(wait_for, "it is noted", lambda: "bad_host" in studio.service.log.read_text())
 
 
 async def test_a_host_is_taken_in_any_form(studio: Studio) -> None:
