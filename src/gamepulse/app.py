@@ -97,7 +97,7 @@ class App:
         async def noting(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 facts.status = message["status"]
-                if (b"content-type", b"text/event-stream") in message["headers"]:
+                if dict(message["headers"]).get(b"content-type", b"").startswith(b"text/event-stream"):
                     facts.ended_ns = time.time_ns()  # a stream is answered when it begins, however long it lasts
                 if self._ingest.is_draining:
                     message["headers"] = [*message["headers"], (b"connection", b"close")]

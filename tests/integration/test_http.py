@@ -1,6 +1,8 @@
 """What HTTP itself asks of every route: HEAD, Host, bodies and parameters of the types that they say."""
 
 import asyncio
+import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -61,6 +63,18 @@ async def test_head_of_a_stream_ends_at_once(api: httpx.AsyncClient, studio: Stu
         log = studio.service.log  # the service notes a request that has ended for it too
         noted = lambda: sum("/v1/live" in line and "HEAD" in line for line in log.read_text().splitlines()) == 4  # noqa: E731
         await asyncio.to_thread(wait_for, "four requests are noted", noted)
+
+
+@pytest.mark.usefixtures("games")
+async def test_a_stream_has_taken_as_long_as_until_it_began(api: httpx.AsyncClient, studio: Studio) -> None:
+    began = time.monotonic()
+    async with api.stream("GET", "/v1/live?game=open"):
+        answered_s = time.monotonic() - began
+        await asyncio.sleep(answered_s + 0.3)
+    log = studio.service.log
+    noted = lambda: [line for line in log.read_text().splitlines() if "/v1/live" in line and '"GET"' in line]  # noqa: E731
+    [line] = await asyncio.to_thread(wait_for, "it is noted", noted)
+    assert json.loads(line)["duration_ms"] <= answered_s * 1e3
 
 
 @pytest.mark.parametrize(
