@@ -84,7 +84,8 @@ def quantiles(buckets: Buckets, levels: Iterable[float]) -> list[float] | None:
 
 def quantiles_of(indexes: Ints, counts: Ints, levels: Iterable[float]) -> list[float] | None:
     """The same of buckets in rising order."""
-    return Many(np.array([len(indexes)]), indexes, counts).quantiles(levels)[0]
+    [found] = Many(np.array([len(indexes)]), indexes, counts).quantiles(levels).tolist()
+    return found if len(indexes) else None
 
 
 class Many:
@@ -95,14 +96,13 @@ class Many:
         self._indexes, self._counts = indexes, counts
         self._cumulated = np.concatenate([[0], np.cumsum(counts)])
 
-    def quantiles(self, levels: Iterable[float]) -> list[list[float] | None]:
-        """As quantiles() tells them, of each histogram."""
+    def quantiles(self, levels: Iterable[float]) -> npt.NDArray[np.float64]:
+        """As quantiles() tells them, of each histogram (histograms, levels); of one that is empty they mean nothing."""
         before = self._cumulated[self._starts]
         sizes = self._cumulated[self._ends] - before
         ranks = np.maximum(np.ceil(sizes[:, None] * np.array([*levels]) - 1e-9), 1)
         found = np.searchsorted(self._cumulated[1:], before[:, None] + ranks)
-        seconds = middles(np.append(self._indexes, ZERO_BUCKET)[found]).tolist()  # appended to: the last ones may be empty
-        return [one if size else None for one, size in zip(seconds, sizes.tolist(), strict=True)]
+        return middles(np.append(self._indexes, ZERO_BUCKET)[found])  # appended to: the last ones may be empty
 
     def up_to(self, seconds: float) -> Ints:
         """How many values lie at or below a limit: exact where the limit is a bucket's bound, else to the bucket of the limit."""

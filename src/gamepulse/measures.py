@@ -15,11 +15,11 @@ PERCENTILES: Final = (0.05, 0.50, 0.75, 0.95, 0.99)
 
 
 class Histogram(NamedTuple):
-    """Buckets (rising) and their counts; PERCENTILES in seconds, none of an empty one."""
+    """Buckets (rising) and their counts; PERCENTILES in milliseconds, none of an empty one."""
 
     buckets: Ints
     counts: Ints
-    percentiles_s: list[float] | None
+    percentiles_ms: list[float] | None
 
 
 class Measures(NamedTuple):
@@ -66,8 +66,9 @@ def _measured(counts: Ints, cells: Sequence[tuple[Ints, Ints, Ints]], sessions: 
     histograms = []
     for (ends, index, value), one in zip(cells, many, strict=True):
         bounds = pairwise([0, *ends.tolist()])
-        told = zip(bounds, one.quantiles(PERCENTILES), strict=True)
-        histograms.append([Histogram(index[a:b], value[a:b], percentiles_s) for (a, b), percentiles_s in told])
+        percentiles_ms = np.round(one.quantiles(PERCENTILES) * 1e3, 3).tolist()
+        told = zip(bounds, percentiles_ms, strict=True)
+        histograms.append([Histogram(index[a:b], value[a:b], of_group if b > a else None) for (a, b), of_group in told])
     up_to = np.stack([many[0].up_to(limit) for _, limit in BANDS_S], axis=1)
     columns = (counts.tolist(), *histograms, up_to.tolist(), *(one.tolist() for one in sessions))
     return [Measures(*of_group) for of_group in zip(*columns, strict=True)]

@@ -285,8 +285,8 @@ def group_of(of: Measures, dimensions: Mapping[str, str]) -> Group:
 
 
 def percentiles_ms(of: Histogram) -> Percentiles | None:
-    """In milliseconds; none of an empty histogram."""
-    return Percentiles(*(round(seconds * 1e3, 3) for seconds in of.percentiles_s)) if of.percentiles_s else None
+    """None of an empty histogram."""
+    return Percentiles(*of.percentiles_ms) if of.percentiles_ms else None
 
 
 def _bands(of: Measures) -> Bands:
