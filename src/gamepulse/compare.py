@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from gamepulse import database, gather, histogram, measures, quality, records, resample
+from gamepulse import database, gather, histogram, measures, merging, quality, records, resample
 from gamepulse.asker import Game
 from gamepulse.gather import Filters, Names, Span, in_thread
 from gamepulse.measures import Measures
@@ -100,7 +100,7 @@ async def _read(connection: database.Connection, names: Names, game: Game, side:
     of = quality.of_game(game, (), side.filters)
     found = await gather.sources(connection, of, side.asked, quality.SPAN_MAX, is_total=False)
     known = await gather.groups(connection, names, of, found)
-    rows = await gather.as_one(connection, of, found, known, range(len(known.values)), quality.SPAN_MAX)
+    rows = await merging.as_one(connection, of, found, known, range(len(known.values)), quality.SPAN_MAX)
     told = (await in_thread(measures.of_rows, rows) if known.values else None) or [measures.NOTHING]
     sampled = Span(max(found.asked.start, min(raw_since, found.asked.end)), found.asked.end)
     sample = await _sampled(connection, game, sampled, side.filters)

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from gamepulse import database, errors, gather, measures, score
+from gamepulse import database, errors, gather, measures, merging, score
 from gamepulse.asker import Game
 from gamepulse.batch import EVENT_KINDS, QUALITIES
 from gamepulse.gather import NO_FILTERS, Filters, Names, Of, Span
@@ -203,18 +203,18 @@ async def quality(
             if is_ranked:
                 taken.append(rows)
 
-        await gather.merge_rows(connection, of, found, gather.choose(known, chosen), SPAN_MAX, take)
+        await merging.merge_rows(connection, of, found, merging.choose(known, chosen), SPAN_MAX, take)
         best = sorted(range(len(groups)), key=lambda n: (-getattr(groups[n], order), known.values[chosen[n]]))[:limit]
         is_all = len(known.values) <= limit
         if not is_all:
             those = [chosen[n] for n in best]
             if not is_ranked:
-                taken = [await gather.as_one(connection, of, found, known, those, SPAN_MAX)]
+                taken = [await merging.as_one(connection, of, found, known, those, SPAN_MAX)]
             shown = await gather.in_thread(one_row, taken)
             total = found.total
             if filters:  # the total is of all; what is filtered must be read
                 others = sorted(set(range(len(known.values))) - set(those))
-                rest = await gather.as_one(connection, of, found, known, others, SPAN_MAX)
+                rest = await merging.as_one(connection, of, found, known, others, SPAN_MAX)
                 total = await gather.in_thread(one_row, [shown, rest])
     remainder = None if is_all else await gather.in_thread(_remainder, total, gather.NO_FINE if filters else found.fine, shown)
     return Quality(game.slug, found.asked.start, found.asked.end, found.as_of, [groups[n] for n in best], remainder)
@@ -222,7 +222,7 @@ async def quality(
 
 def _remainder(total: Read, fine: Mapping[int, bytes], shown: Read) -> Group:
     if fine:
-        total = one_row([total, gather.fine_row(fine)])
+        total = one_row([total, merging.fine_row(fine)])
     return group_of(measures.without(measures.of_rows(total)[0], measures.of_rows(shown)[0]), {})
 
 
@@ -253,7 +253,7 @@ async def series(
                 at, line = divmod(number, len(lines))
                 lines[line].points.append(Point(found.asked.start + at * width, group_of(one, {})))
 
-        await gather.merge_rows(connection, of, found, gather.choose(known, chosen), width, take)
+        await merging.merge_rows(connection, of, found, merging.choose(known, chosen), width, take)
     return Series(game.slug, found.asked.start, found.asked.end, found.as_of, step, lines)
 
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from gamepulse import database, gather, histogram, labels, quality, roll, settings, sketch
+from gamepulse import database, gather, histogram, labels, merging, quality, roll, settings, sketch
 from gamepulse.asker import Game
 from gamepulse.errors import Problem
 from gamepulse.quality import Quality
@@ -572,7 +572,7 @@ async def test_answers_are_the_same_in_small_slices(
     monkeypatch.setattr(asyncpg.Connection, "fetch", noted)
     monkeypatch.setattr(gather, "TOTALS_PER_READ", 3)
     for rows in (1, 7, 40):
-        monkeypatch.setattr(gather, "SLICE_BYTES_MAX", rows * gather.ROW_BYTES)
+        monkeypatch.setattr(merging, "SLICE_BYTES_MAX", rows * merging.ROW_BYTES)
         assert await answers() == whole
         assert 0 < max(sizes) <= rows
         sizes.clear()
