@@ -39,6 +39,7 @@ WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _given: deque[int] = deque(maxlen=1_000)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares programs that take long to start stays together, and begins first; the rest goes file by file to who is free."""
     for item in items:
