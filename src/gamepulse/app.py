@@ -19,6 +19,7 @@ from gamepulse.cache import Answers
 from gamepulse.erase import Exports
 from gamepulse.gather import Names
 from gamepulse.geography import Geography
+from gamepulse.health import Checks
 from gamepulse.keys import Keys
 from gamepulse.leases import Leases
 from gamepulse.limits import Limits
@@ -115,9 +116,9 @@ class App:
         ancestor = Ancestor(configured.ancestor_game, look_up_pool, acceptor, telemetry)
         self._ingest = Ingest(configured, Keys(look_up_pool), geography, leases, acceptor, pace, telemetry)
         framework.state.reader = Reader(
-            configured, query_pool, Names(), ingest_pool, cache, live, asyncio.Semaphore(QUESTIONS_MAX), account_pool, manage_pool,
+            configured, query_pool, Names(), live, asyncio.Semaphore(QUESTIONS_MAX), account_pool, manage_pool,
             Askers(account_pool), passwords, Answers(query_pool, configured.database_url, cache, of_valkey, telemetry), geography,
-            limits, pace, policies, ancestor, Exports(),
+            limits, Checks(ingest_pool, cache, pace, policies), ancestor, Exports(),
         )  # fmt: skip
         framework.state.telemetry = telemetry
         telemetry.observe.append(lambda: _observe(telemetry.metrics, acceptor, pools))

@@ -66,8 +66,14 @@ class Description(JsonRenderPlugin):
     And without errors in the framework's own shape: `_answer_http` gives them ours.
     """
 
+    _rendered = b""
+
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        """The description."""
+        """The description, always the same."""
+        self._rendered = self._rendered or self._render(request, openapi_schema)
+        return self._rendered
+
+    def _render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         for path, operations in openapi_schema["paths"].items():
             for operation in operations.values():
                 if MediaType.JSON in operation["responses"].get("400", {}).get("content", {}):

@@ -6,18 +6,15 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-import redis.asyncio as redis
 from litestar import Request
 from litestar.params import PathParameter, QueryParameter
 from msgspec import Struct
 
-from gamepulse import accounts, asker, cache, database, erase, errors, gather, live, studios
+from gamepulse import accounts, asker, cache, database, erase, errors, gather, health, live, studios
 from gamepulse.ancestor import Ancestor
 from gamepulse.asker import Asker, Game, Role
 from gamepulse.geography import Geography
 from gamepulse.limits import Limits
-from gamepulse.pace import Pace
-from gamepulse.resilience import Policy
 from gamepulse.settings import Settings
 
 QUESTIONS_MAX = 2
@@ -38,8 +35,6 @@ class Reader(Struct):
     settings: Settings
     pool: database.Pool
     names: gather.Names
-    ingest_pool: database.Pool
-    valkey: redis.Redis
     live: live.Live
     questions: asyncio.Semaphore
     account_pool: database.Pool
@@ -49,8 +44,7 @@ class Reader(Struct):
     answers: cache.Answers
     geography: Geography
     limits: Limits
-    pace: Pace
-    policies: list[Policy]
+    checks: health.Checks
     ancestor: Ancestor
     exports: erase.Exports
     is_draining: bool = False
