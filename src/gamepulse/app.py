@@ -42,6 +42,10 @@ ACCOUNT_CONNECTIONS_MAX = 4
 MANAGE_CONNECTIONS_MAX = 2
 SWITCH_INTERVAL_S = 0.0002
 """Granian's threads need the interpreter to hand a request over: they should not wait for it as long as Python lets them (5 ms)."""
+UNNAMED_PROXY = (
+    "a proxy on this machine is not trusted: nobody behind it is limited by address, or located. "
+    "If it is yours, set GAMEPULSE_TRUSTED_PROXIES=127.0.0.0/8,::1/128"
+)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -110,7 +114,9 @@ class App:
         limits = Limits(cache, of_valkey, secret, telemetry.metrics)
         acceptor = Acceptor(ingest_pool, look_up_pool, telemetry, configured.pending_reports_max)
         live = Live(query_pool, news, telemetry)
-        geography = Geography(configured.trusted_proxies, configured.geo_database)
+        geography = Geography(
+            configured.trusted_proxies, configured.geo_database, configured.edge, lambda: telemetry.log("WARNING", UNNAMED_PROXY)
+        )
         leases = Leases(limits, telemetry)
         pace = Pace(acceptor, configured.next_report_s)
         ancestor = Ancestor(configured.ancestor_game, look_up_pool, acceptor, telemetry)
