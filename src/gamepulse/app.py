@@ -120,11 +120,11 @@ class App:
         leases = Leases(limits, telemetry)
         pace = Pace(acceptor, configured.next_report_s)
         ancestor = Ancestor(configured.ancestor_game, look_up_pool, acceptor, telemetry)
-        self._ingest = Ingest(configured, Keys(look_up_pool), geography, leases, acceptor, pace, telemetry)
+        self._ingest = Ingest(configured, Keys(look_up_pool, limits), geography, leases, acceptor, pace, telemetry)
         framework.state.reader = Reader(
             configured, query_pool, Names(), live, asyncio.Semaphore(QUESTIONS_MAX), account_pool, manage_pool,
-            Askers(account_pool), passwords, Answers(query_pool, configured.database_url, cache, of_valkey, telemetry), geography,
-            limits, Checks(ingest_pool, cache, pace, policies), ancestor, Exports(),
+            Askers(account_pool, limits), passwords, Answers(query_pool, configured.database_url, cache, of_valkey, telemetry),
+            geography, limits, Checks(ingest_pool, cache, pace, policies), ancestor, Exports(),
         )  # fmt: skip
         framework.state.telemetry = telemetry
         telemetry.observe.append(lambda: _observe(telemetry.metrics, acceptor, pools))

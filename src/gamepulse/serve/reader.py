@@ -91,7 +91,7 @@ async def asker_of(request: Asked) -> Asker:
     given = asker.given(request.headers, request.cookies)
     if given is not None and given.is_cookie:
         asker.check_same_site(request.method, request.headers)
-    return await reader_of(request).askers.find(given)
+    return await reader_of(request).askers.find(given, request.scope["state"].get("client", ""))
 
 
 async def account_of(request: Asked) -> Asker:
