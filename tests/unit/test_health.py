@@ -34,6 +34,6 @@ async def test_all_who_ask_within_a_second_are_told_the_same(monkeypatch: pytest
 
 
 def test_the_description_is_rendered_once() -> None:
-    request: Any = SimpleNamespace(route_handler=SimpleNamespace(resolve_type_encoders=dict))
+    request: Any = SimpleNamespace(app=SimpleNamespace(routes=[]), route_handler=SimpleNamespace(resolve_type_encoders=dict))
     description = Description(path="/openapi.json", media_type=MediaType.JSON)
     assert description.render(request, {"paths": {}}) is description.render(request, {"paths": {"/other": {}}})
