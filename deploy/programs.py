@@ -46,6 +46,7 @@ def app(config: Config, at: Addresses, secrets: Secrets) -> list[Container]:
             "GAMEPULSE_VALKEY_URL": f"rediss://{cache.USER}@{at.cache_host}:{cache.PORT}/0",
             # The load balancer. What it passes on has come through CloudFront: nothing else has the secret header.
             "GAMEPULSE_TRUSTED_PROXIES": ",".join(PUBLIC_CIDRS),
+            "GAMEPULSE_EDGE": "cloudfront",
             "GAMEPULSE_STDOUT_LEVEL": "warning",  # CloudWatch is paid by the byte, and Loki has all
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317",
             "OTEL_EXPORTER_OTLP_COMPRESSION": "none",  # the Collector is beside it

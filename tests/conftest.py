@@ -199,7 +199,10 @@ def serve(database_url: str, valkey_url: str, log: Path, **environ: str) -> Iter
     """The real service on a free port, ready; killed at the end if the test did not stop it."""
     port = free_port()
     environment = service_environ(
-        database_url, GAMEPULSE_VALKEY_URL=valkey_url, GAMEPULSE_PORT=str(port), GAMEPULSE_TRUSTED_PROXIES="127.0.0.0/8", **environ
+        database_url,
+        GAMEPULSE_VALKEY_URL=valkey_url,
+        GAMEPULSE_PORT=str(port),
+        **({"GAMEPULSE_TRUSTED_PROXIES": "127.0.0.0/8", "GAMEPULSE_EDGE": "cloudfront"} | environ),
     )
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-m", "gamepulse", "serve"], env=environment, stdout=output, stderr=output)

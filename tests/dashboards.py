@@ -29,6 +29,7 @@ ONLY_SOMETIMES = {
     r"k6_batches_lost_total": "only when the load was refused for long",
     r"k6_dropped_iterations_total": "only when k6 could not keep up",
     r"rate_limit_checks_total": "only when somebody asks from another machine",
+    r"account_sign_ins_total": "only when somebody signs in",
     r"ALERTS": "made by Prometheus while an alert is pending or fires",
 }
 

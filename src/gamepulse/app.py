@@ -24,6 +24,7 @@ from gamepulse.cache import Answers
 from gamepulse.erase import Exports
 from gamepulse.gather import Names
 from gamepulse.geography import Geography
+from gamepulse.health import Checks
 from gamepulse.keys import Keys
 from gamepulse.leases import Leases
 from gamepulse.limits import Limits
@@ -50,6 +51,10 @@ KEPT_BYTES = 16 * 2**20
 """Of freed memory, by each thread's arena: the arrays of a question are up to so large. docs/adr/0037-questions-in-time.md"""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 HOST_BYTES_MAX = 300
+UNNAMED_PROXY = (
+    "a proxy on this machine is not trusted: nobody behind it is limited by address, or located. "
+    "If it is yours, set GAMEPULSE_TRUSTED_PROXIES=127.0.0.0/8,::1/128"
+)
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -131,15 +136,17 @@ class App:
         limits = Limits(cache, of_valkey, secret, telemetry.metrics)
         acceptor = Acceptor(ingest_pool, look_up_pool, telemetry, configured.pending_reports_max)
         live = Live(query_pool, news, telemetry)
-        geography = Geography(configured.trusted_proxies, configured.geo_database)
+        geography = Geography(
+            configured.trusted_proxies, configured.geo_database, configured.edge, lambda: telemetry.log("WARNING", UNNAMED_PROXY)
+        )
         leases = Leases(limits, telemetry)
         pace = Pace(acceptor, configured.next_report_s)
         ancestor = Ancestor(configured.ancestor_game, look_up_pool, acceptor, telemetry)
-        self._ingest = Ingest(configured, Keys(look_up_pool), geography, leases, acceptor, pace, telemetry)
+        self._ingest = Ingest(configured, Keys(look_up_pool, limits), geography, leases, acceptor, pace, telemetry)
         framework.state.reader = Reader(
-            configured, query_pool, Names(), ingest_pool, cache, live, asyncio.Semaphore(QUESTIONS_MAX), account_pool, manage_pool,
-            Askers(account_pool), passwords, Answers(query_pool, configured.database_url, cache, of_valkey, telemetry), geography,
-            limits, pace, policies, ancestor, Exports(),
+            configured, query_pool, Names(), live, asyncio.Semaphore(QUESTIONS_MAX), account_pool, manage_pool,
+            Askers(account_pool, limits), passwords, Answers(query_pool, configured.database_url, cache, of_valkey, telemetry),
+            geography, limits, Checks(ingest_pool, cache, pace, policies), ancestor, Exports(),
         )  # fmt: skip
         framework.state.telemetry = telemetry
         telemetry.observe.append(lambda: _observe(telemetry.metrics, acceptor, pools))

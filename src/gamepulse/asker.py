@@ -73,11 +73,11 @@ class Given(NamedTuple):
 class Askers(LookUps[Asker]):
     """Those who are signed in, by their tokens."""
 
-    async def find(self, given: Given | None) -> Asker:
+    async def find(self, given: Given | None, client: str = "") -> Asker:
         """Who has this token. One that is unknown or has ended is nobody's. Raises Problem as `look_up`."""
         if given is None:
             return ANYONE
-        found = await self.look_up(given.token) if _TOKEN.match(given.token) else None
+        found = await self.look_up(given.token, client) if _TOKEN.match(given.token) else None
         return found or _ENDED
 
     async def _read(self, connection: database.Connection, secret: str) -> Asker | None:

@@ -1,6 +1,6 @@
 """Where a client is: from the edge's headers, else from an MMDB file, else unknown. The address goes no further than here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple
@@ -33,19 +33,28 @@ type Headers = Mapping[bytes, bytes]
 
 
 class Geography:
-    """Finds a request's place. `proxies`: CIDRs that are believed; `database`: path of an MMDB file or ''. Raises UNREADABLE."""
+    """Finds a request's place.
 
-    def __init__(self, proxies: str, database: str) -> None:
+    `proxies`: CIDRs that are believed; `database`: path of an MMDB file or ''; `edge`: as the setting;
+    `on_unnamed`: called once, when a proxy on this machine is none of those that are believed. Raises UNREADABLE.
+    """
+
+    def __init__(self, proxies: str, database: str, edge: str = "", on_unnamed: Callable[[], None] | None = None) -> None:
         self._proxies = [_Network.of(cidr.strip()) for cidr in proxies.split(",") if cidr.strip()]
+        self._has_edge = edge == "cloudfront"
+        self._on_unnamed = on_unnamed
         self._reader = maxminddb.open_database(database) if database else None
 
     def client(self, peer: str, headers: Headers) -> Client:
         """The client behind `peer` (an address) and its headers (lower-case names; of several alike, the last)."""
         if not self._proxies or not _within(peer, self._proxies):
+            if self._on_unnamed is not None and b"x-forwarded-for" in headers and _within(peer, _LOOPBACK):
+                self._on_unnamed()
+                self._on_unnamed = None
             return Client(peer, False)
-        viewer = headers.get(b"cloudfront-viewer-address")
-        address = _without_port(viewer) if viewer else self._client(peer, headers.get(b"x-forwarded-for"))
-        return Client(address, b"cloudfront-viewer-country" in headers)
+        viewer = headers.get(b"cloudfront-viewer-address") if self._has_edge else None
+        address = _viewer(viewer) if viewer else self._client(peer, headers.get(b"x-forwarded-for"))
+        return Client(address, self._has_edge and b"cloudfront-viewer-country" in headers)
 
     def locate(self, client: Client, headers: Headers) -> Place:
         """Where the client is."""
@@ -56,7 +65,7 @@ class Geography:
         if forwarded is None:
             return peer
         for address in reversed(forwarded.decode("latin-1").split(",")):
-            peer = address.strip()
+            peer = _without_port(address.strip())
             if not _within(peer, self._proxies):
                 break
         return peer
@@ -90,6 +99,9 @@ class _Network(NamedTuple):
         return _Network(network.max_prefixlen // 8, shift, int(network.network_address) >> shift)
 
 
+_LOOPBACK = [_Network.of("127.0.0.0/8"), _Network.of("::1/128")]
+
+
 def _within(address: str, networks: Sequence[_Network]) -> bool:
     try:
         packed = inet_pton(AF_INET6 if ":" in address else AF_INET, address)
@@ -111,7 +123,14 @@ def _from_record(record: RecordDict) -> Place:
     return Place(code, f"{code}-{part}" if part else None, f"AS{number}" if number else None)
 
 
-def _without_port(viewer: bytes) -> str:
+def _without_port(forwarded: str) -> str:
+    """The address in an entry of X-Forwarded-For, which may be `192.0.2.1:443`, `[2001:db8::1]:443` or `[2001:db8::1]`."""
+    if forwarded.startswith("["):
+        return forwarded[1:].partition("]")[0]
+    return forwarded.partition(":")[0] if forwarded.count(":") == 1 else forwarded
+
+
+def _viewer(viewer: bytes) -> str:
     """The address in CloudFront-Viewer-Address: `192.0.2.1:443`, `2001:db8::1:443` (so it writes IPv6) or `[2001:db8::1]:443`."""
     return viewer.decode("latin-1").rpartition(":")[0].strip("[]")
 

@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 import redis.asyncio as redis
@@ -12,6 +14,8 @@ from gamepulse.pace import LOAD_HIGH, Pace
 from gamepulse.resilience import Policy
 
 CHECK_TIMEOUT_S = 1.0
+KEPT_S = 1.0
+"""So often, at most, a process asks what it depends on, however many ask it."""
 
 
 class Entry(msgspec.Struct, omit_defaults=True):
@@ -24,16 +28,33 @@ class Entry(msgspec.Struct, omit_defaults=True):
 
 
 class Health(msgspec.Struct, rename="camel"):
-    """The document of HealthChecks UI: durations as hh:mm:ss.ffffff."""
+    """The document of HealthChecks UI: durations as hh:mm:ss.ffffff; and when it was made."""
 
     status: str
     total_duration: str
+    checked_at: datetime
     entries: dict[str, Entry]
 
 
-async def check(pool: database.Pool, connection: redis.Redis, pace: Pace, policies: Sequence[Policy]) -> Health:
+class Checks:
+    """How all is doing, asked once for all who want to know within KEPT_S."""
+
+    def __init__(self, pool: database.Pool, connection: redis.Redis, pace: Pace, policies: Sequence[Policy]) -> None:
+        self._check = partial(_check_all, pool, connection, pace, policies)
+        self._made: asyncio.Task[Health] | None = None
+        self._fresh_until = 0.0
+
+    async def document(self) -> Health:
+        """Not older than KEPT_S."""
+        now = time.monotonic()
+        if self._made is None or (self._made.done() and now >= self._fresh_until):
+            self._made, self._fresh_until = asyncio.create_task(self._check()), now + KEPT_S
+        return await asyncio.shield(self._made)
+
+
+async def _check_all(pool: database.Pool, connection: redis.Redis, pace: Pace, policies: Sequence[Policy]) -> Health:
     """Ask every component, at the same time, for at most CHECK_TIMEOUT_S; `data` has the circuit breakers of each."""
-    started = time.monotonic()
+    started, now = time.monotonic(), datetime.now(UTC)
     postgresql, cache = await asyncio.gather(
         _check(lambda: _ask(pool), "Unhealthy", "Reports are stored", "Reports are refused with 503"),
         _check(
@@ -49,7 +70,7 @@ async def check(pool: database.Pool, connection: redis.Redis, pace: Pace, polici
         if policy.is_open and entry.status == "Healthy":
             entry.status = "Degraded"
     worst = max((entry.status for entry in entries.values()), key=("Healthy", "Degraded", "Unhealthy").index)
-    return Health(worst, _duration(time.monotonic() - started), entries)
+    return Health(worst, _duration(time.monotonic() - started), now, entries)
 
 
 def _ingest(pace: Pace) -> Entry:

@@ -181,5 +181,4 @@ class Leases:
 
 
 def _refusal(limit: Limit, wait_s: float) -> errors.Problem:
-    charge, answer = Charge(limit, ""), Answer(1, 0, round(wait_s * 1e6))
-    return limits.refusal(wait_s, limits.headers([charge], [answer]))
+    return limits.refusal(wait_s, limits.headers([(limit, Answer(1, 0, round(wait_s * 1e6)))]))

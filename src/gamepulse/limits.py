@@ -7,7 +7,7 @@ An address or a name is kept under a hash only, whose key is another each day, a
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from itertools import islice
@@ -42,6 +42,8 @@ class Limit(NamedTuple):
 ACCOUNT = Limit("account", 600, 60, 60)
 ADDRESS = Limit("address", 300, 60, 60)
 """Of who is not signed in."""
+UNKNOWN_SECRETS = Limit("unknown-secrets", 300, 60, 60)
+"""Keys and tokens that nobody has, of an address; told when they have been looked up, asked before the next one is (keys.py)."""
 QUESTIONS = Limit("questions", 30_000, 60, 10_000, "milliseconds")
 """What an asker's questions took of a place among those that are answered (serve.reader.QUESTIONS_MAX); told afterwards."""
 SIGN_INS_NAME = Limit("sign-ins-name", 10, 900, 10)
@@ -151,7 +153,7 @@ class Limits:
         for charge, answer in zip(charges, answers, strict=True):
             self._counted.add(metrics.LIMIT_CHECKS, 1, charge.limit.name, "refused" if answer.wait_us else "allowed")
         if wait_us:
-            raise refusal(wait_us / 1e6, headers(charges, answers))
+            raise refusal(wait_us / 1e6, headers((charge.limit, answer) for charge, answer in zip(charges, answers, strict=True)))
         return answers
 
     async def tell(self, charge: Charge) -> None:
@@ -208,10 +210,10 @@ def client_of(address: str) -> str:
     return "" if address.startswith("127.") else address
 
 
-def headers(charges: Sequence[Charge], answers: Sequence[Answer]) -> dict[str, str]:
+def headers(told: Iterable[tuple[Limit, Answer]]) -> dict[str, str]:
     """RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10)."""
     policies, states = [], []
-    for (limit, _, _), (_, left, reset_us) in zip(charges, answers, strict=True):
+    for limit, (_, left, reset_us) in told:
         unit = "" if limit.unit == "requests" else f';qu="{limit.unit}"'
         policies.append(f'"{limit.name}";q={limit.quota}{unit};w={limit.window_s}')
         states.append(f'"{limit.name}";r={left};t={math.ceil(reset_us / 1e6)}')

@@ -70,6 +70,9 @@ LIMITS_SHARED = Instrument(
     "{process}",
     "1 while limits are counted in Valkey for all, 0 while each process counts for itself",
 )
+SIGN_INS = Instrument(
+    "account.sign_ins", "counter", "{sign_in}", "Tries to sign in by answer: accepted, or a problem's code", ("outcome",)
+)
 AGGREGATE_LAG = Instrument("aggregate.lag", "gauge", "s", "Age of the moment up to which the rollups are complete", ("shard",))
 AGGREGATE_DELTA_AGE = Instrument("aggregate.delta.age", "gauge", "s", "Age of the oldest delta that waits to be rolled up")
 AGGREGATE_DURATION = Instrument("aggregate.duration", "histogram", "s", "Time of one step of aggregation")

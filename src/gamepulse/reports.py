@@ -14,6 +14,7 @@ from gamepulse.batch import BODY_BYTES_MAX, Answer
 from gamepulse.geography import Geography
 from gamepulse.keys import IngestKey, Keys
 from gamepulse.leases import Leases
+from gamepulse.limits import client_of
 from gamepulse.pace import Pace
 from gamepulse.settings import Settings
 from gamepulse.spans import RequestFacts
@@ -100,13 +101,13 @@ class Ingest:
         key = self._keys.remembered(_secret(headers) or "")
         return key is not None and key.game_id in self._acceptor.full_games
 
-    async def _find(self, secret: str, body: bytes) -> IngestKey:
+    async def _find(self, secret: str, body: bytes, address: str) -> IngestKey:
         """The key of a body, which is held as long as that takes. Raises Problem as Keys.find() does."""
         if self._held_bytes + len(body) > HELD_BYTES_MAX:
             raise errors.Problem(errors.OVERLOADED)
         self._held_bytes += len(body)
         try:
-            return await self._keys.find(secret)
+            return await self._keys.find(secret, client_of(address))
         finally:
             self._held_bytes -= len(body)
 
@@ -118,12 +119,12 @@ class Ingest:
         self.leases.spend_address(client.address)
         secret, key = _secret(headers), None
         if secret is not None:  # before the body is expanded and decoded: that costs most
-            key = self._keys.remembered(secret) or await self._find(secret, body)
+            key = self._keys.remembered(secret) or await self._find(secret, body, client.address)
             self.leases.spend_key(secret)
         body = receive.expand(body, headers.get(b"content-encoding", b"").strip().lower())
         if key is None:
             secret = _secret_within(body)
-            key = await self._find(secret, body)
+            key = await self._find(secret, body, client.address)
             self.leases.spend_key(secret)
         content = receive.decode(body)
         receive.check_key(content, key)

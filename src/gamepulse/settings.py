@@ -51,7 +51,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     revision: str = "unknown"
     """The commit that this was built from; images say it."""
     trusted_proxies: str = ""
-    """Comma-separated CIDRs whose X-Forwarded-For and CloudFront-Viewer-… headers are believed."""
+    """Comma-separated CIDRs whose X-Forwarded-For header is believed, and what `edge` adds to it."""
+    edge: Literal["", "cloudfront"] = ""
+    """cloudfront: all that the trusted proxies pass on has come through it, so its CloudFront-Viewer-… headers are believed."""
     geo_database: str = ""
     """Path of an MMDB file for country, subdivision and network; empty: ZZ unless the edge's headers say."""
     pending_reports_max: Annotated[int, Meta(ge=500, le=1_000_000)] = 10_000

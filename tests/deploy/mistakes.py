@@ -280,6 +280,7 @@ EDGE: dict[str, Change] = {
     "no access logs of the load balancer": setting("LoadBalancer", "access_logs.s3.enabled", "false"),
     "a load balancer without protection": setting("LoadBalancer", "deletion_protection.enabled", "false"),
     "everyone's word for an address": tell("gamepulse-app", "gamepulse-app", "GAMEPULSE_TRUSTED_PROXIES", "0.0.0.0/0"),
+    "no edge in front": tell("gamepulse-app", "gamepulse-app", "GAMEPULSE_EDGE", ""),
     "another host": distribution(lambda one: one.update(Aliases=["www.gamepulse.example"])),
     "old TLS at the edge": distribution(lambda one: one["ViewerCertificate"].update(MinimumProtocolVersion="TLSv1")),
     "http at the edge": distribution(lambda one: one["DefaultCacheBehavior"].update(ViewerProtocolPolicy="allow-all")),

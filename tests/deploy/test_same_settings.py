@@ -74,6 +74,7 @@ def test_the_service_takes_the_settings_that_it_is_told(app: Json) -> None:
     settings = load(told)
     assert settings.environment == "staging"
     assert settings.database_url.startswith("postgresql://gamepulse_service@database.example:5432/gamepulse?sslmode=verify-full")
+    assert settings.edge == "cloudfront"
     assert settings.trusted_proxies == "10.0.1.0/24,10.0.2.0/24,10.0.3.0/24"
     assert settings.otel_exporter_otlp_endpoint == "http://localhost:4317"
     # What is not told is the default, as everywhere: limits and retention.

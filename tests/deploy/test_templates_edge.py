@@ -109,6 +109,10 @@ def test_the_load_balancer_logs_requests_and_is_not_deleted_by_accident(stacks: 
     assert has["deletion_protection.enabled"] == {"staging": "false", "production": "true"}[stacks.environment]
 
 
+def test_the_service_believes_what_cloudfront_says_of_viewers(stacks: Stacks) -> None:
+    assert environment(containers(stacks)["gamepulse-app", "gamepulse-app"])["GAMEPULSE_EDGE"] == "cloudfront"
+
+
 def test_the_service_believes_addresses_of_the_load_balancer_only(stacks: Stacks) -> None:
     told = environment(containers(stacks)["gamepulse-app", "gamepulse-app"])
     assert set(told["GAMEPULSE_TRUSTED_PROXIES"].split(",")) == set(PUBLIC)

@@ -225,5 +225,6 @@ class Machine:
         return environment | {
             "GAMEPULSE_DATABASE_URL": url,
             "GAMEPULSE_WORKERS": str(WORKERS),
+            "GAMEPULSE_EDGE": "cloudfront",
             "GAMEPULSE_TRACE_SAMPLE_RATIO": "0",
         }

@@ -118,6 +118,21 @@ async def test_a_cookie_is_no_scripts_and_no_strangers(api: httpx.AsyncClient) -
     assert told(await api.get("/v1/account", headers={"cookie": f"{name}={token}"})) == (401, "sign_in_ended")
 
 
+async def test_a_cookie_whose_sign_in_has_ended_is_taken_away(api: httpx.AsyncClient) -> None:
+    ended = f"gpt_{'e' * 43}"
+    for headers, is_gone in (
+        ({"cookie": f"{COOKIE}={ended}"}, True),
+        ({"cookie": f"{COOKIE}=no-token"}, True),
+        ({"authorization": f"Bearer {ended}"}, False),
+        ({"authorization": f"Bearer {ended}", "cookie": f"{COOKIE}={ended}"}, False),  # it was not asked with
+    ):
+        answer = await api.get("/v1/account", headers=headers)
+        assert told(answer) == (401, "sign_in_ended")
+        taken = answer.headers.get("set-cookie", "").lower()
+        assert ("max-age=0" in taken and taken.startswith(COOKIE.lower())) == is_gone == bool(taken)
+    assert "set-cookie" not in (await api.get("/v1/account")).headers
+
+
 async def test_a_second_factor_is_asked_for_and_its_codes_are_taken_once(api: httpx.AsyncClient, studio: Studio) -> None:
     person = await register(api, "toto")
     other = await signed_in(api, "toto")

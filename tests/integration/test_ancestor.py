@@ -1,5 +1,6 @@
 """The ancestor's endpoint: one round-trip time in each request goes the way of a batch of one report."""
 
+import json
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +29,9 @@ def where(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def service(where: str, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with serve(where, valkey_url, tmp_path_factory.mktemp("ancestor") / "log", GAMEPULSE_ANCESTOR_GAME="demo") as running:
+    with serve(
+        where, valkey_url, tmp_path_factory.mktemp("ancestor") / "log", GAMEPULSE_ANCESTOR_GAME="demo", GAMEPULSE_EDGE=""
+    ) as running:
         yield running
 
 
@@ -110,6 +113,19 @@ async def test_a_client_sends_sixty_a_minute(client: httpx.AsyncClient) -> None:
     assert answers[-1].headers["ratelimit-policy"] == '"ancestor";q=60;w=60'
     other = await client.post(PATHS[0], json=GOOD, headers={"x-forwarded-for": "203.0.113.9"})
     assert other.status_code == 200
+
+
+async def test_what_is_refused_counts_as_well(client: httpx.AsyncClient) -> None:
+    here = {"x-forwarded-for": "203.0.113.10", "content-type": "application/json"}
+    bodies = (b"{", b"{}", json.dumps(GOOD | {"rtt": 0}).encode())
+    answers = [
+        await client.post(PATHS[n % 2], content=bodies[n % 3], headers=here | {"cloudfront-viewer-address": f"192.0.2.{n}:1"})
+        for n in range(limits.ANCESTOR.quota + 20)  # what there is no edge for is not believed: it is one client
+    ]
+    counts = Counter(answer.status_code for answer in answers)
+    assert counts.keys() == {400, 422, 429}
+    assert counts[400] + counts[422] >= limits.ANCESTOR.burst
+    assert all("ancestor" in answer.headers["ratelimit-policy"] for answer in answers)
 
 
 async def test_it_is_not_there_unless_a_setting_names_its_game(where: str) -> None:

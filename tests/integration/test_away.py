@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from gamepulse import database, resilience
+from gamepulse.health import KEPT_S
 from tests.batches import batch
 from tests.conftest import INGEST_KEY, free_port, serve
 
@@ -89,6 +90,7 @@ async def test_questions_are_refused_at_once_until_it_is_back(database_url: str,
                 assert time.monotonic() < deadline, answer.text
                 await asyncio.sleep(0.1)
             assert (await client.post("/v1/reports", json=batch(), headers=HEADERS)).status_code == 202
+            await asyncio.sleep(KEPT_S)  # what was told before is told for so long
             health = (await client.get("/health")).json()
             assert health["status"] == "Healthy"
             assert health["entries"]["postgresql"]["data"]["postgresql-account"] == "closed"

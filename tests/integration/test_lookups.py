@@ -146,6 +146,7 @@ async def test_health_meta_page_and_description(client: httpx.AsyncClient) -> No
         ("postgresql", "valkey", "ingest"), "Healthy"
     )
     assert health["totalDuration"].startswith("00:00:0")
+    assert abs(datetime.fromisoformat(health["checkedAt"]) - datetime.now(UTC)) < timedelta(seconds=20)
     assert (await client.get("/health/live")).status_code == 200
     meta = (await client.get("/v1/meta")).json()
     assert (meta["name"], meta["revision"], meta["limits"]["reports_and_events"]) == ("gamepulse", "unknown", 500)

@@ -247,6 +247,8 @@ async def test_an_address_may_ask_so_often_and_an_account_more_often(api: httpx.
     refill = took_s * limits.ACCOUNT.quota / limits.ACCOUNT.window_s
     assert limits.ACCOUNT.burst <= counts[200] <= limits.ACCOUNT.burst + refill + 1
     assert {answer.headers["ratelimit-policy"] for answer in answers} == {'"account";q=600;w=60'}
+    other = await register(api, "seldom")
+    assert (await _answers(api, limits.ACCOUNT.burst, **behind("203.0.113.1"), **other.headers))[0] == {200: limits.ACCOUNT.burst}
 
 
 async def test_the_description_has_the_headers(api: httpx.AsyncClient) -> None:
@@ -346,10 +348,16 @@ async def test_valkey_may_go_hang_and_come_back(database_url: str, valkey_url: s
                 document = (await client.get("/health")).json()
                 return document["entries"]["valkey"]["status"], document["entries"]["valkey"]["data"]["valkey"]
 
+            async def send(is_within: bool, headers: dict[str, str]) -> httpx.Response:
+                """With the key as a header, or within the body."""
+                sent, none = batch() | ({"key": INGEST_KEY} if is_within else {}), {"authorization": "none"} if is_within else {}
+                return await client.post("/v1/reports", json=sent, headers=headers | none)
+
             async def flood() -> None:
                 """By key from the machine itself, which has no limit by address; then from one address."""
                 for headers, policy in (({}, '"key";q=10;w=1'), (behind("203.0.113.60"), '"address-batches";q=5;w=1')):
-                    answers = await asyncio.gather(*(client.post("/v1/reports", json=batch(), headers=headers) for _ in range(100)))
+                    answers = await asyncio.gather(*(send(n % 2 == 1, headers) for n in range(100)))
+                    assert 429 in {answer.status_code for answer in answers[::2]} & {answer.status_code for answer in answers[1::2]}
                     refused = [answer for answer in answers if answer.status_code == 429]
                     assert {answer.status_code for answer in answers} == {202, 429}
                     assert policy in {answer.headers["ratelimit-policy"] for answer in refused}

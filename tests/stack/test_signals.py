@@ -41,6 +41,7 @@ METRICS = [
     ("web", "ingest_next_report_seconds", ""),
     ("web", "rate_limit_shared", ""),
     ("web", "rate_limit_checks_total", 'limit="address",outcome="allowed"'),
+    ("web", "account_sign_ins_total", 'outcome="wrong_credentials"'),
     ("web", "circuit_breaker_state", 'circuit_breaker_name="valkey",circuit_breaker_state="closed"'),
     ("web", "circuit_breaker_state", 'circuit_breaker_name="postgresql-query",circuit_breaker_state="closed"'),
     ("web", "live_viewers", ""),
@@ -119,6 +120,7 @@ def trace_id(stack: Stack) -> str:
         assert client.post("/v1/reports", json=batch([report(at=old, region=REGION)], sent_at=old), headers=key).status_code == 202
         assert client.get("/v1/quality?game=demo", headers=traced).status_code == 200
         assert client.get("/v1/meta", headers={"x-forwarded-for": "203.0.113.9"}).status_code == 200
+        assert client.post("/v1/sign-ins", json={"name": "nobody", "password": "wrong"}).status_code == 401
     return trace
 
 

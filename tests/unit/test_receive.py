@@ -91,8 +91,38 @@ def test_the_rightmost_address_that_is_no_proxy_of_ours_is_the_clients() -> None
     assert located(geography, "127.0.0.1", {b"x-forwarded-for": b"rubbish"}) == NOWHERE
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "address"),
+    [
+        ("198.51.100.7:5678", "198.51.100.7"), ("198.51.100.7:1, 10.0.0.1:2", "198.51.100.7"), ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"), ("2001:db8::1", "2001:db8::1"), ("[::ffff:10.0.0.9]:1", "::ffff:10.0.0.9"), ("[", ""), (":", ""),
+    ],
+)  # fmt: skip
+def test_a_port_makes_no_other_client(forwarded: str, address: str) -> None:
+    assert Geography("10.0.0.0/8", "").client("10.0.0.7", {b"x-forwarded-for": forwarded.encode()}).address == address
+
+
+def test_a_proxy_on_this_machine_that_was_not_named_is_told_of_once() -> None:
+    told: list[str] = []
+    geography = Geography("10.0.0.0/8", "", on_unnamed=lambda: told.append("once"))
+    forwarded = {b"x-forwarded-for": b"198.51.100.7"}
+    for peer, headers in (("127.0.0.1", {}), ("10.0.0.7", forwarded), ("198.18.0.1", forwarded), ("", forwarded)):
+        geography.client(peer, headers)
+    assert told == []
+    for peer in ("127.0.0.1", "::1", "::ffff:127.0.0.1"):
+        assert geography.client(peer, forwarded).address == peer
+    assert told == ["once"]
+
+
+def test_what_an_edge_says_is_believed_where_it_is_in_front_only() -> None:
+    lies = {b"cloudfront-viewer-country": b"KR", b"cloudfront-viewer-address": b"192.0.2.1:1", b"x-forwarded-for": b"198.51.100.7"}
+    assert Geography("10.0.0.0/8", "").client("10.0.0.7", lies) == ("198.51.100.7", False)
+    assert located(Geography("10.0.0.0/8", ""), "10.0.0.7", lies) == NOWHERE
+    assert Geography("10.0.0.0/8", "", "cloudfront").client("10.0.0.7", lies) == ("192.0.2.1", True)
+
+
 def test_the_edges_headers_are_believed_from_proxies_only() -> None:
-    geography = Geography("10.0.0.0/8", "")
+    geography = Geography("10.0.0.0/8", "", "cloudfront")
     headers = {
         b"cloudfront-viewer-country": b"KR",
         b"cloudfront-viewer-country-region": b"11",
@@ -104,7 +134,7 @@ def test_the_edges_headers_are_believed_from_proxies_only() -> None:
 
 
 def test_the_viewers_address_is_believed_from_proxies_only() -> None:
-    geography = Geography("10.0.0.0/8", str(GEOGRAPHY))
+    geography = Geography("10.0.0.0/8", str(GEOGRAPHY), "cloudfront")
     known, known6 = located(geography, "192.0.2.1", {}), located(geography, "2001:db8:a::1", {})
     assert NOWHERE not in (known, known6) and known != known6
     for written, place in (
@@ -142,7 +172,7 @@ def test_settings_say_what_is_wrong() -> None:
     assert settings.load(good).port == 8080
     for name, value in (
         ("GAMEPULSE_PORT", "80a"), ("GAMEPULSE_PORT", "0"), ("GAMEPULSE_TYPO", "1"), ("GAMEPULSE_PLAYER_HASH_KEY", "short"),
-        ("GAMEPULSE_TRUSTED_PROXIES", "everyone"), ("GAMEPULSE_TRACE_SAMPLE_RATIO", "2"), ("GAMEPULSE_DATABASE_AUTH", "kerberos"),
+        ("GAMEPULSE_TRUSTED_PROXIES", "everyone"), ("GAMEPULSE_TRACE_SAMPLE_RATIO", "2"), ("GAMEPULSE_DATABASE_AUTH", "kerberos"), ("GAMEPULSE_EDGE", "nginx"),
         ("GAMEPULSE_DATABASE_AUTH", "aws-iam"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="settings"):

@@ -272,13 +272,22 @@ def limits() -> Row:
             ),
             prom(rate(f'{SERVICE},outcome="refused"', "limit", "rate_limit_checks_total"), "{{limit}}"),
             stacked=True,
-            width=6,
+        ),
+        graph(
+            About(
+                "Sign-ins by answer",
+                "Tries to sign in, a second. Guessing shows as wrong_credentials and rate_limited.",
+                "reqps",
+                "None",
+            ),
+            prom(rate(SERVICE, "outcome", "account_sign_ins_total"), "{{outcome}}"),
+            stacked=True,
+            colours=OUTCOMES | {"(?!accepted).+": RED},
         ),
         graph(
             About("Limits are shared", "1: counted in Valkey for all. 0: each process counts for itself.", "short", NO_SERIES),
             by_process(f"rate_limit_shared{{{SERVICE}}}"),
             most=1,
-            width=6,
         ),
         graph(
             About(
@@ -287,12 +296,12 @@ def limits() -> Row:
             by_process(f"ingest_load{{{SERVICE}}}"),
             most=1,
             limit=0.5,
-            width=6,
+            width=12,
         ),
         graph(
             About("Next report", "When clients are asked to report next: later while there is too much load.", "s", NO_SERIES),
             by_process(f"ingest_next_report_seconds{{{SERVICE}}}"),
-            width=6,
+            width=12,
         ),
     ]
     return Row("Limits and load", panels)

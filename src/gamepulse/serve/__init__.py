@@ -10,7 +10,7 @@ from litestar.openapi.spec import Components
 from litestar.routes import HTTPRoute
 from litestar.types import Message, Scope
 
-from gamepulse import __version__, database, errors, sift
+from gamepulse import __version__, asker, database, errors, sift
 from gamepulse.serve import accounts, ancestor, games, health, limited, page, privacy, quality, reports, sessions, studios
 from gamepulse.serve.describe import SCHEMES, Description
 from gamepulse.serve.page import SECURITY_HEADERS
@@ -78,7 +78,9 @@ def _answer_problem(request: Request[Any, Any, Any], problem: errors.Problem) ->
     if kind.status == 401:
         headers["www-authenticate"] = "Bearer"
     body = errors.document(problem, facts.trace)
-    return Response(body, status_code=kind.status, media_type=errors.CONTENT_TYPE, headers=headers)
+    given = asker.given(request.headers, request.cookies) if kind is errors.SIGN_IN_ENDED else None
+    gone = [accounts.cookie("", 0)] if given is not None and given.is_cookie else []
+    return Response(body, status_code=kind.status, media_type=errors.CONTENT_TYPE, headers=headers, cookies=gone)
 
 
 _HTTP_KINDS = {

@@ -5,7 +5,7 @@ from uuid import UUID
 from litestar import Response, delete, get, post, put
 from litestar.datastructures import Cookie
 
-from gamepulse import accounts, asker, errors, limits
+from gamepulse import accounts, asker, errors, limits, metrics
 from gamepulse.serve import limited
 from gamepulse.serve.describe import SIGNED_IN, Told, problems
 from gamepulse.serve.reader import Asked, account_of, reader_of
@@ -37,7 +37,7 @@ async def password_route(request: Asked, data: accounts.PasswordChange) -> None:
     reader, found = reader_of(request), await account_of(request)
     await limited.spend(request, (limits.SIGN_INS_NAME, found.name))
     await accounts.change_password(reader.account_pool, reader.passwords, found, data)
-    await reader.limits.forget(limits.SIGN_INS_NAME, reader.limits.hashed(found.name))
+    await limited.give_back(request, limits.SIGN_INS_NAME, found.name)
 
 
 @post("/v1/account/totp", status_code=200, responses=problems(*SIGNED_IN, *_WRONG, *_CODE, has_body=True))
@@ -46,7 +46,7 @@ async def enrol_route(request: Asked, data: accounts.Enrolment) -> accounts.Totp
     reader, found = reader_of(request), await account_of(request)
     await limited.spend(request, (limits.SIGN_INS_NAME, found.name))
     enrolled = await accounts.enrol(reader.account_pool, reader.passwords, found, data, reader.secret)
-    await reader.limits.forget(limits.SIGN_INS_NAME, reader.limits.hashed(found.name))
+    await limited.give_back(request, limits.SIGN_INS_NAME, found.name)
     return enrolled
 
 
@@ -64,16 +64,27 @@ _BEGUN = Told(accounts.Begun, generate_examples=False, description="Signed in", 
 @post("/v1/sign-ins", responses={201: _BEGUN} | problems(*_WRONG, *_CODE, *SIGNED_IN[2:], has_body=True))
 async def sign_in_route(request: Asked, data: accounts.Credentials) -> Response[accounts.Begun]:
     """Sign in: a token for `Authorization: Bearer …`; or, with `cookie`, a cookie that no script can read."""
+    counted: metrics.Metrics = request.app.state.telemetry.metrics
+    try:
+        begun = await _sign_in(request, data)
+    except errors.Problem as problem:
+        counted.add(metrics.SIGN_INS, 1, problem.kind.code)
+        raise
+    counted.add(metrics.SIGN_INS, 1, "accepted")
+    if not data.cookie:
+        return Response(begun, status_code=201)
+    token, begun.token = begun.token, None
+    return Response(begun, status_code=201, cookies=[cookie(token, int(asker.LIFETIME.total_seconds()))])
+
+
+async def _sign_in(request: Asked, data: accounts.Credentials) -> accounts.Begun:
     reader = reader_of(request)
     if data.cookie:
         asker.check_same_site(request.method, request.headers)
     await limited.spend(request, (limits.SIGN_INS_NAME, data.name), (limits.SIGN_INS_ADDRESS, limited.client_of(request)))
     begun = await accounts.sign_in(reader.account_pool, reader.passwords, data, reader.secret)
-    await reader.limits.forget(limits.SIGN_INS_NAME, reader.limits.hashed(data.name))
-    if not data.cookie:
-        return Response(begun, status_code=201)
-    token, begun.token = begun.token, None
-    return Response(begun, status_code=201, cookies=[_cookie(token, int(asker.LIFETIME.total_seconds()))])
+    await limited.give_back(request, limits.SIGN_INS_NAME, data.name)
+    return begun
 
 
 @get("/v1/sign-ins", responses=problems(*SIGNED_IN))
@@ -91,7 +102,7 @@ async def sign_out_route(request: Asked) -> Response[None]:
     found = await account_of(request)
     await accounts.end_sign_in(reader_of(request).account_pool, found, found.sign_in_id)
     _forget(request)
-    return Response(None, status_code=204, cookies=[_cookie("", 0)] if asker.COOKIE in request.cookies else [])
+    return Response(None, status_code=204, cookies=[cookie("", 0)] if asker.COOKIE in request.cookies else [])
 
 
 @delete("/v1/sign-ins/{sign_in_id:uuid}", status_code=204, responses=problems(*SIGNED_IN, errors.UNKNOWN_SIGN_IN))
@@ -107,8 +118,8 @@ def _forget(request: Asked) -> None:
         reader_of(request).askers.forget(given.token)
 
 
-def _cookie(token: str | None, max_age_s: int) -> Cookie:
-    """`__Host-`: a browser takes it only with Secure and Path=/, and from no other host."""
+def cookie(token: str | None, max_age_s: int) -> Cookie:
+    """The one of a sign-in; 0 takes it away. `__Host-`: a browser takes it only with Secure and Path=/, and from no other host."""
     return Cookie(asker.COOKIE, value=token, path="/", secure=True, httponly=True, samesite="strict", max_age=max_age_s)
 
 

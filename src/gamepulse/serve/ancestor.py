@@ -17,9 +17,16 @@ QualityScale = Annotated[
 ]
 
 
+async def _before_body(request: Asked) -> None:
+    """So a body that is refused counts as well. Raises Problem: RATE_LIMITED, as Ancestor.find."""
+    await reader_of(request).ancestor.find()
+    await limited.spend(request, (limits.ANCESTOR, limited.client_of(request)))
+
+
 @post(
     ["/api/sod/rtt", "/api/sod/rtt/v1"],
     status_code=200,
+    before_request=_before_body,
     media_type=MediaType.TEXT,
     responses=problems(
         errors.UNKNOWN_ROUTE,
@@ -34,7 +41,6 @@ async def rtt_route(request: Asked, data: ancestor.Measurement, scale: QualitySc
     """One round-trip time, without a key. Answered when it is safe. Only where a setting names its game."""
     reader = reader_of(request)
     key = await reader.ancestor.find()
-    await limited.spend(request, (limits.ANCESTOR, limited.client_of(request)))
     peer, headers = request.scope["client"], dict(request.scope["headers"])
     place = reader.geography.locate(reader.geography.client(peer[0] if peer else "", headers), headers)
     await reader.ancestor.store(key, data, scale, place, request.scope["state"]["facts"])

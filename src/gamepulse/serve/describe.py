@@ -87,9 +87,12 @@ HEADERS = {
 class Description(JsonRenderPlugin):
     """OpenAPI as JSON, completed by what routes tell with `Told`: the framework has no place for it."""
 
+    _rendered = b""
+
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        """The description."""
-        return super().render(request, complete(request.app, openapi_schema))
+        """The description, always the same."""
+        self._rendered = self._rendered or super().render(request, complete(request.app, openapi_schema))
+        return self._rendered
 
 
 def complete(app: Litestar, openapi_schema: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +117,7 @@ def _complete(operation: dict[str, Any], route: HTTPRoute, handler: HTTPRouteHan
         names = [*(spec.headers if spec else ()), *(("RateLimit", "RateLimit-Policy") if is_limited or status == "429" else ())]
         if spec and spec.kinds:
             names += [name for name, of in _OF_PROBLEMS.items() if status in of]
+            names += ["Set-Cookie"] * (errors.SIGN_IN_ENDED in spec.kinds)
             _name_codes(response, spec.kinds, may_be_none=status == "404" and _has_parameter(route))
         else:
             names += always

@@ -34,9 +34,8 @@ class Meta(Struct):
 
 @get("/health", status_code=200, responses={503: ResponseSpec(health.Health, generate_examples=False)} | refusals(*EVERYWHERE))
 async def health_route(request: Asked) -> Response[health.Health]:
-    """How the service and what it depends on are doing; 503 when it cannot store."""
-    reader = reader_of(request)
-    document = await health.check(reader.ingest_pool, reader.valkey, reader.pace, reader.policies)
+    """How the service and what it depends on were doing a second ago at the most; 503 when it cannot store."""
+    document = await reader_of(request).checks.document()
     return Response(document, status_code=503 if document.status == "Unhealthy" else 200)
 
 

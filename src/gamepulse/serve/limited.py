@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 from litestar.types import Message, Scope
 
 from gamepulse import asker, errors, limits
-from gamepulse.limits import Charge, Limit
+from gamepulse.limits import Answer, Charge, Limit
 from gamepulse.serve.reader import Asked, reader_of
 
 
 async def before_request(request: Asked) -> None:
     """One request of the asker's. Raises Problem RATE_LIMITED."""
     path: str = request.scope["path"]
-    if not path.startswith("/v1/"):
+    if not path.startswith(("/v1/", "/docs/schema/")):
         return
     subject = await _subject(request)
     request.scope["state"]["subject"] = subject
@@ -33,6 +33,13 @@ async def spend(request: Asked, *charges: tuple[Limit, str]) -> None:
     await _ask(request, *(Charge(limit, of.hashed(subject)) for limit, subject in charges if subject))
 
 
+async def give_back(request: Asked, limit: Limit, subject: str) -> None:
+    """All of it, and the answer says so."""
+    of = reader_of(request).limits
+    await of.forget(limit, of.hashed(subject))
+    _told(request.scope)[limit] = Answer(0, limit.burst, 0)
+
+
 def client_of(request: Asked) -> str:
     """What counts as one client; empty for who asks from the machine itself."""
     peer = request.scope["client"]
@@ -43,9 +50,9 @@ def client_of(request: Asked) -> str:
 async def before_send(message: Message, scope: Scope) -> None:
     """The answer tells how much is left."""
     if message["type"] == "http.response.start":
-        told = {name for name, _ in message["headers"]}
-        more = scope["state"].get("limits", {}).items()
-        message["headers"] = [*message["headers"], *((a.encode(), b.encode()) for a, b in more if a.encode() not in told)]
+        there, told = {name for name, _ in message["headers"]}, _told(scope)
+        more = limits.headers(told.items()).items() if told else ()
+        message["headers"] = [*message["headers"], *((a.encode(), b.encode()) for a, b in more if a.encode() not in there)]
 
 
 @asynccontextmanager
@@ -67,9 +74,13 @@ async def _ask(request: Asked, *charges: Charge) -> None:
     if not charges:
         return
     answers = await reader_of(request).limits.ask(*charges)
-    told: dict[str, str] = request.scope["state"].setdefault("limits", {})
-    for name, value in limits.headers(charges, answers).items():
-        told[name] = f"{told[name]}, {value}" if name in told else value
+    _told(request.scope).update((charge.limit, answer) for charge, answer in zip(charges, answers, strict=True))
+
+
+def _told(scope: Scope) -> dict[Limit, Answer]:
+    """What the answer tells of limits."""
+    told: dict[Limit, Answer] = scope["state"].setdefault("limits", {})
+    return told
 
 
 async def _subject(request: Asked) -> tuple[Limit, str] | None:
@@ -78,10 +89,13 @@ async def _subject(request: Asked) -> tuple[Limit, str] | None:
     if not client:
         return None
     reader = reader_of(request)
+    request.scope["state"]["client"] = client
     try:
-        found = await reader.askers.find(asker.given(request.headers, request.cookies))
-    except errors.Problem:  # PostgreSQL cannot say, or too many strangers wait for what it says
-        found = asker.ANYONE
+        found = await reader.askers.find(asker.given(request.headers, request.cookies), client)
+    except errors.Problem as problem:
+        if problem.kind is errors.RATE_LIMITED:
+            raise
+        found = asker.ANYONE  # PostgreSQL cannot say, or too many strangers wait for what it says
     if found.account_id is not None:
         return limits.ACCOUNT, str(found.account_id)
     return limits.ADDRESS, reader.limits.hashed(client)

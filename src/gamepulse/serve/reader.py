@@ -7,19 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
-import redis.asyncio as redis
 from litestar import Request
 from litestar.params import PathParameter, QueryParameter
 from msgspec import Struct
 
-from gamepulse import accounts, asker, cache, database, erase, errors, gather, live, quality, studios
+from gamepulse import accounts, asker, cache, database, erase, errors, gather, health, live, quality, studios
 from gamepulse.ancestor import Ancestor
 from gamepulse.asker import Asker, Game, Role
 from gamepulse.gather import Span
 from gamepulse.geography import Geography
 from gamepulse.limits import Limits
-from gamepulse.pace import Pace
-from gamepulse.resilience import Policy
 from gamepulse.settings import Settings
 
 QUESTIONS_MAX = 2
@@ -42,8 +39,6 @@ class Reader(Struct):
     settings: Settings
     pool: database.Pool
     names: gather.Names
-    ingest_pool: database.Pool
-    valkey: redis.Redis
     live: live.Live
     questions: asyncio.Semaphore
     account_pool: database.Pool
@@ -53,8 +48,7 @@ class Reader(Struct):
     answers: cache.Answers
     geography: Geography
     limits: Limits
-    pace: Pace
-    policies: list[Policy]
+    checks: health.Checks
     ancestor: Ancestor
     exports: erase.Exports
     is_draining: bool = False
@@ -113,7 +107,7 @@ async def asker_of(request: Asked) -> Asker:
     given = asker.given(request.headers, request.cookies)
     if given is not None and given.is_cookie:
         asker.check_same_site(request.method, request.headers)
-    return await reader_of(request).askers.find(given)
+    return await reader_of(request).askers.find(given, request.scope["state"].get("client", ""))
 
 
 async def account_of(request: Asked) -> Asker:
