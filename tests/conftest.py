@@ -24,6 +24,7 @@ import asyncpg
 import httpx
 import psutil
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from bench import database
 from stack.prepare import free_offset
@@ -39,18 +40,26 @@ WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _given: deque[int] = deque(maxlen=1_000)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the marks
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """What shares programs that take long to start stays together (pytest-xdist's own groups do not work with pytest 9.2)."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares programs that take long to start stays together, and begins first; the rest goes file by file to who is free."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: FIRST.index(_group(item)) if _group(item) in FIRST else len(FIRST))
+    """What takes longest begins first; the rest follows file by file."""
+    items.sort(key=lambda item: FIRST.index(group) if (group := _group(item.nodeid)) in FIRST else len(FIRST))
 
 
-def _group(item: pytest.Item) -> str:
-    if "stack" in getattr(item, "fixturenames", ()):
-        return "stack"
-    return "deploy" if Path(__file__).parent / "deploy" in item.path.parents else item.path.stem
+def _group(nodeid: str) -> str:
+    file = Path(nodeid.partition("::")[0])
+    folder = "stack" if file.parts[1] == "browser" else file.parts[1]
+    return folder if folder in {"stack", "deploy"} and file.stem not in FIRST else file.stem
 
 
 def free_port() -> int:
