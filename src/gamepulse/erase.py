@@ -5,6 +5,7 @@ a step under way would else bring the player's sessions back. It is done when `d
 the way. docs/adr/0036-erasure.md.
 """
 
+import time
 from asyncio import Semaphore
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
@@ -34,7 +35,7 @@ EXPORTS_MAX = 1
 """Pages that a process makes at a time."""
 EXPORTED_SESSIONS_MAX = 10_000
 EXPORTED_BATCHES_AT_ONCE = 50
-_EXPIRED = ("expire_batches", "expire_seen")
+_EXPIRED = ("expire_batches", "expire_seen", "expire_others")
 _SQL = database.queries("erase")
 
 
@@ -200,6 +201,18 @@ class Eraser:
     def __init__(self, raw_retention_days: int) -> None:
         self._raw_retention_days = raw_retention_days
         self._shorter: list[tuple[int, int, date]] = []
+        self._oldest_at: float | None = None
+        """Since when (monotonic) the oldest erasure waits."""
+
+    @property
+    def oldest_s(self) -> float:
+        """The age of the oldest erasure that is not done; 0 when there is none."""
+        return 0.0 if self._oldest_at is None else time.monotonic() - self._oldest_at
+
+    async def watch(self, connection: database.Connection) -> None:
+        """Look what waits. Every aggregator does, because whoever should erase may be what hangs."""
+        age_s = await connection.fetchval(_SQL["oldest_pending_s"])
+        self._oldest_at = None if age_s is None else time.monotonic() - age_s
 
     async def look(self, connection: database.Connection) -> None:
         """Which games keep raw data for a shorter time; and what was erased long ago is not told any more."""
@@ -242,7 +255,8 @@ async def erase_some(connection: database.Connection, due: Mapping[str, Any]) ->
         async with _slice(connection):
             upto = await connection.fetchval(_SQL["hold_shard"], shard)
             batches = await connection.execute(_SQL["erase_batches"], *of, player, sessions, upto)
-            await connection.execute(_SQL["erase_seen"], *of, player, sessions)
+            for name in ("pass_on", "erase_others", "erase_seen"):
+                await connection.execute(_SQL[name], *of, player, sessions)
             await connection.execute(_SQL["note"], *number, len(sessions), int(batches.split()[-1]))
     if len(found) < SESSIONS_AT_ONCE:
         await connection.execute(_SQL["done"], *number)
