@@ -21,7 +21,7 @@ from gamepulse import database, errors, records, studios
 from gamepulse.asker import Asker, Game, Role
 from gamepulse.gather import in_thread
 from gamepulse.receive import hash_player, shard_of
-from gamepulse.sessions import TimelineEvent, TimelineReport, events_of, reports_of
+from gamepulse.sessions import KnownSession, TimelineEvent, TimelineReport, events_of, reports_of
 from gamepulse.tally import EPOCH
 
 PENDING_MAX = 1_000
@@ -76,19 +76,11 @@ class ExportedSession(msgspec.Struct):
     places: list[ExportedPlace]
 
 
-class ExportedBatch(msgspec.Struct):
+class ExportedBatch(KnownSession):
     """A line of an export: the session's part of a batch."""
 
-    session: UUID
     received_at: datetime
     clock_offset_ms: int | None
-    country: str | None
-    subdivision: str | None
-    network: str | None
-    connection: str | None
-    platform: str | None
-    build: str | None
-    match: str | None
     rejected: int
     reports: list[TimelineReport]
     events: list[TimelineEvent]
@@ -171,21 +163,21 @@ class Exports:
 
 
 def _batch_lines(session: UUID, rows: list[asyncpg.Record]) -> bytes:
-    return b"".join(
-        _line(
-            ExportedBatch(
-                session,
-                row["received_at"],
-                row["clock_offset_ms"],
-                **dict(zip(records.LABELS, records.split_labels(row["labels"])[0], strict=True)),
-                match=row["match"],
-                rejected=row["rejected"],
-                reports=reports_of(row),
-                events=events_of(row),
-            )
+    lines = []
+    for row in rows:
+        labels: dict[str, Any] = dict(zip(records.LABELS, records.split_labels(row["labels"])[0], strict=True))
+        batch = ExportedBatch(
+            session=session,
+            **labels,
+            match=row["match"],
+            received_at=row["received_at"],
+            clock_offset_ms=row["clock_offset_ms"],
+            rejected=row["rejected"],
+            reports=reports_of(row),
+            events=events_of(row),
         )
-        for row in rows
-    )
+        lines.append(_line(batch))
+    return b"".join(lines)
 
 
 def _line(of: msgspec.Struct) -> bytes:
