@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from gamepulse import database
-from gamepulse.batch import SLUG_PATTERN
+from gamepulse.batch import SLUG_PATTERN, SLUG_WORDS
 from operations import logins, snapshots
 
 
@@ -97,7 +97,7 @@ class Telling(click.Command):
 
 def _slug(_: click.Context, __: click.Parameter, value: str) -> str:
     if not re.fullmatch(SLUG_PATTERN, value):
-        raise click.BadParameter(f"it must match {SLUG_PATTERN}")
+        raise click.BadParameter(f"it is {SLUG_WORDS}")
     return value
 
 

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from functools import partial
 
 import asyncpg
-import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
 from gamepulse import admins, database, errors
@@ -49,7 +48,7 @@ def _failing() -> Iterator[None]:
         yield
     except errors.Problem as problem:
         raise Failed(problem.detail) from problem
-    except (msgspec.ValidationError, BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError) as error:
         raise Failed(str(error)) from error
     except (*database.UNREACHABLE, asyncpg.PostgresError) as error:
         raise Failed(f"PostgreSQL: {error or type(error).__name__}") from error

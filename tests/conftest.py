@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -31,13 +32,35 @@ from stack.settings import CHECKOUT, wheel_folder
 INGEST_KEY = "client-key-for-tests-0123456789abcdef"
 SERVER_KEY = "server-key-for-tests-0123456789abcdef"
 PLAYER_HASH_KEY = "5a" * 32
+FIRST = ("stack", "deploy", "test_bench", "test_outage", "test_campaign", "test_canary")
+"""Tests that take longest: none of them should be the last one that is waited for."""
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_given: deque[int] = deque(maxlen=1_000)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares programs that take long to start stays together, and begins first; the rest goes file by file to who is free."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: FIRST.index(_group(item)) if _group(item) in FIRST else len(FIRST))
+
+
+def _group(item: pytest.Item) -> str:
+    if "stack" in getattr(item, "fixturenames", ()):
+        return "stack"
+    return "deploy" if Path(__file__).parent / "deploy" in item.path.parents else item.path.stem
 
 
 def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that nobody listens on, that this process was not given before, and that pytest-xdist's other workers are never given."""
+    while True:
+        with closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port % WORKERS == WORKER and port not in _given:
+            _given.append(port)
+            return port
 
 
 def wait_for(what: str, is_so: Any, timeout_s: float = 60.0) -> Any:

@@ -151,8 +151,6 @@ def _told() -> Iterator[None]:
     """What goes wrong is told in a line."""
     try:
         yield
-    except msgspec.ValidationError as error:
-        raise click.ClickException(str(error)) from None
     except errors.Problem as problem:
         raise click.ClickException(problem.detail) from None
     except database.Unsafe as error:

@@ -24,6 +24,7 @@ from gamepulse.asker import IDLE, LIFETIME, TOKEN_PREFIX, Asker
 from gamepulse.keys import hash_key
 
 NAME_PATTERN = r"^[a-z0-9._-]{3,32}$(?!\n)"  # `$` alone would let a newline through at the end
+NAME_WORDS = "a name: 3 to 32 of a–z 0–9 . _ -"
 PASSWORD_LENGTH_MIN = 12
 PASSWORD_LENGTH_MAX = 128
 HASHERS = 2

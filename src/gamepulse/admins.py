@@ -2,22 +2,28 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from gamepulse import accounts, database, errors, studios
 
 ACTOR = "gamepulse admin"
 """In the audit log."""
+_STUDIO_PATTERN = r"^[^\x00-\x1f\x7f]{1,64}$(?!\n)"
+_WORDS = {accounts.NAME_PATTERN: accounts.NAME_WORDS, _STUDIO_PATTERN: "a studio's name: 1 to 64 printable characters"}
+StudioName = Annotated[str, Meta(pattern=_STUDIO_PATTERN)]
 
 
 async def create(login: database.Login, name: str, studio: str, password: Callable[[], str] | None) -> int:
     """Make the account and the studio, as far as it is not there, and the account its admin; the studio's id.
 
-    `password` is asked for the new account's, when all else about it is right. None: the account is there already. Raises
-    msgspec.ValidationError for a name or a password that cannot be; Problem: NAME_TAKEN, UNKNOWN_ACCOUNT, PASSWORD_IS_NAME.
+    `password` is asked for the new account's, when all else about it is right. None: the account is there already. Raises Problem:
+    INVALID_PARAMETER for a name or a password that cannot be; NAME_TAKEN, UNKNOWN_ACCOUNT, PASSWORD_IS_NAME.
     """
-    msgspec.convert(name, accounts.AccountName)
+    _checked(name, accounts.AccountName)
+    _checked(studio, StudioName)
     async with _pool(login, "account") as pool:
         if password is None:
             account_id = await _known(pool, name)
@@ -50,7 +56,15 @@ async def _known(pool: database.Pool, name: str) -> int:
 
 
 def _wanted(name: str, password: str) -> accounts.NewAccount:
-    return msgspec.convert({"name": name, "password": password}, accounts.NewAccount)
+    wanted: accounts.NewAccount = _checked({"name": name, "password": password}, accounts.NewAccount)
+    return wanted
+
+
+def _checked(value: object, of: Any) -> Any:
+    try:
+        return msgspec.convert(value, of)
+    except msgspec.ValidationError as error:
+        raise errors.Problem(errors.INVALID_PARAMETER, errors.in_words(error, _WORDS)) from None
 
 
 @asynccontextmanager

@@ -1,12 +1,17 @@
 """The web worker: the one place where everything is put together."""
 
 import asyncio
+import ctypes
+import gc
 import multiprocessing
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from litestar import Litestar
 
@@ -41,6 +46,11 @@ ACCOUNT_CONNECTIONS_MAX = 4
 MANAGE_CONNECTIONS_MAX = 2
 SWITCH_INTERVAL_S = 0.0002
 """Granian's threads need the interpreter to hand a request over: they should not wait for it as long as Python lets them (5 ms)."""
+KEPT_BYTES = 16 * 2**20
+"""Of freed memory, by each thread's arena: the arrays of a question are up to so large. docs/adr/0037-questions-in-time.md"""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+HOST_BYTES_MAX = 300
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -54,13 +64,14 @@ class App:
         self._telemetry: Telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            if scope["path"].rstrip("/") == PATH:
-                await self._ingest(scope, receive, send)
-            else:
-                await self._serve(scope, receive, send)
-        else:
+        if scope["type"] != "http":
             await self._framework(scope, receive, send)  # type: ignore[arg-type]  # ASGI is typed twice: here and there
+        elif not _has_good_host(scope["headers"]):
+            await self._refuse(errors.Problem(errors.BAD_HOST), send)
+        elif scope["path"].rstrip("/") == PATH:
+            await self._ingest(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -69,6 +80,8 @@ class App:
         if method not in {"GET", "HEAD"}:  # nobody waits for the body of these; a stream only listens for the client to go
             receive = _in_time(receive)
         facts = self._telemetry.begin(method, traceparent.decode("latin-1") if traceparent else None)
+        if method == "HEAD":
+            scope, send = {**scope, "method": "GET"}, _without_content(send)
         scope["state"] = {**scope.get("state", {}), "facts": facts}
         try:
             await self._framework(scope, receive, self._noting(facts, send))  # type: ignore[arg-type]  # as above
@@ -76,11 +89,20 @@ class App:
             facts.route = scope.get("path_template") or "unmatched"
             self._telemetry.end(facts)
 
+    async def _refuse(self, problem: errors.Problem, send: Send) -> None:
+        """Before anything else is known of the request."""
+        facts = self._telemetry.begin("OTHER", None)
+        facts.route, facts.code = "unmatched", problem.kind.code
+        noting, headers = self._noting(facts, send), [(b"content-type", errors.CONTENT_TYPE.encode())]
+        await noting({"type": "http.response.start", "status": problem.kind.status, "headers": headers})
+        await noting({"type": "http.response.body", "body": errors.document(problem, facts.trace)})
+        self._telemetry.end(facts)
+
     def _noting(self, facts: RequestFacts, send: Send) -> Send:
         async def noting(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 facts.status = message["status"]
-                if (b"content-type", b"text/event-stream") in message["headers"]:
+                if dict(message["headers"]).get(b"content-type", b"").startswith(b"text/event-stream"):
                     facts.ended_ns = time.time_ns()  # a stream is answered when it begins, however long it lasts
                 if self._ingest.is_draining:
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
@@ -127,6 +149,8 @@ class App:
         live.start()
         parent = multiprocessing.parent_process()
         watch = asyncio.create_task(end_with(parent.pid)) if parent is not None and parent.pid else None
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through it takes tens of milliseconds in the midst of requests
         yield
         if watch is not None:
             watch.cancel()
@@ -147,6 +171,33 @@ class App:
         self._ingest.is_draining = True
         framework.state.reader.is_draining = True
         live.is_draining = True
+
+
+def _has_good_host(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    hosts = [value for name, value in headers if name == b"host"]
+    return not hosts or (len(hosts) == 1 and len(hosts[0]) <= HOST_BYTES_MAX and _is_host(hosts[0]))
+
+
+@lru_cache(maxsize=256)
+def _is_host(value: bytes) -> bool:
+    """RFC 9110, 7.2. What the framework makes an address of must be one: it answers 500 else."""
+    if _HOST.fullmatch(value) is None:
+        return False
+    try:
+        return urlsplit(f"//{value.decode()}").port is not False  # looks at the port, and at an IPv6 address
+    except ValueError:
+        return False
+
+
+def _without_content(send: Send) -> Send:
+    """HEAD is answered as GET, but for the content (RFC 9110, 9.3.2)."""
+
+    async def without(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return without
 
 
 def _in_time(receive: Receive) -> Receive:
@@ -188,4 +239,12 @@ def _observe_limits(counted: Metrics, limits: Limits, pace: Pace, policies: Sequ
 def create() -> App:
     """What Granian calls in each worker."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _keep_memory()
     return App(settings.load())
+
+
+def _keep_memory() -> None:
+    """Have the C library (glibc; others do as they like) keep some of what was freed: taken anew, each page costs a fault."""
+    libc = ctypes.CDLL(None)
+    for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD) if hasattr(libc, "mallopt") else ():
+        libc.mallopt(option, KEPT_BYTES)

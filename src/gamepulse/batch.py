@@ -19,6 +19,7 @@ LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:+-]{0,63}$(?!\n)"  # `$` alone would 
 LABEL_LENGTH_MAX = 64
 LABELS_REMEMBERED = 4_096
 SLUG_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$(?!\n)"
+SLUG_WORDS = "at most 64 of a–z 0–9 -, a letter or digit first"
 
 type Label = Annotated[
     str,

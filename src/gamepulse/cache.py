@@ -1,13 +1,13 @@
 """Answers to questions, made once for all who ask the same at about the same time: in this process, and by Valkey in all.
 
-An answer is of a question (studio, game, all parameters) at a moment up to which the rollups are complete, in steps of STEP_S.
-Both are its ETag, so that who has it already is told so without anything being read but that moment. Without Valkey each process
-makes its own.
+An answer is of a question (studio, game, all parameters) at a state of the rollups: the moment up to which they are complete, in
+steps of STEP_S; of hours that are over, how much is counted in them. Both are its ETag, so that who has it already is told so
+without anything being read but that state. Without Valkey each process makes its own (docs/adr/0034).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,21 +15,29 @@ from urllib.parse import urlsplit
 import msgspec
 import redis.asyncio as redis
 
-from gamepulse import __version__, database, valkey
+from gamepulse import __version__, database, gather, valkey
 from gamepulse.asker import Game
+from gamepulse.batch import EVENT_KINDS
+from gamepulse.gather import Span
 from gamepulse.resilience import Open, Policy
+from gamepulse.roll import floor
 from gamepulse.telemetry import Telemetry
 
 STEP_S = 1
 """Answers are at most so much older than they could be."""
 KEPT_S = 5
-"""In Valkey. Nobody asks for an answer of an earlier moment; this only lets it go."""
+"""In Valkey: so old, at most, is what an answer about hours that are over calls `as_of`."""
 BYTES_MAX = 256 * 1024
 """Of an answer that is kept."""
+_LATE = timedelta(hours=25)
+"""Reports are up to 24 h late (receive.AGE_MS_MAX); this much before now, an hour changes no more."""
 _SQL = database.queries("serve")
+_COUNTED = _SQL["counted"].format(counts=" + ".join(("reports", "rejected", *EVENT_KINDS)))
 
 type Question = tuple[Any, ...]
 """What is asked, of values that msgspec can encode."""
+type Source = tuple[int, Span]
+"""What of the rollups answers it: a dimension set's span."""
 
 
 class Answers:
@@ -46,13 +54,29 @@ class Answers:
         self._making: dict[str, asyncio.Task[bytes]] = {}
         self._policy = policy
 
-    async def tag(self, game: Game, question: Question) -> str:
-        """What names the answer that a question has at this moment."""
-        async with database.use(self._pool, database.LOOK_UP_TIMEOUT_S) as connection:
-            as_of: datetime = await connection.fetchval(_SQL["as_of"])
-        step = as_of.timestamp() // STEP_S
-        asked = msgspec.json.encode((__version__, self._where, game.studio_id, game.game_id, step, question))
-        return blake2b(asked, digest_size=16).hexdigest()
+    async def tag(self, game: Game, question: Question, *sources: Source) -> str:
+        """What names the answer that a question has now."""
+        asked = (__version__, self._where, game.studio_id, game.game_id, await self._state(game, sources), question)
+        return blake2b(msgspec.json.encode(asked), digest_size=16).hexdigest()
+
+    async def _state(self, game: Game, sources: Sequence[Source]) -> tuple[object, ...]:
+        """What differs when the rollups do."""
+        hours = [(number, gather.whole_hours(span)) for number, span in sources]
+        end = max(span.end for _, span in hours)
+        if end > datetime.now(UTC):
+            async with database.use(self._pool, database.LOOK_UP_TIMEOUT_S) as connection:
+                as_of = await connection.fetchval(_SQL["as_of"])
+            return (_moment(as_of),)
+        async with database.studio(self._pool, game.studio_id) as connection:
+            rows = [
+                row
+                for number, span in hours
+                for row in await connection.fetch(_COUNTED, game.studio_id, game.game_id, number, span.start, span.end, _LATE)
+            ]
+        as_of = rows[0]["as_of"]
+        if as_of < end or any(row["is_waiting"] for row in rows):
+            return (_moment(as_of),)
+        return (floor(as_of, "hour"), *(int(row["counted"]) for row in rows))  # each report is counted once, and stays
 
     async def get(self, game: Game, tag: str, make: Callable[[], Awaitable[object]]) -> bytes:
         """The answer as JSON; `make` makes it when nobody has. Raises what `make` raises, to all who wait for it."""
@@ -87,3 +111,7 @@ class Answers:
         except valkey.AWAY as error:
             self._telemetry.failed("answers not kept", error)
             return None
+
+
+def _moment(as_of: datetime) -> int:
+    return int(as_of.timestamp() // STEP_S)

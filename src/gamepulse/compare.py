@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from gamepulse import database, gather, histogram, quality, records, resample
+from gamepulse import database, gather, histogram, measures, merging, quality, records, resample
 from gamepulse.asker import Game
-from gamepulse.gather import Filters, Measures, Names, Span, in_thread
+from gamepulse.gather import Filters, Names, Span, in_thread
+from gamepulse.measures import Measures
 from gamepulse.quality import Group
 from gamepulse.resample import Interval, Sample
 from gamepulse.rollup import LOSS_COUNT, LOSS_PPM_SUM, UNKNOWN, Ints
@@ -99,11 +100,11 @@ async def _read(connection: database.Connection, names: Names, game: Game, side:
     of = quality.of_game(game, (), side.filters)
     found = await gather.sources(connection, of, side.asked, quality.SPAN_MAX, is_total=False)
     known = await gather.groups(connection, names, of, found)
-    rows = await gather.as_one(connection, of, found, known, range(len(known.values)), quality.SPAN_MAX)
-    measures = (await in_thread(gather.measures, rows) if known.values else None) or [gather.NOTHING]
+    rows = await merging.as_one(connection, of, found, known, range(len(known.values)), quality.SPAN_MAX)
+    told = (await in_thread(measures.of_rows, rows) if known.values else None) or [measures.NOTHING]
     sampled = Span(max(found.asked.start, min(raw_since, found.asked.end)), found.asked.end)
     sample = await _sampled(connection, game, sampled, side.filters)
-    return _Found(Side(found.asked, side.filters), found.as_of, sampled.start, measures[0], sample)
+    return _Found(Side(found.asked, side.filters), found.as_of, sampled.start, told[0], sample)
 
 
 # -- sampling --------------------------------------------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ def _side(found: _Found) -> ComparedSide:
 
 def _rtt_ms(found: _Found, level: float) -> float | None:
     """Of the whole span, interpolated as the samples' are."""
-    indexes, counts = found.measures.rtt
+    indexes, counts, _ = found.measures.rtt
     if not len(indexes):
         return None
     first = int(indexes[0])

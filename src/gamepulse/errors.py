@@ -30,7 +30,8 @@ def _declare(code: str, status: int, detail: str, retry_after_s: int | None = No
     return kind
 
 
-# The body cannot be read.
+# The request cannot be read.
+BAD_HOST = _declare("bad_host", 400, "The Host header is no host with or without a port, or there are several.")
 NOT_JSON = _declare("not_json", 400, "The body is not JSON.")
 NOT_ITS_ENCODING = _declare("not_its_encoding", 400, "The body is not what Content-Encoding says.")
 TRUNCATED = _declare("truncated", 400, "The compressed body is cut off.")
@@ -151,6 +152,14 @@ class ProblemDocument(msgspec.Struct, omit_defaults=True):
     code: str
     trace_id: str
     pointers: list[str] | None = None
+
+
+def in_words(error: Exception, patterns: Mapping[str, str]) -> str:
+    """What msgspec says, for who sits before it: what a text may be in words instead of as a pattern."""
+    text = str(error)
+    for pattern, words in patterns.items():
+        text = text.replace(f"`str` matching regex {pattern!r}", words)
+    return text
 
 
 def document(problem: Problem, trace_id: str) -> bytes:

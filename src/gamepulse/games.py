@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import asyncpg
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from gamepulse import database, errors, studios
 from gamepulse.asker import Asker, Game, Role
@@ -86,12 +86,13 @@ class NewGame(msgspec.Struct):
 
 
 class GameChange(msgspec.Struct, forbid_unknown_fields=True):
-    """What is left out stays as it is. Thresholds take an operator, the others an admin."""
+    """What is left out stays as it is. `raw_retention_days`: null, as long as the service. Thresholds take an operator, the others
+    an admin."""
 
-    title: Title | None = None
-    is_public: bool | None = None
-    raw_retention_days: Days | None = None
-    thresholds: ThresholdsChoice | None = None
+    title: Title | UnsetType = UNSET
+    is_public: bool | UnsetType = UNSET
+    raw_retention_days: Days | UnsetType | None = UNSET
+    thresholds: ThresholdsChoice | UnsetType = UNSET
 
 
 class Region(msgspec.Struct):
@@ -173,16 +174,18 @@ async def change(
     pool: database.Pool, asker: Asker, game: Game, wanted: GameChange, role: Role, raw_retention_days: int
 ) -> GameSettings:
     """`raw_retention_days`: the service's. Raises Problem: INVALID_THRESHOLDS, RETENTION_TOO_LONG, ROLE_REQUIRED."""
-    if (wanted.raw_retention_days or 0) > raw_retention_days:
+    wants = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not UNSET}
+    if (wants.get("raw_retention_days") or 0) > raw_retention_days:
         raise errors.Problem(errors.RETENTION_TOO_LONG, f"Raw data is kept for {raw_retention_days} days at the most.")
-    chosen = wanted.thresholds.resolved() if wanted.thresholds else None
+    if wanted.thresholds is not UNSET:
+        wants["thresholds"] = wanted.thresholds.resolved()
     of = (game.studio_id, game.game_id)
     async with studios.changing(pool, asker, game.studio_id, role) as connection:
-        await connection.execute(_SQL["set_game"], *of, wanted.title, wanted.is_public, wanted.raw_retention_days)
-        if chosen:
-            await connection.execute(_SQL["set_thresholds"], *of, *msgspec.structs.astuple(chosen))
-        about = {**msgspec.structs.asdict(wanted), "thresholds": chosen}
-        told = ", ".join(f"{name}: {msgspec.json.encode(value).decode()}" for name, value in about.items() if value is not None)
+        days = ("raw_retention_days" in wants, wants.get("raw_retention_days"))
+        await connection.execute(_SQL["set_game"], *of, wants.get("title"), wants.get("is_public"), *days)
+        if "thresholds" in wants:
+            await connection.execute(_SQL["set_thresholds"], *of, *msgspec.structs.astuple(wants["thresholds"]))
+        told = ", ".join(f"{name}: {msgspec.json.encode(value).decode()}" for name, value in wants.items())
         if told:
             await studios.audit(connection, asker, game.studio_id, "game_changed", told, game.game_id)
         return await _game(connection, *of)

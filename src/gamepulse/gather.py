@@ -1,31 +1,24 @@
-"""Gathers what the rollups hold of a span, by group: all of minutes, of hours and days only the largest groups.
+"""Gathers what the rollups hold of a span: all of its minutes, and of hours and days which groups there were and how large.
 
-A span's total of each hour tells which groups there were and how large; so of thousands of groups the rows of those that are
-shown are read, and the rest is the total without them.
+That is in the total of each hour; so of thousands of groups only the rows of those that are shown need to be read (merging.py), and
+the rest is the total without them.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import NamedTuple
 
 import asyncpg
 import msgspec
 import numpy as np
 
-from gamepulse import database, errors, sketch
+from gamepulse import database, errors
 from gamepulse.roll import MEASURES, STEPS, Ranks, floor, ranks_of
-from gamepulse.rollup import REPORTS, SETS, Block, Ints, decode, encode, merge, regroup
-from gamepulse.rows import Read, joined, one_row, read
+from gamepulse.rollup import REPORTS, SETS, Block, Ints, decode, encode, merge
+from gamepulse.rows import Read, one_row, read
 
-ROWS_MAX = 150_000
-"""Rows of hours and days that one question may read: so many can be merged within database.QUESTION_TIMEOUT_S."""
-SLICE_BYTES_MAX = 16 * 2**20
-"""Of rows that are read and merged at a time, each taken to be as large as it can be."""
-ROW_BYTES = 28 * 2**10
-"""Of the largest row: two sketches' registers, and two histograms of all buckets from 0.05 ms to 60 s."""
 TOTALS_PER_READ = 24
 """Hours (quarters, days) whose groups are read at a time: 20 bytes a group."""
 FINE = timedelta(hours=6)
@@ -37,6 +30,7 @@ WAITING_MAX = 2_000
 """Deltas that one question reads. When more wait, they are left out, and the answer is complete up to the first of them."""
 NAMES_MAX = 200_000
 """Groups that one question may be about, and groups' names that a process remembers."""
+IDS_SPREAD_MAX = 16
 CANDIDATES = 4
 """By sessions, so many times the groups asked for are looked at: their hours can only be added, not united, to rank them."""
 _SQL = database.queries("serve")
@@ -46,8 +40,6 @@ _TOTALS_FIRST = 5
 """The column of _TOTALS in which the measures begin."""
 
 NO_ROWS = Read.of(Block.empty(np.zeros(0, dtype=np.int64)))
-_NOTHING = np.zeros(0, dtype=np.int64), NO_ROWS
-_GROUPS = {step: _SQL["groups"].format(step=step, measures=MEASURES) for step in STEPS}
 
 type Values = tuple[str, ...]
 type Filters = tuple[tuple[str, tuple[str, ...]], ...]
@@ -76,16 +68,6 @@ class Of(NamedTuple):
     def where(self) -> tuple[int, int, int]:
         """What every query begins with."""
         return self[:3]
-
-
-class Measures(NamedTuple):
-    """One group's measures: COUNTS; buckets of round-trip time and jitter with their counts; distinct sessions."""
-
-    counts: list[int]
-    rtt: tuple[Ints, Ints]
-    jitter: tuple[Ints, Ints]
-    sessions: int
-    bad_sessions: int
 
 
 class Piece(NamedTuple):
@@ -217,11 +199,22 @@ def _sizes(ranks: Ranks, rows: int) -> Sizes:
 
 def _sum(parts: Sequence[Sizes]) -> Sizes:
     """Raises Problem TOO_MUCH when there are more than NAMES_MAX ids."""
-    ids, of = np.unique(np.concatenate([one.ids for one in parts]), return_inverse=True)
+    ids, of = _places(np.concatenate([one.ids for one in parts]))
     if len(ids) > NAMES_MAX:
         raise errors.Problem(errors.TOO_MUCH)
     sums = (np.bincount(of, weights=np.concatenate(column), minlength=len(ids)) for column in list(zip(*parts, strict=True))[1:])
     return Sizes(ids, *(one.astype(np.int64) for one in sums))
+
+
+def _places(every: Ints) -> tuple[Ints, Ints]:
+    """Different ids, rising, and the place of each. Ids lie close together, as a rule: then they need not be sorted."""
+    first = int(every.min(initial=0))
+    spread = int(every.max(initial=0)) - first + 1
+    if spread > IDS_SPREAD_MAX * len(every):
+        return np.unique(every, return_inverse=True)
+    is_there = np.zeros(spread, dtype=bool)
+    is_there[every - first] = True
+    return np.flatnonzero(is_there) + first, (np.cumsum(is_there) - 1)[every - first]
 
 
 def _fine(sizes: Sizes, rows: list[asyncpg.Record], since: datetime, width: timedelta) -> tuple[dict[int, bytes], Sizes]:
@@ -327,189 +320,3 @@ def largest(known: Groups, order: str, count: int) -> list[int]:
     else:
         codes = list(range(len(sizes)))
     return sorted(codes, key=lambda code: (-sizes[code], known.values[code]))[:count]
-
-
-# -- measures --------------------------------------------------------------------------------------------------------------------
-
-
-class Chosen(NamedTuple):
-    """What is merged into which: ids, and the place of each among `groups`, rising."""
-
-    ids: Ints
-    places: Ints
-    groups: int
-
-
-def choose(known: Groups, chosen: Sequence[int], count: int | None = None) -> Chosen:
-    """Each chosen group for itself, or all as one (`count` 1)."""
-    place = np.full(len(known.values), -1)
-    place[chosen] = 0 if count == 1 else np.arange(len(chosen))
-    places = place[known.codes]
-    order = np.argsort(places, kind="stable")[np.count_nonzero(places < 0) :]
-    return Chosen(known.sizes.ids[order], places[order], count or len(chosen))
-
-
-class Slice(NamedTuple):
-    """What is read and merged at a time: of some steps the minutes, and of some ids (from one position to another) some starts."""
-
-    number: int
-    """Of its first step."""
-    fine: list[int]
-    starts: list[Start]
-    since: int
-    until: int
-
-
-def slices(found: Sources, ids: int) -> Iterator[Slice]:
-    """Steps together as long as they are small; one that is large in several slices, its ids one after another."""
-    steps: list[int] = []
-    size = 0
-    for step in sorted(found.fine.keys() | found.coarse.keys()):
-        starts = found.coarse.get(step, [])
-        more = ROW_BYTES * len(starts) * ids + 4 * len(found.fine.get(step, b""))
-        if steps and size + more > SLICE_BYTES_MAX:
-            yield _whole(found, steps, ids)
-            steps, size = [], 0
-        if ROW_BYTES * len(starts) * ids > SLICE_BYTES_MAX:
-            yield from _cut(step, starts, ids)
-        else:
-            steps.append(step)
-            size += more
-    if steps:
-        yield _whole(found, steps, ids)
-
-
-def _whole(found: Sources, steps: list[int], ids: int) -> Slice:
-    return Slice(steps[0], steps, [start for step in steps for start in found.coarse.get(step, [])], 0, ids)
-
-
-def _cut(step: int, starts: list[Start], ids: int) -> Iterator[Slice]:
-    rows = max(SLICE_BYTES_MAX // ROW_BYTES, 1)
-    width = max(rows // len(starts), 1)
-    for since in range(0, ids, width):
-        for at in range(0, len(starts), rows):
-            yield Slice(step, [] if since or at else [step], starts[at : at + rows], since, min(since + width, ids))
-
-
-type Take = Callable[[Ints, Read], None]
-"""Is given numbers (step × groups + place, rising) and a row of measures for each, in a thread."""
-
-
-async def merge_rows(connection: database.Connection, of: Of, found: Sources, chosen: Chosen, width: timedelta, take: Take) -> None:
-    """Read and merge what is chosen of a span's steps, a slice at a time. Raises Problem TOO_MUCH."""
-    if found.sizes.rows[np.isin(found.sizes.ids, chosen.ids)].sum() > ROWS_MAX:
-        raise errors.Problem(errors.TOO_MUCH)
-    if not len(chosen.ids):
-        return
-    merging = _Merging(found, chosen, width, take)
-    for one, following in pairwise([*slices(found, len(chosen.ids)), None]):
-        assert one is not None
-        rows: list[asyncpg.Record] = []
-        ids = chosen.ids[one.since : one.until].tolist()
-        for step in STEPS:
-            at = [start.at for start in one.starts if start.step == step]
-            if at:
-                rows += await connection.fetch(_GROUPS[step], *of.where, at, ids)
-        upto = None if following is None else following.number * chosen.groups + int(chosen.places[following.since])
-        await in_thread(merging.add, one, rows, upto)
-
-
-async def as_one(
-    connection: database.Connection, of: Of, found: Sources, known: Groups, chosen: Sequence[int], width: timedelta
-) -> Read:
-    """The chosen groups together over a span that is one step: one row, or none. Raises Problem TOO_MUCH."""
-    parts = [NO_ROWS]
-
-    def take(_: Ints, rows: Read) -> None:
-        parts.append(rows)
-
-    await merge_rows(connection, of, found, choose(known, chosen, 1), width, take)
-    return parts[-1]
-
-
-class _Merging:
-    """Merges slices; a group that is cut by the end of one is carried to the next."""
-
-    def __init__(self, found: Sources, chosen: Chosen, width: timedelta, take: Take) -> None:
-        self._found = found
-        self._chosen = chosen
-        self._order = np.argsort(chosen.ids)
-        self._width = width
-        self._take = take
-        self._carried = _NOTHING
-        self._fine = _NOTHING
-        self._fine_at = 0
-
-    def add(self, one: Slice, rows: list[asyncpg.Record], upto: int | None) -> None:
-        """Hand on what is whole now: all numbers below `upto`, which is where the next slice begins."""
-        if one.fine:
-            self._fine, self._fine_at = self._minutes(one.fine), 0
-        until = int(np.searchsorted(self._fine[0], np.inf if upto is None else upto))
-        fine = self._fine[0][self._fine_at : until], self._fine[1].part(self._fine_at, until)
-        self._fine_at = until
-        steps = np.array([(row[1] - self._found.asked.start) // self._width for row in rows], dtype=np.int64)
-        ids = np.array([row[0] for row in rows], dtype=np.int64)
-        new = self._numbers(steps, ids), read(rows, 2)
-        numbers, measured = _together([self._carried, fine, new])
-        whole = len(numbers) if upto is None else int(np.searchsorted(numbers, upto))
-        self._carried = numbers[whole:], measured.part(whole, len(numbers))
-        if whole:
-            self._take(numbers[:whole], measured.part(0, whole))
-
-    def _numbers(self, steps: Ints, ids: Ints) -> Ints:
-        places: Ints = self._chosen.places[self._order[np.searchsorted(self._chosen.ids, ids, sorter=self._order)]]
-        return steps * self._chosen.groups + places
-
-    def _minutes(self, steps: list[int]) -> tuple[Ints, Read]:
-        parts = [_NOTHING]
-        for step in steps:
-            if step in self._found.fine:
-                block = decode(self._found.fine[step])
-                block = block.select(np.isin(block.ids, self._chosen.ids))
-                numbers, owner = np.unique(self._numbers(np.full(len(block), step), block.ids), return_inverse=True)
-                parts.append((numbers, Read.of(regroup([block], owner, numbers))))
-        return np.concatenate([numbers for numbers, _ in parts]), joined([one for _, one in parts])
-
-
-def _together(parts: Sequence[tuple[Ints, Read]]) -> tuple[Ints, Read]:
-    """Rising numbers, and a row for each."""
-    numbers, owner = np.unique(np.concatenate([one for one, _ in parts]), return_inverse=True)
-    return numbers, joined([one for _, one in parts]).together(owner, len(numbers))
-
-
-def fine_row(fine: Mapping[int, bytes]) -> Read:
-    """All groups of all minutes together."""
-    blocks = [decode(one) for one in fine.values()]
-    owner = np.zeros(sum(map(len, blocks)), dtype=np.int64)
-    return Read.of(regroup(blocks, owner, np.zeros(1, dtype=np.int64)))
-
-
-def measures(rows: Read) -> list[Measures]:
-    """The measures of each row; of a Read whose histograms lie in the order of its rows."""
-    ends = [np.searchsorted(row, np.arange(len(rows.counts) + 1)).tolist() for row, _, _ in rows.histograms]
-    histograms = [
-        [(index[a:b], value[a:b]) for a, b in pairwise(at)] for (_, index, value), at in zip(rows.histograms, ends, strict=True)
-    ]
-    sessions = [sketch.counts(one).tolist() for one in rows.sketches]
-    return [Measures(*of_row) for of_row in zip(rows.counts.tolist(), *histograms, *sessions, strict=True)]
-
-
-NOTHING = measures(Read.of(Block.empty(np.zeros(1, dtype=np.int64))))[0]
-
-
-def without(total: Measures, shown: Measures) -> Measures:
-    """A total less what is shown of it; of sessions: those that were seen in no shown group."""
-    histograms = [_less(getattr(total, name), getattr(shown, name)) for name in ("rtt", "jitter")]
-    return Measures(
-        [a - b for a, b in zip(total.counts, shown.counts, strict=True)],
-        histograms[0],
-        histograms[1],
-        max(total.sessions - shown.sessions, 0),
-        max(total.bad_sessions - shown.bad_sessions, 0),
-    )
-
-
-def _less(total: tuple[Ints, Ints], shown: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
-    index, value = total[0], total[1].copy()
-    value[np.searchsorted(index, shown[0])] -= shown[1]
-    return index[value > 0], value[value > 0]

@@ -6,9 +6,7 @@ merge by adding their counts. A quantile is told by the geometric middle of its 
 
 import math
 import struct
-from bisect import bisect_left
 from collections.abc import Iterable
-from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +16,19 @@ BUCKETS_PER_OCTAVE = 2**SCALE
 ZERO_BUCKET = -32768
 """Index under which exact zeros are counted (OpenTelemetry's zero_count)."""
 
+type Ints = npt.NDArray[np.int64]
 type Buckets = dict[int, int]
 """Bucket index → count."""
 
 
-def bucket_indexes(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def bucket_indexes(seconds: npt.NDArray[np.float64]) -> Ints:
     """The bucket index of each value (seconds, ≥ 0); zeros get ZERO_BUCKET."""
     with np.errstate(divide="ignore"):
         octaves = np.log2(seconds)
     return np.where(seconds > 0, np.ceil(octaves * BUCKETS_PER_OCTAVE) - 1, ZERO_BUCKET).astype(np.int64)
 
 
-def middles(indexes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def middles(indexes: Ints) -> npt.NDArray[np.float64]:
     """The geometric middle of each bucket, in seconds; 0 for the zero bucket."""
     return np.where(indexes == ZERO_BUCKET, 0.0, np.exp2((indexes + 0.5) / BUCKETS_PER_OCTAVE))
 
@@ -83,17 +82,31 @@ def quantiles(buckets: Buckets, levels: Iterable[float]) -> list[float] | None:
     return quantiles_of(np.array(indexes, dtype=np.int64), np.array(counts, dtype=np.int64), levels)
 
 
-def quantiles_of(indexes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], levels: Iterable[float]) -> list[float] | None:
+def quantiles_of(indexes: Ints, counts: Ints, levels: Iterable[float]) -> list[float] | None:
     """The same of buckets in rising order."""
-    if not len(indexes):
-        return None
-    cumulated = list(accumulate(counts.tolist()))  # of one histogram: quicker than arrays
-    ranks = [max(math.ceil(level * cumulated[-1] - 1e-9), 1) for level in levels]
-    found = [int(indexes[bisect_left(cumulated, rank)]) for rank in ranks]
-    return [0.0 if index == ZERO_BUCKET else math.exp2((index + 0.5) / BUCKETS_PER_OCTAVE) for index in found]
+    [found] = Many(np.array([len(indexes)]), indexes, counts).quantiles(levels).tolist()
+    return found if len(indexes) else None
 
 
-def count_up_to(indexes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], seconds: float) -> int:
-    """How many values lie at or below a limit: exact where the limit is a bucket's bound, else to the bucket of the limit."""
-    last = math.ceil(math.log2(seconds) * BUCKETS_PER_OCTAVE) - 1
-    return int(counts[: np.searchsorted(indexes, last, side="right")].sum())
+class Many:
+    """Histograms one after another: where each ends; their buckets, rising in each, and counts."""
+
+    def __init__(self, ends: Ints, indexes: Ints, counts: Ints) -> None:
+        self._starts, self._ends = np.concatenate([[0], ends[:-1]]), ends
+        self._indexes, self._counts = indexes, counts
+        self._cumulated = np.concatenate([[0], np.cumsum(counts)])
+
+    def quantiles(self, levels: Iterable[float]) -> npt.NDArray[np.float64]:
+        """As quantiles() tells them, of each histogram (histograms, levels); of one that is empty they mean nothing."""
+        before = self._cumulated[self._starts]
+        sizes = self._cumulated[self._ends] - before
+        ranks = np.maximum(np.ceil(sizes[:, None] * np.array([*levels]) - 1e-9), 1)
+        found = np.searchsorted(self._cumulated[1:], before[:, None] + ranks)
+        return middles(np.append(self._indexes, ZERO_BUCKET)[found])  # appended to: the last ones may be empty
+
+    def up_to(self, seconds: float) -> Ints:
+        """How many values lie at or below a limit: exact where the limit is a bucket's bound, else to the bucket of the limit."""
+        last = math.ceil(math.log2(seconds) * BUCKETS_PER_OCTAVE) - 1
+        within = np.concatenate([[0], np.cumsum(np.where(self._indexes <= last, self._counts, 0))])
+        found: Ints = within[self._ends] - within[self._starts]
+        return found

@@ -4,24 +4,22 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 
 import asyncpg
 import msgspec
 import numpy as np
 import redis.asyncio as redis
 
-from gamepulse import database, metrics, valkey
+from gamepulse import database, measures, metrics, valkey
 from gamepulse.aggregate import CHANNEL
 from gamepulse.asker import Game
-from gamepulse.gather import Measures, Names, Of
+from gamepulse.gather import Names, Of
+from gamepulse.measures import Measures
 from gamepulse.quality import Group, group_of, percentiles_ms
 from gamepulse.receive import AHEAD_MS_MAX
 from gamepulse.resilience import pause_s
 from gamepulse.rollup import (
     EVENTS,
-    HISTOGRAMS,
-    KINDS,
     LOSS_COUNT,
     LOSS_PPM_SUM,
     PLACE,
@@ -159,7 +157,7 @@ class Channel:
             as_of=as_of,
             from_=start,
             to=end,
-            total=group_of(total.get("", _NOTHING), {}),
+            total=group_of(total.get("", measures.NOTHING), {}),
             regions=all_regions,
             countries=all_countries,
             series=LiveSeries(
@@ -181,23 +179,14 @@ def _by_name(minutes: dict[datetime, Block], name: Callable[[int], str]) -> tupl
     names = list(codes)
     lines: _Minutes = {}
     for at, block in zip(minutes, named, strict=True):
-        for code, one in zip(block.ids.tolist(), _measures(block), strict=True):
+        for code, one in zip(block.ids.tolist(), measures.of_block(block), strict=True):
             lines.setdefault(names[code], {})[at] = one
     together = merge(named)
-    return {names[code]: one for code, one in zip(together.ids.tolist(), _measures(together), strict=True)}, lines
-
-
-def _measures(block: Block) -> list[Measures]:
-    ends = [np.cumsum(cells.sizes).tolist() for cells in block.cells[:HISTOGRAMS]]
-    histograms = [
-        [(cells.entry[a:b], cells.value[a:b]) for a, b in pairwise([0, *at])] for cells, at in zip(block.cells, ends, strict=False)
-    ]
-    sessions = (block.sessions(kind).tolist() for kind in KINDS[HISTOGRAMS:])
-    return [Measures(*of_group) for of_group in zip(block.counts.tolist(), *histograms, *sessions, strict=True)]
+    return {names[code]: one for code, one in zip(together.ids.tolist(), measures.of_block(together), strict=True)}, lines
 
 
 def _groups(by_name: dict[str, Measures], dimension: str) -> list[Group]:
-    groups = [group_of(measures, {dimension: name}) for name, measures in by_name.items()]
+    groups = [group_of(one, {dimension: name}) for name, one in by_name.items()]
     groups.sort(key=lambda group: (-group.count, getattr(group, dimension)))
     return groups[:GROUPS_MAX]
 
@@ -206,20 +195,17 @@ def _largest(groups: list[Group], dimension: str) -> list[str]:
     return [getattr(group, dimension) for group in groups[:LINES_MAX]]
 
 
-_NOTHING = _measures(Block.empty(np.zeros(1, dtype=np.int64)))[0]
-
-
 def _line(minutes: dict[datetime, Measures], times: list[datetime]) -> list[LivePoint]:
-    return [_point(at, minutes.get(at, _NOTHING)) for at in times]
+    return [_point(at, minutes.get(at, measures.NOTHING)) for at in times]
 
 
-def _point(at: datetime, measures: Measures) -> LivePoint:
-    counts, rtt_ms = measures.counts, percentiles_ms(*measures.rtt)
+def _point(at: datetime, of: Measures) -> LivePoint:
+    counts, rtt_ms = of.counts, percentiles_ms(of.rtt)
     return LivePoint(
         at=int(at.timestamp() * 1000),
         count=counts[REPORTS],
-        sessions=measures.sessions,
-        bad_sessions=measures.bad_sessions,
+        sessions=of.sessions,
+        bad_sessions=of.bad_sessions,
         drops=counts[EVENTS] + counts[EVENTS + 2],
         p50=rtt_ms.p50 if rtt_ms else None,
         p95=rtt_ms.p95 if rtt_ms else None,

@@ -6,10 +6,11 @@ from typing import Final
 
 import msgspec
 
-from gamepulse import database, errors, gather, histogram, score
+from gamepulse import database, errors, gather, measures, merging, score
 from gamepulse.asker import Game
 from gamepulse.batch import EVENT_KINDS, QUALITIES
-from gamepulse.gather import NO_FILTERS, Filters, Measures, Names, Of, Span
+from gamepulse.gather import NO_FILTERS, Filters, Names, Of, Span
+from gamepulse.measures import Histogram, Measures
 from gamepulse.rollup import (
     DIMENSIONS,
     EVENTS,
@@ -23,7 +24,6 @@ from gamepulse.rollup import (
     Ints,
 )
 from gamepulse.rows import Read, one_row
-from gamepulse.score import BANDS_S
 
 GROUPS_MAX = 1_000
 POINTS_MAX = 1_500
@@ -31,7 +31,6 @@ POINTS_MAX = 1_500
 YEARS = range(2000, 2100)
 SPAN_MAX = timedelta(days=366)
 STEPS: Final = {"1m": 60, "5m": 300, "10m": 600, "30m": 1800, "1h": 3600, "6h": 21600, "1d": 86400}
-PERCENTILES: Final = (0.05, 0.50, 0.75, 0.95, 0.99)
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
@@ -154,6 +153,12 @@ def coarsened(asked: Span, minutes_since: datetime) -> Span:
     return Span(start, end)
 
 
+def stepped(asked: Span, step: str) -> Span:
+    """The span, widened to begin with a multiple of `step` in UTC."""
+    since_s = int(asked.start.timestamp())
+    return Span(datetime.fromtimestamp(since_s - since_s % STEPS[step], UTC), asked.end)
+
+
 def dimension_set(group_by: Sequence[str], filters: Filters = NO_FILTERS) -> int:
     """The smallest dimension set that holds what is grouped by and filtered by. Raises Problem, naming what is possible."""
     asked = {*group_by, *(dimension for dimension, _ in filters)}
@@ -190,34 +195,35 @@ async def quality(
         is_ranked = order == "count"
         chosen = await gather.in_thread(gather.largest, known, by, limit if is_ranked else gather.CANDIDATES * limit)
         groups: list[Group] = []
-        shown = gather.NO_ROWS
+        taken = [gather.NO_ROWS]
 
         def take(numbers: Ints, rows: Read) -> None:
-            nonlocal shown
-            for number, measures in zip(numbers.tolist(), gather.measures(rows), strict=True):
-                groups.append(group_of(measures, dict(zip(of.group_by, known.values[chosen[number]], strict=True))))
+            for number, one in zip(numbers.tolist(), measures.of_rows(rows), strict=True):
+                groups.append(group_of(one, dict(zip(of.group_by, known.values[chosen[number]], strict=True))))
             if is_ranked:
-                shown = one_row([shown, rows])
+                taken.append(rows)
 
-        await gather.merge_rows(connection, of, found, gather.choose(known, chosen), SPAN_MAX, take)
+        await merging.merge_rows(connection, of, found, merging.choose(known, chosen), SPAN_MAX, take)
         best = sorted(range(len(groups)), key=lambda n: (-getattr(groups[n], order), known.values[chosen[n]]))[:limit]
         is_all = len(known.values) <= limit
         if not is_all:
             those = [chosen[n] for n in best]
             if not is_ranked:
-                shown = await gather.as_one(connection, of, found, known, those, SPAN_MAX)
+                taken = [await merging.as_one(connection, of, found, known, those, SPAN_MAX)]
+            shown = await gather.in_thread(one_row, taken)
             total = found.total
             if filters:  # the total is of all; what is filtered must be read
                 others = sorted(set(range(len(known.values))) - set(those))
-                rest = await gather.as_one(connection, of, found, known, others, SPAN_MAX)
+                rest = await merging.as_one(connection, of, found, known, others, SPAN_MAX)
                 total = await gather.in_thread(one_row, [shown, rest])
     remainder = None if is_all else await gather.in_thread(_remainder, total, gather.NO_FINE if filters else found.fine, shown)
     return Quality(game.slug, found.asked.start, found.asked.end, found.as_of, [groups[n] for n in best], remainder)
 
 
 def _remainder(total: Read, fine: Mapping[int, bytes], shown: Read) -> Group:
-    total = one_row([total, gather.fine_row(fine)])
-    return group_of(gather.without(gather.measures(total)[0], gather.measures(shown)[0]), {})
+    if fine:
+        total = one_row([total, merging.fine_row(fine)])
+    return group_of(measures.without(measures.of_rows(total)[0], measures.of_rows(shown)[0]), {})
 
 
 async def series(
@@ -230,10 +236,9 @@ async def series(
     limit: int,
     filters: Filters = NO_FILTERS,
 ) -> Series:
-    """The `limit` largest groups of a span over time. Steps are multiples of `step` in UTC; the span is widened to the first."""
+    """The `limit` largest groups of a span over time, by steps from the first on (`stepped`)."""
     width = timedelta(seconds=STEPS[step])
-    since_s = int(asked.start.timestamp())
-    asked = Span(datetime.fromtimestamp(since_s - since_s % STEPS[step], UTC), asked.end)
+    asked = stepped(asked, step)
     if asked.end - asked.start > width * POINTS_MAX:
         raise errors.Problem(errors.TOO_MANY_POINTS, f"At most {POINTS_MAX} steps: choose a longer step or a shorter span.")
     of = of_game(game, group_by, filters)
@@ -244,32 +249,31 @@ async def series(
         lines = [Line(dict(zip(of.group_by, known.values[code], strict=True)), []) for code in chosen]
 
         def take(numbers: Ints, rows: Read) -> None:
-            for number, measures in zip(numbers.tolist(), gather.measures(rows), strict=True):
+            for number, one in zip(numbers.tolist(), measures.of_rows(rows), strict=True):
                 at, line = divmod(number, len(lines))
-                lines[line].points.append(Point(found.asked.start + at * width, group_of(measures, {})))
+                lines[line].points.append(Point(found.asked.start + at * width, group_of(one, {})))
 
-        await gather.merge_rows(connection, of, found, gather.choose(known, chosen), width, take)
+        await merging.merge_rows(connection, of, found, merging.choose(known, chosen), width, take)
     return Series(game.slug, found.asked.start, found.asked.end, found.as_of, step, lines)
 
 
-def group_of(measures: Measures, dimensions: Mapping[str, str]) -> Group:
+def group_of(of: Measures, dimensions: Mapping[str, str]) -> Group:
     """Measures as they are shown."""
-    counts = measures.counts
-    rtt_ms = percentiles_ms(*measures.rtt)
+    counts = of.counts
+    rtt_ms, jitter_ms = percentiles_ms(of.rtt), percentiles_ms(of.jitter)
     loss = counts[LOSS_PPM_SUM] / counts[LOSS_COUNT] / 1e6 if counts[LOSS_COUNT] else None
-    jitter_ms = percentiles_ms(*measures.jitter)
     aim = score.aim(rtt_ms.p50, loss) if rtt_ms else None
     return Group(
         count=counts[REPORTS],
-        sessions=measures.sessions,
-        bad_sessions=measures.bad_sessions,
+        sessions=of.sessions,
+        bad_sessions=of.bad_sessions,
         rejected=counts[REJECTED],
         events=dict(zip(EVENT_KINDS, counts[EVENTS:WORDS], strict=True)),
         qualities=dict(zip(QUALITIES, counts[WORDS:], strict=True)),
         rtt_ms=rtt_ms,
         jitter_ms=jitter_ms,
         loss=loss,
-        bands=_bands(*measures.rtt),
+        bands=_bands(of),
         band=score.band(rtt_ms.p50) if rtt_ms else None,
         score=aim.points if aim else None,
         class_=aim.class_ if aim else None,
@@ -280,16 +284,14 @@ def group_of(measures: Measures, dimensions: Mapping[str, str]) -> Group:
     )
 
 
-def percentiles_ms(indexes: Ints, counts: Ints) -> Percentiles | None:
-    """The percentiles of a histogram over seconds, in milliseconds."""
-    found = histogram.quantiles_of(indexes, counts, PERCENTILES)
-    return Percentiles(*(round(seconds * 1e3, 3) for seconds in found)) if found else None
+def percentiles_ms(of: Histogram) -> Percentiles | None:
+    """None of an empty histogram."""
+    return Percentiles(*of.percentiles_ms) if of.percentiles_ms else None
 
 
-def _bands(indexes: Ints, counts: Ints) -> Bands:
-    up_to = [histogram.count_up_to(indexes, counts, limit) for _, limit in BANDS_S]
-    excellent, good, fair = up_to[0], up_to[1] - up_to[0], up_to[2] - up_to[1]
-    return Bands(excellent, good, fair, int(counts.sum()) - up_to[2])
+def _bands(of: Measures) -> Bands:
+    excellent, good, fair = of.up_to
+    return Bands(excellent, good - excellent, fair - good, int(of.rtt.counts.sum()) - fair)
 
 
 def _ceil_minute(at: datetime) -> datetime:

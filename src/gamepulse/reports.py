@@ -189,6 +189,8 @@ class Ingest:
         headers = [*_CORS, (b"content-type", errors.CONTENT_TYPE.encode())]
         if kind is errors.METHOD_NOT_ALLOWED:
             headers.append((b"allow", b"POST, OPTIONS"))
+        if kind.status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
         told = problem.headers
         if kind is errors.OVERLOADED:
             told = {"retry-after": str(self._pace.retry_after_s)}

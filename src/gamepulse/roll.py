@@ -92,7 +92,7 @@ def ranks_of(row: asyncpg.Record) -> Ranks:
 
 def rank(ids: Ints, rows: Read) -> Ranks:
     """The ranks of groups, rising by id."""
-    return Ranks(ids, rows.counts[:, REPORTS], *(sketch.counts(one) for one in rows.sketches))
+    return Ranks(ids, rows.counts[:, REPORTS], *(sketch.counts(encoded) for _, encoded in rows.sketches))
 
 
 class Taken(RuntimeError):

@@ -151,11 +151,16 @@ def added(values: Ints, owner: Ints, groups: int) -> Ints:
 def buckets(rows: Ints, index: Ints, value: Ints, groups: int) -> Cells:
     """Histograms of unordered buckets; equal ones are added."""
     if len(index):
-        is_zero = index == ZERO_BUCKET
-        first = int(np.where(is_zero, _OFFSET, index).min()) - 1  # zeros' bucket is far from all others: here it is next to them
+        first = int(index.min()) - 1
+        is_zero = index == ZERO_BUCKET if first < ZERO_BUCKET else None
+        if is_zero is not None:  # zeros' bucket is far from all others: here it is next to them
+            first = int(np.where(is_zero, _OFFSET, index).min()) - 1
         width = max(int(index.max()) - first + 1, 1)
         if groups * width <= SPREAD_MAX * len(index):
-            return _spread(rows, np.where(is_zero, 0, index - first), value, groups, width, first)
+            at = index - first
+            if is_zero is not None:
+                at[is_zero] = 0
+            return _spread(rows, at, value, groups, width, first)
     keys = (rows << 16) | (index + _OFFSET)
     order = np.argsort(keys)
     keys = keys[order]

@@ -11,7 +11,8 @@ from gamepulse import histogram, sketch
 from gamepulse.rollup import COUNTS, HISTOGRAMS, KINDS, Block, Cells, Ints, added, buckets
 from gamepulse.totals import Total, TotalKey
 
-_BUCKET = np.dtype([("index", "<i2"), ("low", "<u4"), ("high", "<u2")])  # a count of 48 bits: eight bytes in all
+_BUCKET_BYTES = 8
+"""Of a bucket: its index (i16), then its count in 48 bits."""
 
 
 def transposed(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
@@ -24,20 +25,21 @@ def transposed(rows: Iterable[Sequence[object]], width: int) -> list[list[object
 
 
 class Read(NamedTuple):
-    """Rows of groups as they were read: counts (rows, len(COUNTS)); for each histogram (row, index, count); sketches' bytes."""
+    """Rows of groups as they were read: counts (rows, len(COUNTS)); of histograms (row, index, count), of sketches (row, bytes)."""
 
     counts: Ints
     histograms: list[tuple[Ints, Ints, Ints]]
-    sketches: list[list[bytes]]
+    sketches: list[tuple[Ints, list[bytes]]]
 
     @classmethod
     def of(cls, block: Block) -> Self:
         """The groups of a block as rows."""
         histograms = [(cells.rows(), cells.entry, cells.value) for cells in block.cells[:HISTOGRAMS]]
-        return cls(block.counts, histograms, [_sketches(cells) for cells in block.cells[HISTOGRAMS:]])
+        every = np.arange(len(block))
+        return cls(block.counts, histograms, [(every, _sketches(cells)) for cells in block.cells[HISTOGRAMS:]])
 
     def part(self, since: int, until: int) -> Self:
-        """Some rows; of a Read whose histograms lie in the order of its rows."""
+        """Some rows; of a Read that was put together."""
         bounds = [np.searchsorted(row, [since, until]) for row, _, _ in self.histograms]
         return type(self)(
             self.counts[since:until],
@@ -45,53 +47,94 @@ class Read(NamedTuple):
                 (row[a:b] - since, index[a:b], value[a:b])
                 for (row, index, value), (a, b) in zip(self.histograms, bounds, strict=True)
             ],
-            [one[since:until] for one in self.sketches],
+            [(np.arange(until - since), encoded[since:until]) for _, encoded in self.sketches],
         )
 
     def together(self, owner: Ints, count: int) -> Self:
-        """The rows put together as `count` rows: `owner` has the new row of each."""
+        """The rows put together as `count` rows, whose parts lie in their order: `owner` has the new row of each."""
         cells = [buckets(owner[row], index, value, count) for row, index, value in self.histograms]
         return type(self)(
             added(self.counts, owner, count),
             [(one.rows(), one.entry, one.value) for one in cells],
-            [sketch.together(one, owner, count) for one in self.sketches],
+            [(np.arange(count), sketch.together(encoded, owner[row], count)) for row, encoded in self.sketches],
         )
 
     def columns(self) -> list[list[Any]]:
-        """As columns: COUNTS, then KINDS as bytes; of a Read whose histograms lie in the order of its rows."""
+        """As columns: COUNTS, then KINDS as bytes; of a Read that was put together."""
         found: list[list[Any]] = [self.counts[:, n].tolist() for n in range(len(COUNTS))]
         for row, index, value in self.histograms:
-            cells = np.empty(len(index), dtype=_BUCKET)
-            cells["index"], cells["low"], cells["high"] = index, value & 0xFFFFFFFF, value >> 32
-            packed, ends = cells.tobytes(), np.searchsorted(row, np.arange(len(self.counts) + 1)) * _BUCKET.itemsize
+            packed = ((value << 16) | (index & 0xFFFF)).astype("<i8").tobytes()
+            ends = np.searchsorted(row, np.arange(len(self.counts) + 1)) * _BUCKET_BYTES
             found.append([packed[a:b] for a, b in pairwise(ends.tolist())])
-        return found + self.sketches
+        return found + [encoded for _, encoded in self.sketches]
 
 
 def joined(reads: Sequence[Read]) -> Read:
     """All rows, one after another."""
+    reads = [one for one in reads if len(one.counts)] or reads[:1]
+    if len(reads) == 1:
+        return reads[0]
     starts = np.cumsum([0, *(len(one.counts) for one in reads)]).tolist()
     histograms = []
     for kind in range(HISTOGRAMS):
         parts = [one.histograms[kind] for one in reads]
         row = np.concatenate([part[0] + start for part, start in zip(parts, starts, strict=False)])
         histograms.append((row, np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts])))
-    sketches = [[row for one in reads for row in one.sketches[kind]] for kind in range(len(KINDS) - HISTOGRAMS)]
+    sketches = []
+    for kind in range(len(KINDS) - HISTOGRAMS):
+        of_row = np.concatenate([one.sketches[kind][0] + start for one, start in zip(reads, starts, strict=False)])
+        sketches.append((of_row, [encoded for one in reads for encoded in one.sketches[kind][1]]))
     return Read(np.concatenate([one.counts for one in reads]), histograms, sketches)
 
 
 def read(rows: Sequence[asyncpg.Record], first: int) -> Read:
     """Rows whose columns from `first` on are COUNTS and KINDS."""
+    at = first + len(COUNTS)
+    every = np.arange(len(rows))
+    sketches = [(every, [row[at + kind] for row in rows]) for kind in range(HISTOGRAMS, len(KINDS))]
+    return Read(*_numbers(rows, first), sketches)
+
+
+def read_merged(rows: Sequence[asyncpg.Record], first: int) -> Read:
+    """Rows whose columns from `first` on are those of MERGED: each is several rows, one after another."""
+    at = first + len(COUNTS) + HISTOGRAMS
+    sketches = []
+    for kind in range(len(KINDS) - HISTOGRAMS):
+        encoded: list[bytes] = []
+        sizes = []
+        for row in rows:
+            coupons, registers = row[at + 2 * kind], row[at + 2 * kind + 1]
+            parts = [*sketch.parts(coupons or b""), *(registers or ())]
+            encoded += parts
+            sizes.append(len(parts))
+        sketches.append((np.repeat(np.arange(len(rows)), np.array(sizes, dtype=np.int64)), encoded))
+    return Read(*_numbers(rows, first), sketches)
+
+
+MERGED = ", ".join(
+    (
+        *(f"sum({name})::bigint" for name in COUNTS),
+        *(f"string_agg({name}, '')" for name in KINDS[:HISTOGRAMS]),
+        *(
+            f"string_agg({name}, '') FILTER (WHERE length({name}) <> {sketch.REGISTERS}), "
+            f"array_agg({name}) FILTER (WHERE length({name}) = {sketch.REGISTERS})"
+            for name in KINDS[HISTOGRAMS:]
+        ),
+    )
+)
+"""What a query that groups rows selects of them."""
+
+
+def _numbers(rows: Sequence[asyncpg.Record], first: int) -> tuple[Ints, list[tuple[Ints, Ints, Ints]]]:
+    """COUNTS, and histograms."""
     counts = np.array([row[first : first + len(COUNTS)] for row in rows], dtype=np.int64).reshape(-1, len(COUNTS))
     histograms = []
-    at = first + len(COUNTS)
-    for kind in range(HISTOGRAMS):
-        encoded = [row[at + kind] for row in rows]
-        cells = np.frombuffer(b"".join(encoded), _BUCKET)
-        row = np.repeat(np.arange(len(rows)), np.array([len(one) // _BUCKET.itemsize for one in encoded], dtype=np.int64))
-        histograms.append((row, cells["index"].astype(np.int64), cells["low"] + (cells["high"].astype(np.int64) << 32)))
-    sketches = [[row[at + kind] for row in rows] for kind in range(HISTOGRAMS, len(KINDS))]
-    return Read(counts, histograms, sketches)
+    for kind in range(first + len(COUNTS), first + len(COUNTS) + HISTOGRAMS):
+        encoded = [row[kind] for row in rows]
+        packed = b"".join(encoded)
+        row = np.repeat(np.arange(len(rows)), np.array([len(one) // _BUCKET_BYTES for one in encoded], dtype=np.int64))
+        histograms.append((row, np.frombuffer(packed, "<i2")[::4].astype(np.int64), np.frombuffer(packed, "<i8") >> 16))
+    return counts, histograms
 
 
 def one_row(parts: Sequence[Read]) -> Read:

@@ -9,10 +9,16 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from gamepulse.batch import SLUG_PATTERN
+from gamepulse.batch import SLUG_PATTERN, SLUG_WORDS
+from gamepulse.errors import in_words
 
 PREFIX = "GAMEPULSE_"
 FILE = "_FILE"
+_HASH_KEY_PATTERN, _VALKEY_PATTERN, _GAME_PATTERN = r"^[0-9a-f]{64}$", "^rediss?://.", rf"^$|{SLUG_PATTERN}"
+_WORDS = {
+    _HASH_KEY_PATTERN: "64 hexadecimal digits in lower case", _VALKEY_PATTERN: "redis://… or rediss://…",
+    _GAME_PATTERN: f"a game's name: {SLUG_WORDS}",
+}  # fmt: skip
 NAMED_BY_OTHERS = {
     "AWS_REGION",
     "OTEL_EXPORTER_OTLP_COMPRESSION",
@@ -28,14 +34,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     database_url: str
     """postgresql://user@host:port/database; its user must be a member of the gamepulse_… roles."""
-    player_hash_key: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    player_hash_key: Annotated[str, Meta(pattern=_HASH_KEY_PATTERN)]
     """64 hexadecimal digits: the secret under which player ids are hashed, and from which second factors' are made.
 
     With another one, players are strangers, and second factors have to be enrolled again.
     """
     database_auth: Literal["password", "aws-iam"] = "password"
     """aws-iam: each new connection signs in with a token of its own, made with the task's credentials, instead of a password."""
-    valkey_url: Annotated[str, Meta(pattern="^rediss?://.")] = "redis://127.0.0.1:6379/0"
+    valkey_url: Annotated[str, Meta(pattern=_VALKEY_PATTERN)] = "redis://127.0.0.1:6379/0"
     """redis://, or rediss:// for TLS, whose certificate is then verified; a user in it is whom `valkey_password` is for."""
     valkey_password: str = ""
     host: str = "127.0.0.1"
@@ -57,7 +63,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Share of requests whose trace is kept. Errors and slow requests are kept besides."""
     next_report_s: Annotated[int, Meta(ge=1, le=3600)] = 10
     """When the answer asks a client to report next."""
-    ancestor_game: Annotated[str, Meta(pattern=rf"^$|{SLUG_PATTERN}")] = ""
+    ancestor_game: Annotated[str, Meta(pattern=_GAME_PATTERN)] = ""
     """The game of what comes to the ancestor's endpoint, /api/sod/rtt; empty: there is no such endpoint."""
     stdout_level: Literal["info", "warning"] = "info"
     """warning: lines of less, as those of answers below 500, go to the Collector only."""
@@ -98,7 +104,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         for cidr in filter(None, settings.trusted_proxies.split(",")):
             ip_network(cidr.strip())
     except (msgspec.ValidationError, ValueError) as error:
-        raise ValueError(f"settings (environment variables {PREFIX}…): {error}") from None
+        raise ValueError(f"settings (environment variables {PREFIX}…): {in_words(error, _WORDS)}") from None
     if settings.database_auth == "aws-iam" and not settings.aws_region:
         raise ValueError(f"settings: {PREFIX}DATABASE_AUTH is aws-iam, which needs AWS_REGION")
     return settings

@@ -166,7 +166,8 @@ _CODES = (
 def explain(error: msgspec.ValidationError) -> tuple[str, str]:
     """JSON pointer and code of what is wrong. The library's text is not passed on: it may quote what was sent."""
     text = str(error)
-    at = _AT.match(text)  # the last one: what was sent may look like one
+    # The last one: what was sent may look like one. And a name that is not known was sent.
+    at = None if text.startswith("Object contains unknown field") else _AT.match(text)
     pointer = "".join("/" + (name or index) for name, index in _STEP.findall(at[1])) if at else ""
     missing = _MISSING.search(text)
     if missing:

@@ -21,6 +21,8 @@ _REST_BITS = _ADDRESS_BITS - LG_REGISTERS
 _RANK_BITS = 6
 _RANKS = 1 << _RANK_BITS
 _TAKEN = _RANKS - 1  # in the place of a coupon's rank, which is at most 39: this entry is a register, its rank is above
+_REST_MASK, _RANK_MASK = (1 << _REST_BITS) - 1, _RANKS - 1  # an integer's remainder takes numpy several times as long
+_RANK_OF_REST = _REST_BITS + 1 - np.frexp(np.arange(1 << _REST_BITS, dtype=np.float64))[1].astype(np.int64)
 _ALPHA = 1 / (2 * np.log(2))
 
 type Ints = npt.NDArray[np.int64]
@@ -73,23 +75,21 @@ def _different(keys: Ints) -> Ints:
 def _large(owner: Ints, entry: Ints, groups: int) -> npt.NDArray[np.bool_]:
     """Which groups are registers, or must be."""
     large: npt.NDArray[np.bool_] = np.bincount(owner, minlength=groups) > COUPONS_MAX
-    large[owner[entry % _RANKS == _TAKEN]] = True
+    large[owner[entry & _RANK_MASK == _TAKEN]] = True
     return large
 
 
 def _register(entry: Ints) -> tuple[Ints, Ints]:
-    """The register and the rank that an entry stands for."""
-    address, rank = entry >> _RANK_BITS, entry % _RANKS
-    rest = address % (1 << _REST_BITS)
-    _, bits = np.frexp(rest.astype(np.float64))
-    of_coupon = np.where(rest > 0, _REST_BITS + 1 - bits, _REST_BITS + rank)
-    return address >> _REST_BITS, np.where(rank == _TAKEN, rest, of_coupon)
+    """The register and the rank that an entry stands for, whatever stands above its 32 bits."""
+    rest, rank = (entry >> _RANK_BITS) & _REST_MASK, entry & _RANK_MASK
+    of_coupon = np.where(rest > 0, _RANK_OF_REST[rest], _REST_BITS + rank)
+    return (entry >> (_REST_BITS + _RANK_BITS)) & (REGISTERS - 1), np.where(rank == _TAKEN, rest, of_coupon)
 
 
 def count(owner: Ints, entry: Ints, groups: int) -> Ints:
     """The number of distinct sessions of each group; entries as union() gives them."""
     counts: Ints = np.bincount(owner, minlength=groups).astype(np.int64)
-    is_taken = entry % _RANKS == _TAKEN
+    is_taken = entry & _RANK_MASK == _TAKEN
     if is_taken.any():
         large, of = np.unique(owner[is_taken], return_inverse=True)
         ranks = np.bincount(of * _RANKS + _register(entry[is_taken])[1], minlength=len(large) * _RANKS).reshape(-1, _RANKS)
@@ -101,7 +101,7 @@ def count(owner: Ints, entry: Ints, groups: int) -> Ints:
 def _estimates(ranks: Ints) -> Ints:
     """Ertl's estimate from how many registers have each rank: (groups, _RANKS)."""
     z = np.zeros(len(ranks))  # without algorithm 6's τ: no session reaches the greatest rank before there are 2^40
-    for rank in range(_RANKS - 1, 0, -1):
+    for rank in range(int(np.flatnonzero(ranks.any(axis=0))[-1]), 0, -1):
         z = 0.5 * (z + ranks[:, rank])
     z += REGISTERS * _sigma(ranks[:, 0] / REGISTERS)
     found: Ints = np.rint(_ALPHA * REGISTERS**2 / z).astype(np.int64)
@@ -133,29 +133,35 @@ def encode(entry: Ints) -> bytes:
 
 def together(encoded: list[bytes], owner: Ints, groups: int) -> list[bytes]:
     """The union of each group's bytes: `owner` has the group of each. Registers are never taken apart."""
-    row, entry, dense_row, dense = decode(encoded)
-    of, dense_of = owner[row], owner[dense_row]
-    is_large = np.zeros(groups, dtype=bool)
-    is_large[dense_of] = True
-    goes_in = is_large[of]  # whose group is registers anyway need not be sorted
-    keys = _different((of[~goes_in] << 32) | entry[~goes_in])
-    small_of, small = keys >> 32, keys & 0xFFFFFFFF
-    too_many = np.bincount(small_of, minlength=groups) > COUPONS_MAX
-    ends = np.cumsum(np.bincount(small_of, minlength=groups)).tolist()
-    packed = small.astype("<u4").tobytes()
-    found = [packed[4 * a : 4 * b] for a, b in pairwise([0, *ends])]
-    large = np.flatnonzero(is_large | too_many)
-    if not len(large):
+    sizes = np.array([*map(len, encoded)], dtype=np.int64)
+    is_dense, is_large = sizes == REGISTERS, np.zeros(groups, dtype=bool)
+    is_large[owner[is_dense]] = True
+    goes_in = is_large[owner]  # what is of a group that has registers anyway need not be sorted
+
+    def keys_of(where: npt.NDArray[np.bool_]) -> Ints:
+        chosen = np.flatnonzero(where)
+        keys = np.repeat(owner[chosen] << 32, sizes[chosen] // 4)
+        keys |= np.frombuffer(b"".join([encoded[n] for n in chosen.tolist()]), "<u4")
+        return keys
+
+    keys = _different(keys_of(~goes_in))
+    ends = np.searchsorted(keys, np.arange(1, groups + 1) << 32)
+    too_many = np.diff(ends, prepend=0) > COUPONS_MAX
+    packed = keys.astype("<u4").tobytes()
+    bounds = [*pairwise([0, *ends.tolist()])]
+    found = [packed[4 * a : 4 * b] for a, b in bounds]
+    large = np.flatnonzero(is_large | too_many).tolist()
+    if not large:
         return found
     place = np.cumsum(is_large | too_many) - 1
     whole = np.zeros((len(large), REGISTERS), dtype=np.uint8)
-    for at, one in zip(place[dense_of].tolist(), dense, strict=True):
-        np.maximum(whole[at], one, out=whole[at])
-    moved = too_many[small_of]
-    register, rank = _register(np.concatenate([entry[goes_in], small[moved]]))
-    where = place[np.concatenate([of[goes_in], small_of[moved]])] * REGISTERS + register
-    np.maximum.at(whole.reshape(-1), where, rank.astype(np.uint8))
-    for at, group in enumerate(large.tolist()):
+    for n in np.flatnonzero(is_dense).tolist():
+        at = whole[place[owner[n]]]
+        np.maximum(at, np.frombuffer(encoded[n], np.uint8), out=at)
+    keys = np.concatenate([keys_of(goes_in & ~is_dense), *(keys[slice(*bounds[n])] for n in np.flatnonzero(too_many).tolist())])
+    register, rank = _register(keys)
+    np.maximum.at(whole.reshape(-1), place[keys >> 32] * REGISTERS + register, rank.astype(np.uint8))
+    for at, group in enumerate(large):
         found[group] = whole[at].tobytes()
     return found
 
@@ -169,11 +175,6 @@ def counts(encoded: list[bytes]) -> Ints:
     return found
 
 
-def decode(encoded: list[bytes]) -> tuple[Ints, Ints, Ints, Registers]:
-    """Many groups' bytes: owner (the position in the list) and entry of coupons; owner and registers of the others."""
-    sizes = np.array([len(one) for one in encoded], dtype=np.int64)
-    is_dense = sizes == REGISTERS
-    coupons_ = np.frombuffer(b"".join([one for one in encoded if len(one) != REGISTERS]), "<u4").astype(np.int64)
-    owner = np.repeat(np.flatnonzero(~is_dense), sizes[~is_dense] // 4)
-    dense = np.frombuffer(b"".join([one for one in encoded if len(one) == REGISTERS]), np.uint8).reshape(-1, REGISTERS)
-    return owner, coupons_, np.flatnonzero(is_dense), dense
+def parts(coupons: bytes) -> list[bytes]:
+    """Bytes of several groups' coupons, one after another, so that each part is known as coupons."""
+    return [coupons[:4], coupons[4:]] if len(coupons) == REGISTERS else [coupons]

@@ -248,6 +248,12 @@ def command(studio: Studio, *arguments: str, stdin: str = "") -> "subprocess.Com
 async def test_the_command_line_makes_admins_and_resets_second_factors(api: httpx.AsyncClient, studio: Studio) -> None:
     refused = await asyncio.to_thread(command, studio, "create", "boss", "--studio", "Third", stdin="short")
     assert refused.returncode == 1 and "length >= 12" in refused.stderr and "Traceback" not in refused.stderr
+    for arguments, said in (
+        (("Big Boss", "--studio", "Third"), "a name: 3 to 32 of"),
+        (("boss", "--studio="), "a studio's name: 1 to"),
+    ):
+        refused = await asyncio.to_thread(command, studio, "create", *arguments, stdin=PASSWORD)
+        assert (refused.returncode, said in refused.stderr, "regex" in refused.stderr) == (1, True, False), refused.stderr
     done = await asyncio.to_thread(command, studio, "create", "boss", "--studio", "Third", stdin=PASSWORD)
     assert done.returncode == 0, done.stderr
     assert PASSWORD not in done.stdout + done.stderr

@@ -5,6 +5,7 @@ schemathesis makes requests of the description: as it says and otherwise. No ans
 """
 
 import json
+import os
 import subprocess
 import sys
 import uuid
@@ -20,11 +21,12 @@ from tests.batches import batch, report
 from tests.conftest import INGEST_KEY, Service, complete, serve
 from tests.people import Person, first_admin, member, register
 
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = 8
 """Of each operation, made up at random (but always the same)."""
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
-    "response_schema_conformance", "unsupported_method", "allow_header_conformance",
+    "response_schema_conformance", "unsupported_method", "allow_header_conformance", "described_headers", "described_lines",
 )  # fmt: skip
 CONFIG = """
 [generation]
@@ -44,7 +46,7 @@ headers = {{ Authorization = "Bearer {key}" }}
 parameters = {{ "body.game" = "demo" }}
 
 [[operations]]
-include-path = ["/v1/reports", "/v1/quality/compare"]
+include-path = "/v1/reports"
 phases.coverage.enabled = false
 
 [[operations]]
@@ -108,8 +110,7 @@ def test_every_answer_is_as_the_interface_says(contract: Service, known: Known, 
 def _hold(service: Service, folder: Path, values: dict[str, Any], asker: Person | None, *, is_admin: bool = False) -> None:
     """Fails with what is wrong. As an admin, each limit of each field is tried as well.
 
-    But not of a batch's fields (test_schema.py and test_rubbish.py try many more), nor of the comparison's: they are those of
-    `/v1/quality`, three times.
+    But not of a batch's fields: test_schema.py and test_rubbish.py try many more.
     """
     folder.mkdir()
     config = folder / "schemathesis.toml"
@@ -124,6 +125,7 @@ def _hold(service: Service, folder: Path, values: dict[str, Any], asker: Person 
             *([f"--header=Authorization: Bearer {asker.token}"] if asker else []), f"{service.url}/docs/schema/openapi.json",
         ],
         capture_output=True, text=True, check=False, cwd=folder,
+        env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.integration.described", "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
     )  # fmt: skip
     if done.returncode or "No issues found" not in done.stdout:
         pytest.fail(f"as {folder.name}:\n{done.stdout}{done.stderr}", pytrace=False)

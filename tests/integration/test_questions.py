@@ -27,6 +27,13 @@ from tests.conftest import SERVER_KEY, complete, free_port, rolled, serve, servi
 type Database = asyncpg.Connection[asyncpg.Record]
 SERVERS = {"authorization": f"Bearer {SERVER_KEY}"}
 GAME = Game(1, 1, "demo", is_public=True)
+HOUR = timedelta(hours=1)
+NOW = 4, gather.Span(datetime.now(UTC), datetime.now(UTC) + HOUR)
+QUESTIONS: list[tuple[str, dict[str, str]]] = [
+    ("/v1/quality", {}),
+    ("/v1/quality/series", {"step": "1h"}),
+    ("/v1/quality/compare", {"a.build": "1", "b.build": "2"}),
+]
 
 
 def viewer(country: str, asn: int) -> dict[str, str]:
@@ -242,14 +249,12 @@ async def asker(database_url: str) -> AsyncIterator[database.Pool]:
 async def test_who_has_the_answer_is_told_so(client: httpx.AsyncClient) -> None:
     await client.post("/v1/reports", json=batch(3))
     await complete(client)
-    for path, params in (
-        ("/v1/quality", {}), ("/v1/quality/series", {}), ("/v1/quality/compare", {"a.build": "1", "b.build": "2"}),
-    ):  # fmt: skip
-        span = {"game": "demo", "from": "2026-11-01T00:00:00Z", "to": "2026-11-01T01:00:00Z", "step": "1h"}
-        if path != "/v1/quality/series":
-            del span["step"]
+    now = datetime.now(UTC)
+    span = {"game": "demo", "from": f"{now - HOUR:%Y-%m-%dT%H:%M:00Z}", "to": f"{now + HOUR:%Y-%m-%dT%H:%M:00Z}"}
+    for path, params in QUESTIONS:
         for _ in range(5):  # the moment may change in between
             first = await client.get(path, params=span | params)
+            assert first.status_code == 200, first.text
             again = await client.get(path, params=span | params, headers={"if-none-match": f'"other", {first.headers["etag"]}'})
             if again.status_code == 304:
                 break
@@ -262,6 +267,37 @@ async def test_who_has_the_answer_is_told_so(client: httpx.AsyncClient) -> None:
         while (await client.get(path, params=span | params, headers={"if-none-match": first.headers["etag"]})).status_code == 304:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.1)
+
+
+async def test_what_is_over_is_the_same_until_something_late_comes(client: httpx.AsyncClient, connection: Database) -> None:
+    now = datetime.now(UTC)
+    if now.minute == 59:  # with the next hour all is named anew
+        await asyncio.sleep(61 - now.second)
+    over = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - HOUR
+    span = {"game": "demo", "from": f"{over - HOUR:%Y-%m-%dT%H:%M:00Z}", "to": f"{over:%Y-%m-%dT%H:%M:00Z}"}
+
+    async def settled() -> list[str]:
+        await complete(client)
+        await rolled(connection)
+        return [(await client.get(path, params=span | params)).headers["etag"] for path, params in QUESTIONS]
+
+    async def is_still(tags: list[str]) -> list[bool]:
+        asked = zip(QUESTIONS, tags, strict=True)
+        return [
+            (await client.get(path, params=span | params, headers={"if-none-match": tag})).status_code == 304
+            for (path, params), tag in asked
+        ]
+
+    first = await settled()
+    await complete(client, time.time() + 1.1)
+    assert await is_still(first) == [True] * 3
+    await client.post("/v1/reports", json=batch([report(at=int((over - HOUR / 2).timestamp() * 1000))]))
+    await complete(client)
+    assert await is_still(first) == [False] * 3
+    second = await settled()
+    await complete(client, time.time() + 1.1)
+    assert await is_still(second) == [True] * 3
+    assert await is_still(first) == [False] * 3
 
 
 type Made = Callable[[], Awaitable[object]]
@@ -289,12 +325,12 @@ async def test_an_answer_is_made_once_for_all_who_ask(
     made: list[int] = []
     async with redis.Redis.from_url(valkey_url) as connection:
         one, another = (cache.Answers(asker, database_url, connection, valkey.policy(), telemetry) for _ in range(2))
-        tag = await one.tag(GAME, ("question", 1))
-        assert tag == await another.tag(GAME, ("question", 1))
-        assert len({tag, await one.tag(GAME, ("question", 2)), await one.tag(Game(1, 2, "demo"), ("question", 1)),
-                    await one.tag(Game(2, 1, "demo"), ("question", 1))}) == 4  # fmt: skip
+        tag = await one.tag(GAME, ("question", 1), NOW)
+        assert tag == await another.tag(GAME, ("question", 1), NOW)
+        assert len({tag, await one.tag(GAME, ("question", 2), NOW), await one.tag(Game(1, 2, "demo"), ("question", 1), NOW),
+                    await one.tag(Game(2, 1, "demo"), ("question", 1), NOW)}) == 4  # fmt: skip
         elsewhere = cache.Answers(asker, database_url + "2", connection, valkey.policy(), telemetry)
-        assert await elsewhere.tag(GAME, ("question", 1)) != tag
+        assert await elsewhere.tag(GAME, ("question", 1), NOW) != tag
         answers = await asyncio.gather(*(one.get(GAME, tag, counting(made, {"a": 1})) for _ in range(20)))
         assert (set(answers), len(made)) == ({b'{"a":1}'}, 1)
         assert await another.get(GAME, tag, counting(made, None)) == b'{"a":1}'
@@ -319,7 +355,7 @@ async def test_what_goes_wrong_is_told_to_all_and_not_kept(
             await asyncio.sleep(0.05)
             raise Problem(errors.TOO_MUCH)
 
-        tag = await answers.tag(GAME, ("fails",))
+        tag = await answers.tag(GAME, ("fails",), NOW)
         found = await asyncio.gather(*(answers.get(GAME, tag, fail) for _ in range(3)), return_exceptions=True)
         assert [type(one) for one in found] == [Problem] * 3
         assert await answers.get(GAME, tag, counting([], 5)) == b"5"

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from gamepulse import database, gather, histogram, labels, quality, roll, settings, sketch
+from gamepulse import database, gather, histogram, labels, merging, quality, roll, settings, sketch
 from gamepulse.asker import Game
 from gamepulse.errors import Problem
 from gamepulse.quality import Quality
@@ -358,12 +358,12 @@ async def test_what_takes_long_to_find_is_done_all_the_same(
 ) -> None:
     """With many deltas it takes longer to find what is due than rolling up may take; and finding it may fail."""
     due = roll._due
-    monkeypatch.setattr(roll, "ROLL_FOR_S", 0.1)
+    monkeypatch.setattr(roll, "ROLL_FOR_S", 0.5)
     for n in range(2):
         await put_delta(connection, HOUR - n * timedelta(hours=1), block([1]), 1)
 
     async def slow(own: Database) -> list[roll.Piece]:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1)
         return await due(own)
 
     async def fail(_: Database) -> list[roll.Piece]:
@@ -572,7 +572,7 @@ async def test_answers_are_the_same_in_small_slices(
     monkeypatch.setattr(asyncpg.Connection, "fetch", noted)
     monkeypatch.setattr(gather, "TOTALS_PER_READ", 3)
     for rows in (1, 7, 40):
-        monkeypatch.setattr(gather, "SLICE_BYTES_MAX", rows * gather.ROW_BYTES)
+        monkeypatch.setattr(merging, "SLICE_BYTES_MAX", rows * merging.ROW_BYTES)
         assert await answers() == whole
         assert 0 < max(sizes) <= rows
         sizes.clear()

@@ -68,7 +68,7 @@ def test_the_first_admin_signs_in_with_what_only_the_secret_says(migrated: Serve
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (("create", "Not a name", f"--secret={SECRET}"), "Error: Expected `str` matching regex"),
+        (("create", "Not a name", f"--secret={SECRET}"), "Error: Expected a name: 3 to 32 of a–z 0–9 . _ -\n"),
         (("create", "nobody"), "Error: There is no account of this name."),
         (("reset-password", "nobody", f"--secret={SECRET}"), "Error: There is no account of this name."),
         (("reset-totp", "nobody"), "Error: There is no account of this name."),

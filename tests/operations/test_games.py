@@ -75,6 +75,6 @@ def test_key_that_cannot_be_kept_is_not_made(migrated: Server, monkeypatch: pyte
 
 def test_what_is_wrong_is_told(server: Server) -> None:
     done = server.operate("game", "Not a slug", f"--secret={SECRET}", **PASSWORDS)
-    assert (done.returncode, "it must match" in done.stderr) == (2, True)
+    assert (done.returncode, "at most 64 of a–z 0–9 -" in done.stderr) == (2, True)
     done = server.operate("stored", "prove", **(PASSWORDS | {"DATABASE_ADMIN_PASSWORD": "wrong"}))
     assert (done.returncode, "PostgreSQL: password authentication failed" in done.stderr) == (1, True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gamepulse import gather, quality
+from gamepulse import gather, merging, quality
 from gamepulse.errors import Problem
 from gamepulse.gather import Sources, Span, Start
 
@@ -103,8 +103,8 @@ def test_slices_hold_each_row_once_in_order_and_are_small(steps: dict[int, tuple
         sizes=gather.NO_SIZES,
         total=gather.NO_ROWS,
     )
-    with patch.object(gather, "SLICE_BYTES_MAX", rows * gather.ROW_BYTES):
-        slices = list(gather.slices(found, ids))
+    with patch.object(merging, "SLICE_BYTES_MAX", rows * merging.ROW_BYTES):
+        slices = list(merging.slices(found, ids))
     read = [((start.at - SINCE) // DAY, n, start) for one in slices for n in range(one.since, one.until) for start in one.starts]
     every = [(step, n, start) for step, starts in sorted(found.coarse.items()) for n in range(ids) for start in starts]
     assert sorted(read) == sorted(every)

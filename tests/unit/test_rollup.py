@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gamepulse import gather, histogram, rollup, sketch
+from gamepulse import histogram, measures, rollup, sketch
 from gamepulse.histogram import ZERO_BUCKET
 from gamepulse.rollup import COUNTS, REPORTS, Block
 from gamepulse.rows import Read, joined, one_row, read
@@ -72,11 +72,11 @@ def test_percentiles_and_distinct_counts_in_any_merge_order(name: str) -> None:
         owner = np.concatenate([np.unique(groups[some]) for some in order if len(some)])
         assert joined(rows).together(owner, GROUPS).columns() == Read.of(whole).columns()
     for told, where in [
-        *zip(gather.measures(as_rows(whole)), (groups == n for n in range(GROUPS)), strict=True),
-        (gather.measures(one_row([as_rows(whole)]))[0], groups >= 0),
+        *zip(measures.of_rows(as_rows(whole)), (groups == n for n in range(GROUPS)), strict=True),
+        (measures.of_rows(one_row([as_rows(whole)]))[0], groups >= 0),
     ]:
         exact = np.quantile(values[where], LEVELS, method="inverted_cdf")
-        found = histogram.quantiles_of(*told.rtt, LEVELS)
+        found = histogram.quantiles_of(*told.rtt[:2], LEVELS)
         assert found is not None
         assert np.array(found) * 1e3 == pytest.approx(exact, rel=0.011)
         assert told.sessions == pytest.approx(len(np.unique(sessions[where])), rel=0.03)
@@ -88,11 +88,11 @@ def test_a_total_less_what_is_shown_is_the_rest() -> None:
     block = block_of(values, groups, np.arange(len(values)))
     is_shown = np.arange(GROUPS) < 3
     total, shown, rest = (
-        gather.measures(one_row([as_rows(some)]))[0] for some in (block, block.select(is_shown), block.select(~is_shown))
+        measures.of_rows(one_row([as_rows(some)]))[0] for some in (block, block.select(is_shown), block.select(~is_shown))
     )
-    told = gather.without(total, shown)
+    told = measures.without(total, shown)
     assert told.counts == rest.counts
-    assert [one.tolist() for one in told.rtt] == [one.tolist() for one in rest.rtt]
+    assert [one.tolist() for one in told.rtt[:2]] == [one.tolist() for one in rest.rtt[:2]]
     assert told.sessions == pytest.approx(rest.sessions, rel=0.05)  # the difference of two estimates
 
 

@@ -39,3 +39,17 @@ def test_a_file_of_an_unknown_setting_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("1")
     with pytest.raises(ValueError, match="typo"):
         settings.load(GOOD | {"GAMEPULSE_TYPO_FILE": str(tmp_path / "x")})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PLAYER_HASH_KEY", "short", "64 hexadecimal digits"),
+        ("ANCESTOR_GAME", "No game", "a game's name: at most 64 of"),
+        ("VALKEY_URL", "http://127.0.0.1", "redis://"),
+    ],
+)
+def test_what_a_text_may_be_is_said_in_words(name: str, value: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"Expected .*{said}") as refused:
+        settings.load(GOOD | {f"GAMEPULSE_{name}": value})
+    assert "regex" not in str(refused.value)

@@ -7,7 +7,7 @@ from litestar.datastructures import Cookie
 
 from gamepulse import accounts, asker, errors, limits
 from gamepulse.serve import limited
-from gamepulse.serve.describe import SIGNED_IN, problems
+from gamepulse.serve.describe import SIGNED_IN, Told, problems
 from gamepulse.serve.reader import Asked, account_of, reader_of
 
 _WRONG = (errors.WRONG_CREDENTIALS, errors.BUSY)
@@ -58,7 +58,10 @@ async def confirm_route(request: Asked, data: accounts.Confirmation) -> None:
     _forget(request)
 
 
-@post("/v1/sign-ins", responses=problems(*_WRONG, *_CODE, *SIGNED_IN[2:], has_body=True))
+_BEGUN = Told(accounts.Begun, generate_examples=False, description="Signed in", headers=("Set-Cookie",))
+
+
+@post("/v1/sign-ins", responses={201: _BEGUN} | problems(*_WRONG, *_CODE, *SIGNED_IN[2:], has_body=True))
 async def sign_in_route(request: Asked, data: accounts.Credentials) -> Response[accounts.Begun]:
     """Sign in: a token for `Authorization: Bearer …`; or, with `cookie`, a cookie that no script can read."""
     reader = reader_of(request)
@@ -79,7 +82,10 @@ async def sign_ins_route(request: Asked) -> list[accounts.SignIn]:
     return await accounts.sign_ins(reader_of(request).account_pool, await account_of(request))
 
 
-@delete("/v1/sign-ins/current", status_code=204, responses=problems(*SIGNED_IN, errors.UNKNOWN_SIGN_IN))
+_ENDED = Told(None, description="Signed out", headers=("Set-Cookie",))
+
+
+@delete("/v1/sign-ins/current", status_code=204, responses={204: _ENDED} | problems(*SIGNED_IN, errors.UNKNOWN_SIGN_IN))
 async def sign_out_route(request: Asked) -> Response[None]:
     """Sign out. A cookie is taken away as well."""
     found = await account_of(request)

@@ -14,7 +14,8 @@ from gamepulse.serve.reader import Asked
 
 VALUES_MAX = 50
 """Of one dimension."""
-_Word = Annotated[str, Meta(max_length=64, pattern=r"^[^\x00]*$")]  # PostgreSQL takes no NUL
+_WORD: Any = {"max_length": 64, "pattern": r"^[^\x00]*$"}  # PostgreSQL takes no NUL
+_Word = Annotated[str, Meta(**_WORD), QueryParameter(**_WORD)]  # to check, and to describe: neither does for both
 
 
 def filters(prefix: str = "") -> Provide:

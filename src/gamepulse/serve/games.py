@@ -4,6 +4,7 @@ from typing import Annotated
 
 from litestar import delete, get, patch, post, put
 from litestar.params import Body
+from msgspec import UNSET
 
 from gamepulse import errors, games
 from gamepulse.asker import Role
@@ -42,8 +43,8 @@ async def game_route(request: Asked, game: str) -> games.GameSettings:
 )
 async def change_game_route(request: Asked, game: str, data: games.GameChange) -> games.GameSettings:
     """Change a game. Thresholds take an operator, all else an admin. A shorter retention of raw data deletes what is older."""
-    others = (data.title, data.is_public, data.raw_retention_days)
-    role = Role.OPERATOR if others == (None, None, None) else Role.ADMIN
+    others = {data.title, data.is_public, data.raw_retention_days}
+    role = Role.OPERATOR if others == {UNSET} else Role.ADMIN
     found, reader = await game_of(request, game, role), reader_of(request)
     days = reader.settings.raw_retention_days
     return await games.change(reader.manage_pool, await asker_of(request), found, data, role, days)

@@ -5,7 +5,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Struct
 
 from gamepulse import __version__, batch, health, receive
-from gamepulse.serve.describe import problems
+from gamepulse.serve.describe import EVERYWHERE, problems, refusals
 from gamepulse.serve.reader import Asked, reader_of
 
 
@@ -32,7 +32,7 @@ class Meta(Struct):
     limits: Limits
 
 
-@get("/health", status_code=200, responses={503: ResponseSpec(health.Health, generate_examples=False)})
+@get("/health", status_code=200, responses={503: ResponseSpec(health.Health, generate_examples=False)} | refusals(*EVERYWHERE))
 async def health_route(request: Asked) -> Response[health.Health]:
     """How the service and what it depends on are doing; 503 when it cannot store."""
     reader = reader_of(request)
@@ -40,13 +40,13 @@ async def health_route(request: Asked) -> Response[health.Health]:
     return Response(document, status_code=503 if document.status == "Unhealthy" else 200)
 
 
-@get("/health/live")
+@get("/health/live", responses=refusals(*EVERYWHERE))
 async def live_health_route() -> dict[str, str]:
     """Answers as long as the process is not stuck."""
     return {"status": "Healthy"}
 
 
-@get("/health/ready", responses={503: ResponseSpec(dict[str, str], generate_examples=False)})
+@get("/health/ready", responses={503: ResponseSpec(dict[str, str], generate_examples=False)} | refusals(*EVERYWHERE))
 async def ready_health_route(request: Asked) -> Response[dict[str, str]]:
     """Ready but for start-up and draining. PostgreSQL being away does not count: it would take every task out of service."""
     is_draining = reader_of(request).is_draining

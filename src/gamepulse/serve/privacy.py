@@ -1,6 +1,7 @@
 """Routes: a player's data, exported or erased."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID
 
 from litestar import get, post
@@ -8,14 +9,20 @@ from litestar.response import Stream
 
 from gamepulse import erase, errors
 from gamepulse.asker import Role
-from gamepulse.serve.describe import GAME_OF_STUDIO, problems
+from gamepulse.serve.describe import GAME_OF_STUDIO, Told, problems
 from gamepulse.serve.reader import Asked, asker_of, game_of, reader_of
 from gamepulse.sessions import PlayerQuestion
+
+_LINE: Any = erase.ExportedSession | erase.ExportedBatch | erase.ExportedEnd
+_LINES = Told(
+    _LINE, media_type="application/x-ndjson", generate_examples=False,
+    description="Lines of JSON, each as the schema says: a session, then its batches; last the end, without which it broke off",
+)  # fmt: skip
 
 
 @post(
     "/v1/games/{game:str}/exports", status_code=200, media_type="application/x-ndjson",
-    responses=problems(*GAME_OF_STUDIO, has_body=True),
+    responses={200: _LINES} | problems(*GAME_OF_STUDIO, has_body=True),
 )  # fmt: skip
 async def export_route(request: Asked, game: str, data: PlayerQuestion) -> Stream:
     """All that is stored of a player's sessions, as lines of JSON: sessions, their batches, and an end. Takes an admin; audited."""

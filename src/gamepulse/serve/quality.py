@@ -1,7 +1,6 @@
 """Routes: quality by group, over time, of one group against another, and live."""
 
-from collections.abc import Awaitable, Callable
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from litestar import MediaType, Response, get
@@ -9,15 +8,15 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
-from gamepulse import asker, cache, compare, errors, quality
+from gamepulse import asker, cache, compare, errors, live, quality
 from gamepulse.asker import Game
-from gamepulse.cache import Question
+from gamepulse.cache import Question, Source
 from gamepulse.gather import Filters, Span
 from gamepulse.rollup import DIMENSIONS
 from gamepulse.serve import limited
-from gamepulse.serve.describe import GAME, problems
+from gamepulse.serve.describe import GAME, Told, problems
 from gamepulse.serve.filters import both, filters, refuse_unknown
-from gamepulse.serve.reader import Asked, From, GameName, Reader, To, game_of, reader_of
+from gamepulse.serve.reader import TIME, Asked, From, GameName, Reader, To, game_of, reader_of, span
 
 GroupBy = Annotated[
     str, QueryParameter(name="group_by", description="Comma-separated dimensions that are rolled up together", max_length=200)
@@ -25,7 +24,7 @@ GroupBy = Annotated[
 Limit = Annotated[int, QueryParameter(ge=1, le=quality.GROUPS_MAX)]
 Order = Literal["count", "sessions", "bad_sessions"]
 Step = Literal["1m", "5m", "10m", "30m", "1h", "6h", "1d"]
-Versus = Annotated[datetime | None, QueryParameter(description="When side b was, RFC 3339; default: when side a was")]
+Versus = Annotated[str | None, QueryParameter(description="When side b was, RFC 3339; default: when side a was", schema_extra=TIME)]
 _KNOWN = frozenset({"game", "from", "to", *DIMENSIONS})
 QUALITY = _KNOWN | {"group_by", "limit", "order"}
 SERIES = _KNOWN | {"group_by", "limit", "step"}
@@ -37,9 +36,10 @@ _QUESTION = (
 
 def _answers(of: Any, *kinds: errors.Kind) -> dict[int, ResponseSpec]:
     """What a route that keeps its answers says of itself."""
+    headers = ("ETag", "Cache-Control", "Vary")
     return {
-        200: ResponseSpec(of, generate_examples=False, description="The answer, with its `ETag`"),
-        304: ResponseSpec(None, description="What `If-None-Match` names is still the answer"),
+        200: Told(of, generate_examples=False, description="The answer, with its `ETag`", headers=headers),
+        304: Told(None, description="What `If-None-Match` names is still the answer", headers=headers),
     } | problems(*_QUESTION, *kinds)
 
 
@@ -61,14 +61,15 @@ async def quality_route(
     """Quality by group over one span."""
     refuse_unknown(request, QUALITY)
     reader = reader_of(request)
-    asked = quality.coarsened(quality.span(from_, to), reader.minutes_since())
+    asked = quality.coarsened(span(from_, to), reader.minutes_since())
     dimensions = _dimensions(group_by, filters)
     found = await game_of(request, game)
 
     async def make() -> quality.Quality:
         return await quality.quality(reader.pool, reader.names, found, dimensions, asked, limit, order, filters)
 
-    return await _answered(request, found, ("quality", dimensions, asked, limit, order, filters), make)
+    source = quality.dimension_set(dimensions, filters), asked
+    return await _answered(request, found, ("quality", dimensions, asked, limit, order, filters), [source], make)
 
 
 @get(
@@ -89,7 +90,7 @@ async def series_route(
     """Quality by group over time."""
     refuse_unknown(request, SERIES)
     reader = reader_of(request)
-    asked = quality.span(from_, to)
+    asked = span(from_, to)
     dimensions = _dimensions(group_by, filters)
     found = await game_of(request, game)
     if asked.start < reader.minutes_since() and quality.STEPS[step] < quality.STEPS["1h"]:
@@ -99,7 +100,8 @@ async def series_route(
     async def make() -> quality.Series:
         return await quality.series(reader.pool, reader.names, found, dimensions, asked, step, limit, filters)
 
-    return await _answered(request, found, ("series", dimensions, asked, step, limit, filters), make)
+    source = quality.dimension_set(dimensions, filters), quality.stepped(asked, step)
+    return await _answered(request, found, ("series", dimensions, asked, step, limit, filters), [source], make)
 
 
 @get(
@@ -121,17 +123,19 @@ async def compare_route(
     """Two groups of players, or one at two times: how much they differ, and whether that is more than chance."""
     refuse_unknown(request, COMPARE)
     reader = reader_of(request)
+    asked = span(from_, to)
     if (versus_from is None) != (versus_to is None) or (versus_from is None and not of_a and not of_b):
         raise errors.Problem(errors.NOTHING_TO_COMPARE)
-    asked = quality.span(from_, to)
-    versus = quality.span(versus_from, versus_to) if versus_from else asked
+    versus = span(versus_from, versus_to, "versus_") if versus_from else asked
     a, b = _side(reader, asked, both(filters, of_a)), _side(reader, versus, both(filters, of_b))
     found = await game_of(request, game)
+    raw_since = reader.raw_since(found)
 
     async def make() -> compare.Comparison:
-        return await compare.compare(reader.pool, reader.names, found, a, b, reader.raw_since(found))
+        return await compare.compare(reader.pool, reader.names, found, a, b, raw_since)
 
-    return await _answered(request, found, ("compare", a, b), make)
+    sources = [(quality.dimension_set((), side.filters), side.asked) for side in (a, b)]
+    return await _answered(request, found, ("compare", a, b, raw_since), sources, make)
 
 
 def _side(reader: Reader, asked: Span, of: Filters) -> compare.Side:
@@ -146,10 +150,12 @@ def _dimensions(group_by: str, of: Filters) -> list[str]:
     return dimensions
 
 
-async def _answered(request: Asked, game: Game, question: Question, make: Callable[[], Awaitable[object]]) -> Response[bytes]:
+async def _answered(
+    request: Asked, game: Game, question: Question, sources: Sequence[Source], make: Callable[[], Awaitable[object]]
+) -> Response[bytes]:
     """The answer to a question, or 304 for who has it."""
     reader = reader_of(request)
-    tag = await reader.answers.tag(game, question)
+    tag = await reader.answers.tag(game, question, *sources)
     headers = {"etag": f'W/"{tag}"', "cache-control": f"{'public' if game.is_public else 'private'}, max-age={cache.STEP_S}"}
     if not game.is_public:
         headers["vary"] = "authorization, cookie"
@@ -163,9 +169,15 @@ async def _answered(request: Asked, game: Game, question: Question, make: Callab
     return Response(await reader.answers.get(game, tag, made), headers=headers, media_type=MediaType.JSON)
 
 
-@get("/v1/live", media_type="text/event-stream", responses=problems(*GAME, errors.TOO_MANY_VIEWERS))
+_EVENTS = Told(
+    live.Snapshot, media_type="text/event-stream", generate_examples=False, headers=("Cache-Control", "X-Accel-Buffering"),
+    description="Events `quality`, whose data is JSON; comments when there is nothing new",
+)  # fmt: skip
+
+
+@get("/v1/live", media_type="text/event-stream", responses={200: _EVENTS} | problems(*GAME, errors.TOO_MANY_VIEWERS))
 async def live_route(request: Asked, game: GameName) -> Stream:
-    """Server-sent events: the last 15 minutes, every second."""
+    """Server-sent events: the last 15 minutes, every second. HEAD takes no place among those who watch."""
     reader = reader_of(request)
     client = limited.client_of(request)
     if reader.is_draining or not reader.live.has_place(client):
@@ -181,7 +193,9 @@ async def live_route(request: Asked, game: GameName) -> Stream:
         except errors.Problem:  # PostgreSQL cannot say; nor is there anything new to show
             return True
 
-    return Stream(reader.live.watch(found, client, may), media_type="text/event-stream", headers=headers)
+    is_head = request.scope["state"]["facts"].method == "HEAD"
+    events = iter(()) if is_head else reader.live.watch(found, client, may)
+    return Stream(events, media_type="text/event-stream", headers=headers)
 
 
 ROUTES = [quality_route, series_route, compare_route, live_route]

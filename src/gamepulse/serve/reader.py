@@ -6,14 +6,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
+import msgspec
 import redis.asyncio as redis
 from litestar import Request
 from litestar.params import PathParameter, QueryParameter
 from msgspec import Struct
 
-from gamepulse import accounts, asker, cache, database, erase, errors, gather, live, studios
+from gamepulse import accounts, asker, cache, database, erase, errors, gather, live, quality, studios
 from gamepulse.ancestor import Ancestor
 from gamepulse.asker import Asker, Game, Role
+from gamepulse.gather import Span
 from gamepulse.geography import Geography
 from gamepulse.limits import Limits
 from gamepulse.pace import Pace
@@ -28,8 +30,10 @@ QUESTION_WAIT_S = 5.0
 Asked = Request[Any, Any, Any]
 Id = Annotated[int, PathParameter(ge=1, le=2**31 - 1)]
 GameName = Annotated[str, QueryParameter(description="The game's slug", max_length=64)]
-From = Annotated[datetime | None, QueryParameter(name="from", description="RFC 3339; default: an hour before `to`")]
-To = Annotated[datetime | None, QueryParameter(description="RFC 3339; default: now")]
+TIME = {"format": "date-time"}
+"""A text, because the framework takes seconds since the epoch for a time too: `span` reads it."""
+From = Annotated[str | None, QueryParameter(name="from", description="RFC 3339; default: an hour before `to`", schema_extra=TIME)]
+To = Annotated[str | None, QueryParameter(description="RFC 3339; default: now", schema_extra=TIME)]
 
 
 class Reader(Struct):
@@ -80,6 +84,18 @@ class Reader(Struct):
             yield
         finally:
             self.questions.release()
+
+
+def span(from_: str | None, to: str | None, prefix: str = "") -> Span:
+    """The span asked for, as quality.span; its parameters begin with `prefix`. Raises Problem, also INVALID_PARAMETER."""
+    return quality.span(_time(f"{prefix}from", from_), _time(f"{prefix}to", to))
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    try:
+        return None if text is None else msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        raise errors.Problem(errors.INVALID_PARAMETER, f"{errors.INVALID_PARAMETER.detail[:-1]}: {name}.") from None
 
 
 def _midnight() -> datetime:

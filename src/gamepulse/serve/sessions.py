@@ -4,12 +4,12 @@ from uuid import UUID
 
 from litestar import get, post
 
-from gamepulse import errors, quality, sessions
+from gamepulse import errors, sessions
 from gamepulse.asker import Role
 from gamepulse.gather import Span
 from gamepulse.serve import limited
 from gamepulse.serve.describe import GAME, GAME_OF_STUDIO, problems
-from gamepulse.serve.reader import Asked, From, To, asker_of, game_of, reader_of
+from gamepulse.serve.reader import Asked, From, To, asker_of, game_of, reader_of, span
 
 _OTHERS = problems(*GAME, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG, errors.BUSY)
 
@@ -37,7 +37,7 @@ async def server_sessions_route(
     request: Asked, game: str, server: str, to: To = None, from_: From = None
 ) -> sessions.FoundSessions:
     """Everyone on one server during a span (default: the last hour)."""
-    return await _on(request, game, "server", server, quality.span(from_, to))
+    return await _on(request, game, "server", server, span(from_, to))
 
 
 @get("/v1/games/{game:str}/networks/{network:str}/sessions", responses=_OTHERS)
@@ -45,13 +45,13 @@ async def network_sessions_route(
     request: Asked, game: str, network: str, to: To = None, from_: From = None
 ) -> sessions.FoundSessions:
     """Everyone in one network during a span (default: the last hour)."""
-    return await _on(request, game, "network", network, quality.span(from_, to))
+    return await _on(request, game, "network", network, span(from_, to))
 
 
 @get("/v1/games/{game:str}/builds/{build:str}/sessions", responses=_OTHERS)
 async def build_sessions_route(request: Asked, game: str, build: str, to: To = None, from_: From = None) -> sessions.FoundSessions:
     """Everyone on one build during a span (default: the last hour)."""
-    return await _on(request, game, "build", build, quality.span(from_, to))
+    return await _on(request, game, "build", build, span(from_, to))
 
 
 async def _on(request: Asked, game: str, of: sessions.Dimension, value: str, asked: Span) -> sessions.FoundSessions:

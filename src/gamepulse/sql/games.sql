@@ -15,7 +15,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (slug) DO NOTHING RETURNING 
 
 -- name: set_game
 UPDATE game SET title = coalesce($3, title), is_public = coalesce($4, is_public),
-    raw_retention_days = coalesce($5, raw_retention_days) WHERE studio_id = $1 AND game_id = $2
+    raw_retention_days = CASE WHEN $5 THEN $6 ELSE raw_retention_days END WHERE studio_id = $1 AND game_id = $2
 
 -- name: set_thresholds
 UPDATE game SET profile = $3, bad_rtt_ms = $4, bad_jitter_ms = $5, bad_loss = $6 WHERE studio_id = $1 AND game_id = $2

@@ -1,6 +1,16 @@
 -- name: as_of
 SELECT min(as_of) AS as_of FROM watermark
 
+-- name: counted
+-- Whether something waits to be added to a span of whole hours, and how much is counted in those that may still change ($6).
+SELECT clock.as_of,
+    EXISTS (SELECT FROM rollup_delta
+        WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $5) AS is_waiting,
+    (SELECT coalesce(sum({counts}), 0) FROM rollup_total
+        WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = 'hour'
+            AND start >= greatest($4, date_trunc('hour', clock.as_of, 'UTC') - $6::interval) AND start < $5) AS counted
+FROM (SELECT min(as_of) AS as_of FROM watermark) AS clock
+
 -- name: stale
 SELECT step, start FROM stale_rollup
 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3
@@ -26,9 +36,11 @@ FROM rollup_total
 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start >= $5 AND start < $6
 
 -- name: groups
-SELECT dimension_id, start, {measures}
+-- A row for each group and step of the question ($7 s each, from $6 on): a tenth of the values to hand over.
+SELECT dimension_id, floor(extract(epoch FROM start - $6::timestamptz) / $7::integer)::integer AS number, {measures}
 FROM rollup_{step}
 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start = ANY ($4::timestamptz[]) AND dimension_id = ANY ($5::bigint[])
+GROUP BY dimension_id, number
 
 -- name: dimensions
 SELECT dimension_id, {dimensions} FROM dimension WHERE studio_id = $1 AND game_id = $2 AND dimension_id = ANY ($3::bigint[])
