@@ -191,6 +191,7 @@ class Aggregator:
                     housekeeping_at = started + await self._keep_house(connection)
                 if started >= thresholds_at:
                     await self._load_thresholds(connection)
+                    await self._eraser.watch(connection)
                     thresholds_at = started + THRESHOLDS_EVERY_S
                 is_behind = await self._side_by_side(connection, lanes)
                 is_behind |= await self._forget_batch_keys(connection)
@@ -295,7 +296,9 @@ class Aggregator:
                 raise Fenced(f"shard {shard.number}")
             if counted is not None:
                 await connection.execute(_SQL["put_deltas"], shard.number, upto, mark["as_of"], *counted.deltas)
-                await connection.execute(_SQL["put_seen"], *counted.seen)
+                named = await connection.fetch(_SQL["put_seen"], *counted.seen.together)
+                if others := counted.seen.others(row["player"] for row in named):
+                    await connection.execute(_SQL["put_others"], *others)
                 await connection.execute(_SQL["put_totals"], shard.number, *counted.put_totals)
         shard.upto = upto
         if counted is not None:
@@ -419,6 +422,7 @@ class Aggregator:
         now = datetime.now(UTC)
         lags: dict[metrics.Attributes, float] = {(one.number,): (now - one.as_of).total_seconds() for one in led}
         self._telemetry.metrics.replace(metrics.AGGREGATE_LAG, lags)
+        self._telemetry.metrics.set(metrics.ERASURE_AGE, self._eraser.oldest_s)
         self._policy.observe(self._telemetry.metrics)
         for shard in led:
             of = resource(self._settings, f"shard-{shard.number}")

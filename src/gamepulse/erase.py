@@ -5,6 +5,7 @@ a step under way would else bring the player's sessions back. It is done when `d
 the way. docs/adr/0036-erasure.md.
 """
 
+import time
 from asyncio import Semaphore
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
@@ -20,7 +21,7 @@ from gamepulse import database, errors, records, studios
 from gamepulse.asker import Asker, Game, Role
 from gamepulse.gather import in_thread
 from gamepulse.receive import hash_player, shard_of
-from gamepulse.sessions import TimelineEvent, TimelineReport, events_of, reports_of
+from gamepulse.sessions import KnownSession, TimelineEvent, TimelineReport, events_of, reports_of
 from gamepulse.tally import EPOCH
 
 PENDING_MAX = 1_000
@@ -34,7 +35,7 @@ EXPORTS_MAX = 1
 """Pages that a process makes at a time."""
 EXPORTED_SESSIONS_MAX = 10_000
 EXPORTED_BATCHES_AT_ONCE = 50
-_EXPIRED = ("expire_batches", "expire_seen")
+_EXPIRED = ("expire_batches", "expire_seen", "expire_others")
 _SQL = database.queries("erase")
 
 
@@ -75,19 +76,11 @@ class ExportedSession(msgspec.Struct):
     places: list[ExportedPlace]
 
 
-class ExportedBatch(msgspec.Struct):
+class ExportedBatch(KnownSession):
     """A line of an export: the session's part of a batch."""
 
-    session: UUID
     received_at: datetime
     clock_offset_ms: int | None
-    country: str | None
-    subdivision: str | None
-    network: str | None
-    connection: str | None
-    platform: str | None
-    build: str | None
-    match: str | None
     rejected: int
     reports: list[TimelineReport]
     events: list[TimelineEvent]
@@ -170,21 +163,21 @@ class Exports:
 
 
 def _batch_lines(session: UUID, rows: list[asyncpg.Record]) -> bytes:
-    return b"".join(
-        _line(
-            ExportedBatch(
-                session,
-                row["received_at"],
-                row["clock_offset_ms"],
-                **dict(zip(records.LABELS, records.split_labels(row["labels"])[0], strict=True)),
-                match=row["match"],
-                rejected=row["rejected"],
-                reports=reports_of(row),
-                events=events_of(row),
-            )
+    lines = []
+    for row in rows:
+        labels: dict[str, Any] = dict(zip(records.LABELS, records.split_labels(row["labels"])[0], strict=True))
+        batch = ExportedBatch(
+            session=session,
+            **labels,
+            match=row["match"],
+            received_at=row["received_at"],
+            clock_offset_ms=row["clock_offset_ms"],
+            rejected=row["rejected"],
+            reports=reports_of(row),
+            events=events_of(row),
         )
-        for row in rows
-    )
+        lines.append(_line(batch))
+    return b"".join(lines)
 
 
 def _line(of: msgspec.Struct) -> bytes:
@@ -200,6 +193,18 @@ class Eraser:
     def __init__(self, raw_retention_days: int) -> None:
         self._raw_retention_days = raw_retention_days
         self._shorter: list[tuple[int, int, date]] = []
+        self._oldest_at: float | None = None
+        """Since when (monotonic) the oldest erasure waits."""
+
+    @property
+    def oldest_s(self) -> float:
+        """The age of the oldest erasure that is not done; 0 when there is none."""
+        return 0.0 if self._oldest_at is None else time.monotonic() - self._oldest_at
+
+    async def watch(self, connection: database.Connection) -> None:
+        """Look what waits. Every aggregator does, because whoever should erase may be what hangs."""
+        age_s = await connection.fetchval(_SQL["oldest_pending_s"])
+        self._oldest_at = None if age_s is None else time.monotonic() - age_s
 
     async def look(self, connection: database.Connection) -> None:
         """Which games keep raw data for a shorter time; and what was erased long ago is not told any more."""
@@ -242,7 +247,8 @@ async def erase_some(connection: database.Connection, due: Mapping[str, Any]) ->
         async with _slice(connection):
             upto = await connection.fetchval(_SQL["hold_shard"], shard)
             batches = await connection.execute(_SQL["erase_batches"], *of, player, sessions, upto)
-            await connection.execute(_SQL["erase_seen"], *of, player, sessions)
+            for name in ("pass_on", "erase_others", "erase_seen"):
+                await connection.execute(_SQL[name], *of, player, sessions)
             await connection.execute(_SQL["note"], *number, len(sessions), int(batches.split()[-1]))
     if len(found) < SESSIONS_AT_ONCE:
         await connection.execute(_SQL["done"], *number)

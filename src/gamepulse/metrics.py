@@ -75,6 +75,9 @@ SIGN_INS = Instrument(
 )
 AGGREGATE_LAG = Instrument("aggregate.lag", "gauge", "s", "Age of the moment up to which the rollups are complete", ("shard",))
 AGGREGATE_DELTA_AGE = Instrument("aggregate.delta.age", "gauge", "s", "Age of the oldest delta that waits to be rolled up")
+ERASURE_AGE = Instrument(
+    "aggregate.erasure.age", "gauge", "s", "Age of the oldest erasure of a player that is not done, 0 for none"
+)
 AGGREGATE_DURATION = Instrument("aggregate.duration", "histogram", "s", "Time of one step of aggregation")
 AGGREGATE_REPORTS = Instrument("aggregate.reports", "counter", "{report}", "Reports counted into the rollups")
 LIVE_VIEWERS = Instrument("live.viewers", "gauge", "{connection}", "Open live streams")

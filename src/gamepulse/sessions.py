@@ -69,8 +69,8 @@ class Others(msgspec.Struct):
     """Path of how all of them fared together."""
 
 
-class Timeline(msgspec.Struct):
-    """A session, by time: what client and server measured side by side, and what happened. `is_cut`: there is more."""
+class KnownSession(msgspec.Struct):
+    """A session, and what is known of who played it."""
 
     session: UUID
     country: str
@@ -80,6 +80,11 @@ class Timeline(msgspec.Struct):
     platform: str | None
     build: str | None
     match: str | None
+
+
+class Timeline(KnownSession):
+    """A session, by time: what client and server measured side by side, and what happened. `is_cut`: there is more."""
+
     clock_offset_ms: int | None
     reports: list[TimelineReport]
     events: list[TimelineEvent]
@@ -87,22 +92,14 @@ class Timeline(msgspec.Struct):
     is_cut: bool
 
 
-class FoundSession(msgspec.Struct):
+class FoundSession(KnownSession):
     """A session and when and where it was seen; `bad_reports` by the game's thresholds at that time."""
 
-    session: UUID
     first_at: datetime
     last_at: datetime
     reports: int
     bad_reports: int
     events: int
-    country: str
-    subdivision: str | None
-    network: str | None
-    connection: str | None
-    platform: str | None
-    build: str | None
-    match: str | None
     places: list[str]
     """"region server"."""
 

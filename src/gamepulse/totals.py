@@ -1,9 +1,9 @@
 """What else a step counts: the players' metrics by region and country, and where and when each session was seen."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,8 +56,28 @@ class Total:
 
 type TotalKey = tuple[int, int, str, str]
 """studio, game, region, country."""
-type Seen = list[Sequence[object]]
-"""Where and when sessions were seen, as the columns of put_seen."""
+type Rows = list[Sequence[Any]]
+"""Where and when sessions were seen, as the columns of put_seen and put_others."""
+_PLAYER = 13
+"""Which of them."""
+
+
+class Seen(NamedTuple):
+    """What is to be put; `shared`: which rows of `together` are about several players."""
+
+    together: Rows
+    """A row for each session, place and day."""
+    apart: Rows
+    """A row for each player of those that are shared."""
+    shared: frozenset[int]
+
+    def others(self, named: Iterable[bytes | None]) -> Rows | None:
+        """The rows of players that session_seen does not name. `named`: whom it names, by the rows of `together`. Mostly none."""
+        said = enumerate(zip(self.together[_PLAYER], named, strict=True))
+        others = [n for n, (player, first) in said if player is not None and player != first and n not in self.shared]
+        if not others and not self.shared:
+            return None
+        return [[*apart, *(column[n] for n in others)] for apart, column in zip(self.apart, self.together, strict=True)]
 
 
 class _Groups:
@@ -128,13 +148,32 @@ def _total(totals: dict[TotalKey, Total], columns: Columns, run: int) -> Total:
 
 
 def see(columns: Columns) -> Seen:
-    """Where and when each session was, a row for each session, place and day, by reports and events."""
+    """Where and when each session was, and who, by reports and events."""
     until = columns.reports + columns.events
-    run, at_ms = columns.run[:until], columns.at_ms[:until]
+    run = columns.run[:until]
     runs = slice(int(run[-1]) + 1 if until else 0)
     session = Interned().all(zip(columns.column["game_id"], columns.column["session_id"], strict=True))
-    groups = _Groups(run, session[columns.run_row[runs]], columns.run_place[runs], columns.run_minute[runs] // DAY_MIN)
-    is_report = np.arange(until) < columns.reports
+    row_of = columns.run_row[runs]
+    codes = session[row_of], columns.run_place[runs], columns.run_minute[runs] // DAY_MIN
+    player = Interned().all((None, *columns.column["player"]))[1:][row_of]  # 0: not named
+    groups, named = _Groups(run, *codes), np.flatnonzero(player)
+    first_named = groups.first.copy()  # a game server's part may not name the player: whoever is asked about must be found
+    of_named, index = np.unique(groups.of_run[named], return_index=True)
+    first_named[of_named] = named[index]
+    together = _rows(columns, groups, first_named)
+    shared = np.unique(groups.of_run[(player > 0) & (player != player[first_named][groups.of_run])])
+    if not len(shared):
+        return Seen(together, [()] * len(together), frozenset())
+    by_player = _Groups(run, *codes, player)
+    apart = np.flatnonzero((player[by_player.first] > 0) & np.isin(groups.of_run[by_player.first], shared)).tolist()
+    rows = _rows(columns, by_player, by_player.first)
+    return Seen(together, [[column[n] for n in apart] for column in rows], frozenset(shared.tolist()))
+
+
+def _rows(columns: Columns, groups: _Groups, first_named: Ints) -> Rows:
+    """A row for each group; `first_named`: the run that names its player."""
+    until = columns.reports + columns.events
+    at_ms, is_report = columns.at_ms[:until], np.arange(until) < columns.reports
     first_ms, last_ms = np.full(groups.count, np.iinfo(np.int64).max), np.zeros(groups.count, dtype=np.int64)
     np.minimum.at(first_ms, groups.of, at_ms)
     np.maximum.at(last_ms, groups.of, at_ms)
@@ -142,10 +181,6 @@ def see(columns: Columns) -> Seen:
     places = [columns.origins.places[one] for one in columns.run_place[groups.first].tolist()]
     labels = [columns.origins.labels[one] for one in columns.run_labels[groups.first].tolist()]
     session_id, match, player = (columns.column[name] for name in ("session_id", "match", "player"))
-    named = np.flatnonzero(np.array([one is not None for one in player], dtype=bool)[columns.run_row[runs]])
-    first_named = groups.first.copy()  # a game server's part may not name the player: whoever is asked about must be found
-    of_named, index = np.unique(groups.of_run[named], return_index=True)
-    first_named[of_named] = named[index]
     return [
         [one.studio_id for one in places],
         [one.game_id for one in places],

@@ -39,7 +39,10 @@ async def test_a_players_sessions_are_found_and_the_look_up_is_written_down(
     sessions = [str(uuid.uuid4()) for _ in range(3)]
     for session in sessions:
         await client.post("/v1/reports", json=batch(2, session=session, player="p-77", platform="switch"))
-    await client.post("/v1/reports", json=batch(2, player="p-78"))
+    shared = str(uuid.uuid4())
+    await client.post("/v1/reports", json=batch(2, session=shared, player="p-78"))
+    await complete(client)
+    await client.post("/v1/reports", json=batch(3, session=shared, player="p-79"))  # not the first one there
     await complete(client)
     nobody = await client.post("/v1/games/demo/player-sessions", json={"player": "p-77"})
     assert nobody.status_code == 401
@@ -53,6 +56,8 @@ async def test_a_players_sessions_are_found_and_the_look_up_is_written_down(
     [audit] = await connection.fetch("SELECT * FROM audit_log WHERE action = 'player_sessions'")
     assert (audit["actor"], audit["account_id"], audit["game_id"]) == ("mina", admin.account_id, 1)
     assert b"p-77" not in audit["subject"]
+    answer = (await client.post("/v1/games/demo/player-sessions", json={"player": "p-79"}, headers=admin.headers)).json()
+    assert [(one["session"], one["reports"]) for one in answer["sessions"]] == [(shared, 3)]
 
 
 async def test_everyone_on_a_server_at_a_time(client: httpx.AsyncClient) -> None:

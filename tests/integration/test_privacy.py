@@ -12,9 +12,12 @@ import asyncpg
 import httpx
 import pytest
 
+from gamepulse import database, erase
+from gamepulse.asker import ANYONE
+from gamepulse.asker import Game as AskedGame
 from gamepulse.erase import Eraser, erase_some
 from gamepulse.receive import hash_player, shard_of
-from tests.batches import Json, batch, event, report
+from tests.batches import Json, batch, event, now_ms, report
 from tests.conftest import PLAYER_HASH_KEY
 from tests.integration.conftest import Studio
 from tests.integration.test_accounts import told
@@ -164,6 +167,74 @@ async def test_all_of_a_player_is_exported_and_erased_and_nothing_of_others(
     assert told(unknown) == (404, "unknown_erasure")
 
 
+async def holding(connection: Database, player: bytes) -> set[str]:
+    """The tables that have a row with this hash, but for the audit log."""
+    rows = await connection.fetch(
+        "SELECT oid::regclass::text AS name FROM pg_class"
+        " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> 'audit_log'"
+    )
+    assert {"raw_batch", "session_seen", "session_seen_other", "erasure"} <= {row["name"] for row in rows}
+    has = "SELECT EXISTS (SELECT FROM {} AS one WHERE strpos(one::text, $1) > 0)"
+    return {row["name"] for row in rows if await connection.fetchval(has.format(row["name"]), player.hex())}
+
+
+async def test_every_player_of_a_session_is_found_exported_and_erased_alone(game: Game, connection: Database) -> None:
+    """Some are named by later steps, some by the same one; always in the place and on the day of the first."""
+    session = str(uuid.uuid4())
+    at = now_ms() - 60_000
+    sent = {"a": 1, "b": 2, "c": 3, "d": 4}
+
+    def reports(name: str) -> list[Json]:
+        return [report(n, at=at) for n in range(sent[name])]
+
+    for name in ("a", "b"):
+        await game.send(reports(name), session=session, player=name, build=name)
+        await game.complete()
+    many: list[Json] = [
+        {"session": session, "player": name, "build": name, "reports": reports(name)} for name in ("c", "d", "c", "a")
+    ]
+    nobodys: Json = {"session": session, "reports": [report(9, at=at, side="server")]}
+    await game.send(None, session=None, kind="server", sessions=[*many, nobodys])
+    await game.complete()
+    sent |= {"a": 2 * sent["a"], "c": 2 * sent["c"]}
+    game_id = await connection.fetchval("SELECT game_id FROM game WHERE slug = $1", game.name)
+    hashed = {name: hash_player(name, game_id, bytes.fromhex(PLAYER_HASH_KEY)) for name in sent}
+
+    async def check(name: str, nobodys: int) -> None:
+        """Their look-up and their export hold what they sent, what nobody is named for, and nothing of others."""
+        [found] = (await game.ask("POST", "/player-sessions", {"player": name})).json()["sessions"]
+        assert (found["session"], found["places"]) == (session, ["ap-northeast-2 seoul-1"]), name
+        [of_session, *batches, end] = await game.exported(name)
+        [place] = of_session["places"]
+        assert len(batches) == end["batches"] == (2 if name in "ac" else 1) + nobodys, name
+        assert {one["build"] for one in batches} == {name} | ({None} if nobodys else set()), name
+        assert sum(len(one["reports"]) for one in batches) == sent[name] + nobodys
+        assert name == "a" or (place["reports"], place["build"], found["reports"]) == (sent[name], name, sent[name])
+
+    for name in sent:
+        assert await holding(connection, hashed[name]) == {"raw_batch", "session_seen" if name == "a" else "session_seen_other"}
+        await check(name, 1)
+    counted = await game.count()
+    done = await game.done(await game.erase("c"))  # not the first one
+    assert (done["sessions"], done["batches"]) == (1, 3)
+    assert await holding(connection, hashed["c"]) == set()
+    for name in ("a", "b", "d"):
+        await check(name, 0)
+    done = await game.done(await game.erase("a"))
+    assert (done["sessions"], done["batches"]) == (1, 2)
+    assert await holding(connection, hashed["a"]) == set()
+    for name in ("b", "d"):
+        await check(name, 0)
+    on_server = (await game.ask("GET", "/servers/seoul-1/sessions")).json()["sessions"]
+    assert [(one["session"], one["build"]) for one in on_server] in ([(session, "b")], [(session, "d")]), "it is one of theirs now"
+    for name in ("b", "d"):
+        assert (await game.done(await game.erase(name)))["batches"] == 1
+        assert await holding(connection, hashed[name]) == set()
+    assert (await game.ask("GET", f"/sessions/{session}")).status_code == 404
+    assert await connection.fetchval("SELECT count(*) FROM session_seen_all WHERE session_id = $1", uuid.UUID(session)) == 0
+    assert await game.count() == counted == 15
+
+
 async def test_an_erasure_waits_until_what_it_is_about_is_counted(game: Game, connection: Database) -> None:
     session = str(uuid.uuid4())
     await game.send(2, session=session, player="p")
@@ -175,9 +246,14 @@ async def test_an_erasure_waits_until_what_it_is_about_is_counted(game: Game, co
         await asyncio.sleep(1)
         pending = (await game.ask("GET", f"/erasures/{erasure_id}")).json()
         assert (pending["done_at"], pending["sessions"]) == (None, 0)
+        eraser = Eraser(7)
+        await eraser.watch(connection)
+        assert 1 < eraser.oldest_s < 20
         assert await connection.fetchval(RAW, [session]) == 2
     done = await game.done(erasure_id)
     assert (done["sessions"], done["batches"]) == (1, 2)
+    await eraser.watch(connection)
+    assert eraser.oldest_s == 0
     await game.complete()
     assert await connection.fetchval(SEEN, [session]) == await connection.fetchval(RAW, [session]) == 0
     assert await game.count() == 5
@@ -203,6 +279,48 @@ async def test_a_step_that_is_under_way_brings_nothing_back(studio: Studio, game
     await erasing
     await other.close()
     assert await connection.fetchval(SEEN, [session]) == await connection.fetchval(RAW, [session]) == 0
+
+
+async def test_what_is_not_counted_is_neither_erased_nor_past_its_retention(
+    studio: Studio, game: Game, connection: Database
+) -> None:
+    session = str(uuid.uuid4())
+    await game.send(1, session=session, player="p")
+    await game.complete()
+    [row] = await connection.fetch("SELECT studio_id, game_id, player FROM session_seen WHERE session_id = $1", session)
+    await game.ask("PATCH", "", {"raw_retention_days": 2})
+    other = await asyncpg.connect(studio.database_url)
+    await other.execute("SELECT create_partitions($1, $1)", datetime.now(UTC).date() - timedelta(days=5))
+    async with connection.transaction():
+        await connection.execute("SELECT pg_current_xact_id()")  # while this is open, nothing that follows is counted
+        await game.send(1, session=session, player="p")
+        await other.execute(
+            "UPDATE raw_batch SET received_at = received_at - interval '5 days' WHERE session_id = $1"
+            " AND xid = (SELECT max(xid) FROM raw_batch)", session
+        )  # fmt: skip
+        await expire(other)
+        assert await other.fetchval(RAW, [session]) == 2
+        await erase_some(other, {**row, "erasure_id": uuid.uuid4(), "upto": None})
+        assert await other.fetchval(RAW, [session]) == 1
+    await other.close()
+
+
+async def test_an_export_ends_where_it_has_many_sessions(
+    studio: Studio, game: Game, connection: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        await game.send(1, session=str(uuid.uuid4()), player="p")
+    await game.complete()
+    *_, end = await game.exported("p")
+    assert end == {"sessions": 3, "batches": 3, "is_cut": False}
+    monkeypatch.setattr(erase, "EXPORTED_SESSIONS_MAX", 2)
+    game_id = await connection.fetchval("SELECT game_id FROM game WHERE slug = $1", game.name)
+    pool = await database.open_pool({"dsn": studio.database_url}, "query", size=1)
+    of = AskedGame(studio.studio_id, game_id, game.name)
+    lines = await erase.Exports().begin(pool, ANYONE, of, "p", bytes.fromhex(PLAYER_HASH_KEY))
+    [*_, end] = [json.loads(line) for part in [one async for one in lines] for line in part.splitlines()]
+    assert end == {"sessions": 2, "batches": 2, "is_cut": True}
+    pool.terminate()
 
 
 async def test_an_erasure_that_is_cut_off_is_told_as_such_and_ended_later(studio: Studio, game: Game, connection: Database) -> None:
@@ -257,6 +375,16 @@ async def test_the_books_agree_when_batches_come_in_while_players_are_erased(gam
     assert await connection.fetchval(SEEN, sessions) == await connection.fetchval(RAW, sessions) == 0
 
 
+async def expire(connection: Database) -> None:
+    """What the aggregator does when it keeps house."""
+    await connection.execute("SET ROLE gamepulse_aggregate")
+    eraser = Eraser(7)
+    await eraser.look(connection)
+    while await eraser.step(connection):
+        pass
+    await connection.execute("RESET ROLE")
+
+
 async def test_a_game_may_keep_raw_data_for_a_shorter_time(
     api: httpx.AsyncClient, studio: Studio, game: Game, connection: Database
 ) -> None:
@@ -267,6 +395,11 @@ async def test_a_game_may_keep_raw_data_for_a_shorter_time(
     await game.send(1, session=old, player="p", build="1.0")
     await game.send(1, session=young, player="p", build="1.0")
     await neighbour.send(1, session=others, player="p")
+    await game.complete()
+    for player in ("q", "r"):  # further ones
+        for session in (old, young):
+            await game.send(1, session=session, player=player, build=player)
+        await neighbour.send(1, session=others, player=player, build=player)
     await game.complete()
     await neighbour.complete()
     await connection.execute("SELECT create_partitions($1, $1)", datetime.now(UTC).date() - timedelta(days=5))
@@ -279,6 +412,9 @@ async def test_a_game_may_keep_raw_data_for_a_shorter_time(
         " WHERE session_id = ANY ($1)",
         moved,
     )
+    further = "UPDATE session_seen_other SET day = day - {} WHERE session_id = ANY ($1) AND build = ANY ($2)"
+    await connection.execute(further.format(5), moved, ["q", "r"])
+    await connection.execute(further.format(4), [others], ["r"])  # more days than the service keeps anything
     assert (await game.ask("GET", f"/sessions/{old}")).status_code == 200
     changed = await game.ask("PATCH", "", {"raw_retention_days": 2})
     assert changed.json()["raw_retention_days"] == 2
@@ -294,13 +430,12 @@ async def test_a_game_may_keep_raw_data_for_a_shorter_time(
     )
     assert datetime.fromisoformat(compared.json()["a"]["sampled_from"]).date() == datetime.now(UTC).date() - timedelta(days=2)
 
-    await connection.execute("SET ROLE gamepulse_aggregate")
-    eraser = Eraser(7)
-    await eraser.look(connection)
-    while await eraser.step(connection):
-        pass
-    await connection.execute("RESET ROLE")
+    await expire(connection)
     rows = await connection.fetch("SELECT session_id FROM raw_batch JOIN session_seen USING (session_id) WHERE session_id = ANY ($1)",
                                   [old, young, others])  # fmt: skip
     assert {str(row["session_id"]) for row in rows} == {young, others}
     assert await connection.fetchval(RAW, [old]) == await connection.fetchval(SEEN, [old]) == 0
+    left = await connection.fetch(
+        "SELECT session_id, build FROM session_seen_other WHERE session_id = ANY ($1)", [old, young, others]
+    )
+    assert sorted((str(row["session_id"]), row["build"]) for row in left) == sorted([(young, "q"), (young, "r"), (others, "q")])

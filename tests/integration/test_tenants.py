@@ -62,14 +62,16 @@ async def test_the_query_role_sees_the_studio_that_is_set_and_no_other(
         headers = {"authorization": f"Bearer {key}"} if key else {}
         sent = batch([report(0)], [event(1)], game=game, player="p")
         assert (await client.post("/v1/reports", json=sent, headers=headers)).status_code == 202
+        sent = batch(1, game=game, player="another", session=sent["session"])
+        assert (await client.post("/v1/reports", json=sent, headers=headers)).status_code == 202
     await complete(client)
     await rolled(connection)
     await client.post("/v1/reports", json=batch(1))
     await client.post("/v1/reports", json=batch(1, game="secret"), headers={"authorization": f"Bearer {OTHER_KEY}"})
     await complete(client)
     for name in (
-        "raw_batch", "rollup_delta", "rollup_minute", "rollup_hour", "rollup_total", "dimension", "session_seen", "stale_rollup",
-        "game",
+        "raw_batch", "rollup_delta", "rollup_minute", "rollup_hour", "rollup_total", "dimension", "session_seen",
+        "session_seen_other", "session_seen_all", "stale_rollup", "game",
     ):  # fmt: skip
         assert await connection.fetchval(f"SELECT count(DISTINCT studio_id) FROM {name}") == 2, name
         for studio_id, visible in ((other_studio, {other_studio}), (None, set())):
@@ -134,6 +136,8 @@ async def test_a_private_game_cannot_be_told_from_one_that_is_not_there(client: 
         ("manage", "UPDATE erasure SET done_at = now()"),
         ("query", "SELECT 1 FROM erasure"),
         ("query", "DELETE FROM raw_batch"),
+        ("query", "DELETE FROM session_seen_other"),
+        ("manage", "SELECT 1 FROM session_seen_all"),
         ("account", "SELECT 1 FROM erasure"),
     ],
 )

@@ -55,6 +55,7 @@ METRICS = [
     ("aggregate", "traces_span_metrics_calls_total", 'span_name="aggregate",span_kind="SPAN_KIND_INTERNAL"'),
     ("aggregate", "aggregate_lag_seconds", 'shard="0"'),
     ("aggregate", "aggregate_delta_age_seconds", ""),
+    ("aggregate", "aggregate_erasure_age_seconds", ""),
     ("aggregate", "aggregate_duration_seconds", ""),
     ("aggregate", "circuit_breaker_state", 'circuit_breaker_name="valkey",circuit_breaker_state="closed"'),
     ("aggregate", "aggregate_reports_total", ""),

@@ -385,6 +385,14 @@ def aggregation() -> Row:
             limit=60,
             width=6,
         ),
+        graph(
+            About(
+                "Oldest erasure", "A player's erasure that is not done waits for so long; usually a second or two.", "s", NO_SERIES
+            ),
+            prom(f"max(aggregate_erasure_age_seconds{{{SERVICE}}})", "oldest"),
+            limit=3600,
+            width=6,
+        ),
     ]
     return Row("Aggregation", panels)
 

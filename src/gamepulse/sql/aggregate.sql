@@ -90,6 +90,23 @@ ON CONFLICT (studio_id, game_id, session_id, day, region, server) DO UPDATE SET
     connection = coalesce(session_seen.connection, excluded.connection),
     platform = coalesce(session_seen.platform, excluded.platform), build = coalesce(session_seen.build, excluded.build),
     match = coalesce(session_seen.match, excluded.match), player = coalesce(session_seen.player, excluded.player)
+RETURNING player  -- row by row, in the order of the rows that are asked for
+
+-- name: put_others
+-- Players that session_seen does not name.
+INSERT INTO session_seen_other (studio_id, game_id, day, session_id, region, server, country, subdivision, network, connection,
+    platform, build, match, player, first_at, last_at, reports, bad_reports, events)
+SELECT asked.* FROM unnest($1::integer[], $2::integer[], $3::date[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[],
+    $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::timestamptz[], $16::timestamptz[],
+    $17::integer[], $18::integer[], $19::integer[])
+    AS asked (studio_id, game_id, day, session_id, region, server, country, subdivision, network, connection, platform, build, match,
+        player, first_at, last_at, reports, bad_reports, events)
+JOIN session_seen AS seen USING (studio_id, game_id, session_id, day, region, server)
+WHERE asked.player <> seen.player
+ON CONFLICT (studio_id, game_id, session_id, day, region, server, player) DO UPDATE SET
+    first_at = least(session_seen_other.first_at, excluded.first_at),
+    last_at = greatest(session_seen_other.last_at, excluded.last_at), reports = session_seen_other.reports + excluded.reports,
+    bad_reports = session_seen_other.bad_reports + excluded.bad_reports, events = session_seen_other.events + excluded.events
 
 -- name: due
 -- Hours of a game's dimension set whose deltas have waited long enough, or are too many; the longest first.

@@ -72,7 +72,7 @@ SELECT session_id, min(country) AS country, min(subdivision) AS subdivision, min
     min(platform) AS platform, min(build) AS build, min(match) AS match, min(first_at) AS first_at, max(last_at) AS last_at,
     sum(reports) AS reports, sum(bad_reports) AS bad_reports, sum(events) AS events,
     array_agg(DISTINCT region || ' ' || server) AS places
-FROM session_seen
+FROM session_seen_all
 WHERE studio_id = $1 AND game_id = $2 AND player = $3 AND last_at >= $5
 GROUP BY session_id
 ORDER BY max(last_at) DESC
