@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import batched
 from typing import NamedTuple
 
 import asyncpg
@@ -36,7 +37,7 @@ CANDIDATES = 4
 _SQL = database.queries("serve")
 _RANKS = _SQL["rollup_totals"].format(measures="")
 _TOTALS = _SQL["rollup_totals"].format(measures=f", {MEASURES}")
-_TOTALS_FIRST = 5
+_TOTALS_FIRST = 6
 """The column of _TOTALS in which the measures begin."""
 
 NO_ROWS = Read.of(Block.empty(np.zeros(0, dtype=np.int64)))
@@ -142,47 +143,41 @@ async def sources(connection: database.Connection, of: Of, asked: Span, width: t
 
     The span is widened to whole hours where minutes would be too much and the steps are not finer.
     """
-    as_of = await connection.fetchval(_SQL["as_of"])
     if width >= STEPS["hour"] and (asked.end - asked.start > FINE or await _is_too_fine(connection, of, asked, width)):
         asked = whole_hours(asked)
-    waiting = await connection.fetchrow(_SQL["waiting"], *of.where, asked.start, asked.end)
-    assert waiting is not None
-    rows = []
-    if waiting["deltas"] > WAITING_MAX or waiting["bytes"] > WAITING_BYTES_MAX:
-        as_of = min(as_of, waiting["since"])
-    elif waiting["deltas"]:
+    opening = await connection.fetchrow(_SQL["opening"], *of.where, asked.start, asked.end)
+    assert opening is not None
+    as_of, rows = opening["as_of"], []
+    if opening["deltas"] > WAITING_MAX or opening["bytes"] > WAITING_BYTES_MAX:
+        as_of = min(as_of, opening["since"])
+    elif opening["deltas"]:
         rows += await connection.fetch(_SQL["deltas"], *of.where, asked.start, asked.end)
+    minutes_bytes, starts = 0, list[Start]()
+    for piece in pieces(asked, set(opening["stale"]), width):
+        if piece.step != "minute":
+            starts += _starts(piece)
+            continue
+        minutes_bytes += await connection.fetchval(_SQL["minutes_bytes"], *of.where, piece.start, piece.end)
+        if minutes_bytes > 4 * FINE_BYTES_MAX:
+            raise errors.Problem(errors.TOO_MUCH)
+        rows += await connection.fetch(_SQL["minutes"], *of.where, piece.start, piece.end)
     coarse: dict[int, list[Start]] = {}
     sizes, total = NO_SIZES, NO_ROWS
-    totals: list[asyncpg.Record] = []
-    minutes_bytes = 0
-    for piece in pieces(asked, await _stale(connection, of, asked), width):
-        if piece.step == "minute":
-            minutes_bytes += await connection.fetchval(_SQL["minutes_bytes"], *of.where, piece.start, piece.end)
-            if minutes_bytes > 4 * FINE_BYTES_MAX:
-                raise errors.Problem(errors.TOO_MUCH)
-            rows += await connection.fetch(_SQL["minutes"], *of.where, piece.start, piece.end)
-            continue
-        for start, end in _parts(piece):
-            found = await connection.fetch(_TOTALS if is_total else _RANKS, *of.where, piece.step, start, end)
-            for row in found:
-                coarse.setdefault((row["start"] - asked.start) // width, []).append(Start(piece.step, row["start"]))
-            totals += found
-            if len(totals) >= TOTALS_PER_READ:
-                sizes, total = await in_thread(_add, sizes, total, totals, is_total)
-                totals = []
-    if totals:
+    for part in batched(starts, TOTALS_PER_READ, strict=False):
+        columns = zip(*part, strict=True)
+        totals = await connection.fetch(_TOTALS if is_total else _RANKS, *of.where, *map(list, columns))
+        for row in totals:
+            coarse.setdefault((row["start"] - asked.start) // width, []).append(Start(row["step"], row["start"]))
         sizes, total = await in_thread(_add, sizes, total, totals, is_total)
     fine, sizes = await in_thread(_fine, sizes, rows, asked.start, width)
     return Sources(asked, as_of, fine, coarse, sizes, total)
 
 
-def _parts(piece: Piece) -> Iterator[tuple[datetime, datetime]]:
-    """The piece in parts of TOTALS_PER_READ."""
-    at, part = piece.start, TOTALS_PER_READ * STEPS[piece.step]
+def _starts(piece: Piece) -> Iterator[Start]:
+    at = piece.start
     while at < piece.end:
-        yield at, min(at + part, piece.end)
-        at += part
+        yield Start(piece.step, at)
+        at += STEPS[piece.step]
 
 
 def _add(sizes: Sizes, total: Read, rows: list[asyncpg.Record], is_total: bool) -> tuple[Sizes, Read]:
@@ -230,7 +225,7 @@ def _fine(sizes: Sizes, rows: list[asyncpg.Record], since: datetime, width: time
         parts.append(_sizes(Ranks(block.ids, block.counts[:, REPORTS], block.sessions(), block.sessions("bad_sessions")), 0))
         if sum(len(one.ids) for one in parts) > 2 * NAMES_MAX:
             parts = [_sum(parts)]
-    return fine, _sum(parts)
+    return fine, _sum(parts) if fine else sizes
 
 
 async def in_thread[T](function: Callable[..., T], *arguments: object) -> T:
@@ -247,11 +242,6 @@ async def in_thread[T](function: Callable[..., T], *arguments: object) -> T:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([running])
         raise
-
-
-async def _stale(connection: database.Connection, of: Of, asked: Span) -> set[tuple[str, datetime]]:
-    rows = await connection.fetch(_SQL["stale"], *of.where, asked.start, asked.end)
-    return {(row["step"], row["start"]) for row in rows}
 
 
 async def _is_too_fine(connection: database.Connection, of: Of, asked: Span, finest: timedelta) -> bool:
@@ -275,6 +265,8 @@ class Names:
         """The values of the set's dimensions, for each id."""
         known = self._values.setdefault(of.where, {})
         wanted = ids.tolist()
+        with suppress(KeyError):
+            return [known[one] for one in wanted]
         missing = list(set(wanted) - known.keys())
         if sum(map(len, self._values.values())) + len(missing) > NAMES_MAX:
             known = {}

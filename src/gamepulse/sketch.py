@@ -134,9 +134,8 @@ def encode(entry: Ints) -> bytes:
 def together(encoded: list[bytes], owner: Ints, groups: int) -> list[bytes]:
     """The union of each group's bytes: `owner` has the group of each. Registers are never taken apart."""
     sizes = np.array([*map(len, encoded)], dtype=np.int64)
-    is_dense, is_large = sizes == REGISTERS, np.zeros(groups, dtype=bool)
-    is_large[owner[is_dense]] = True
-    goes_in = is_large[owner]  # what is of a group that has registers anyway need not be sorted
+    is_dense = sizes == REGISTERS
+    is_large = np.bincount(owner, weights=np.where(is_dense, 4 * REGISTERS, sizes), minlength=groups) > 4 * COUPONS_MAX
 
     def keys_of(where: npt.NDArray[np.bool_]) -> Ints:
         chosen = np.flatnonzero(where)
@@ -144,25 +143,25 @@ def together(encoded: list[bytes], owner: Ints, groups: int) -> list[bytes]:
         keys |= np.frombuffer(b"".join([encoded[n] for n in chosen.tolist()]), "<u4")
         return keys
 
-    keys = _different(keys_of(~goes_in))
-    ends = np.searchsorted(keys, np.arange(1, groups + 1) << 32)
-    too_many = np.diff(ends, prepend=0) > COUPONS_MAX
-    packed = keys.astype("<u4").tobytes()
-    bounds = [*pairwise([0, *ends.tolist()])]
-    found = [packed[4 * a : 4 * b] for a, b in bounds]
-    large = np.flatnonzero(is_large | too_many).tolist()
-    if not large:
-        return found
-    place = np.cumsum(is_large | too_many) - 1
-    whole = np.zeros((len(large), REGISTERS), dtype=np.uint8)
+    # Registers for all that may need them: they take no sorting. So many taken ones mean so many different sessions at the least.
+    place = np.cumsum(is_large) - 1
+    whole = np.zeros((np.count_nonzero(is_large), REGISTERS), dtype=np.uint8)
     for n in np.flatnonzero(is_dense).tolist():
         at = whole[place[owner[n]]]
         np.maximum(at, np.frombuffer(encoded[n], np.uint8), out=at)
-    keys = np.concatenate([keys_of(goes_in & ~is_dense), *(keys[slice(*bounds[n])] for n in np.flatnonzero(too_many).tolist())])
+    keys = keys_of(is_large[owner] & ~is_dense)
     register, rank = _register(keys)
     np.maximum.at(whole.reshape(-1), place[keys >> 32] * REGISTERS + register, rank.astype(np.uint8))
-    for at, group in enumerate(large):
-        found[group] = whole[at].tobytes()
+    is_sure = np.zeros(groups, dtype=bool)
+    is_sure[owner[is_dense]] = True
+    is_sure[is_large] |= np.count_nonzero(whole, axis=1) > COUPONS_MAX
+    keys = _different(keys_of(~is_sure[owner]))
+    ends = np.searchsorted(keys, np.arange(1, groups + 1) << 32)
+    is_large &= is_sure | (np.diff(ends, prepend=0) > COUPONS_MAX)
+    packed = keys.astype("<u4").tobytes()
+    found = [packed[4 * a : 4 * b] for a, b in pairwise([0, *ends.tolist()])]
+    for group in np.flatnonzero(is_large).tolist():
+        found[group] = whole[place[group]].tobytes()
     return found
 
 

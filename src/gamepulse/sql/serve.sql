@@ -11,13 +11,12 @@ SELECT clock.as_of,
             AND start >= greatest($4, date_trunc('hour', clock.as_of, 'UTC') - $6::interval) AND start < $5) AS counted
 FROM (SELECT min(as_of) AS as_of FROM watermark) AS clock
 
--- name: stale
-SELECT step, start FROM stale_rollup
-WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3
-    AND start < $5 AND start + CASE step WHEN 'day' THEN interval '1 day' ELSE interval '6 hours' END > $4
-
--- name: waiting
-SELECT count(*) AS deltas, coalesce(sum(length(block)), 0) AS bytes, min(since) AS since
+-- name: opening
+-- What is to be known of a span before it is read: which quarters and days are not right now, and what waits to be added.
+SELECT (SELECT min(as_of) FROM watermark) AS as_of, count(*) AS deltas, coalesce(sum(length(block)), 0) AS bytes, min(since) AS since,
+    (SELECT coalesce(array_agg((step, start)), '{}') FROM stale_rollup
+        WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3
+            AND start < $5 AND start + CASE step WHEN 'day' THEN interval '1 day' ELSE interval '6 hours' END > $4) AS stale
 FROM rollup_delta WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $5
 
 -- name: minutes_bytes
@@ -31,9 +30,9 @@ SELECT start, block FROM rollup_delta WHERE studio_id = $1 AND game_id = $2 AND 
 SELECT start, block FROM rollup_minute WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $5
 
 -- name: rollup_totals
-SELECT start, group_ids, group_reports, group_sessions, group_bad_sessions{measures}
+SELECT step, start, group_ids, group_reports, group_sessions, group_bad_sessions{measures}
 FROM rollup_total
-WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start >= $5 AND start < $6
+WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND (step, start) IN (SELECT * FROM unnest($4::text[], $5::timestamptz[]))
 
 -- name: groups
 -- A row for each group and step of the question ($7 s each, from $6 on): a tenth of the values to hand over.
