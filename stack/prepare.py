@@ -1,5 +1,6 @@
 """What has to be in place before the first program starts: folders, free ports, Prometheus's and Alertmanager's files."""
 
+import atexit
 import json
 import shlex
 import socket
@@ -65,6 +66,7 @@ def _claims(offset: int) -> bool:
         claim.close()
         return False
     _claimed[offset] = claim
+    atexit.register(claim.close)
     return True
 
 
