@@ -1,6 +1,5 @@
 """What has to be in place before the first program starts: folders, free ports, Prometheus's and Alertmanager's files."""
 
-import atexit
 import json
 import shlex
 import socket
@@ -20,8 +19,6 @@ SCRAPED = {
     "loki": "loki",
     "jaeger": "jaeger-metrics",
 }
-CLAIMED = 19_000  # no port of the stack lies a multiple of 250 from here
-_claimed: dict[int, socket.socket] = {}
 
 
 def make_folders(settings: Settings) -> None:
@@ -47,27 +44,12 @@ def check_ports(settings: Settings, components: Iterable[Component]) -> None:
 def free_offset() -> int:
     """A port offset with which no port of the stack is taken, nor one from which the kernel serves outgoing connections.
 
-    For tests and benchmarks, which run beside another stack. No other process gets the same one while this process runs.
+    For tests and benchmarks, which run beside another stack.
     """
     for offset in range(7_000, 13_500, 250):
-        if all(_is_free(port + offset) for port in PORTS.values()) and _claims(offset):
+        if all(_is_free(port + offset) for port in PORTS.values()):
             return offset
     raise RuntimeError("no free range of ports")
-
-
-def _claims(offset: int) -> bool:
-    """Hold a port that no program takes, to say that those above are given away."""
-    if offset in _claimed:
-        return True
-    claim = socket.socket()
-    try:
-        claim.bind((LISTEN, CLAIMED + offset))
-    except OSError:
-        claim.close()
-        return False
-    _claimed[offset] = claim
-    atexit.register(claim.close)
-    return True
 
 
 def _is_free(port: int) -> bool:

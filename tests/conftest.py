@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ import asyncpg
 import httpx
 import psutil
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from bench import database
 from stack.prepare import free_offset
@@ -33,44 +31,13 @@ from stack.settings import CHECKOUT, wheel_folder
 INGEST_KEY = "client-key-for-tests-0123456789abcdef"
 SERVER_KEY = "server-key-for-tests-0123456789abcdef"
 PLAYER_HASH_KEY = "5a" * 32
-FIRST = ("stack", "deploy", "test_bench", "test_outage", "test_campaign", "test_canary")
-"""Tests that take longest: none of them should be the last one that is waited for."""
-WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_given: deque[int] = deque(maxlen=1_000)
-
-
-class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
-    """What shares programs that take long to start stays together (pytest-xdist's own groups do not work with pytest 9.2)."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return _group(nodeid)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
-    return Scheduling(config, log)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first; the rest follows file by file."""
-    items.sort(key=lambda item: FIRST.index(group) if (group := _group(item.nodeid)) in FIRST else len(FIRST))
-
-
-def _group(nodeid: str) -> str:
-    file = Path(nodeid.partition("::")[0])
-    folder = "stack" if file.parts[1] == "browser" else file.parts[1]
-    return folder if folder in {"stack", "deploy"} and file.stem not in FIRST else file.stem
 
 
 def free_port() -> int:
-    """One that nobody listens on, that this process was not given before, and that pytest-xdist's other workers are never given."""
-    while True:
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port % WORKERS == WORKER and port not in _given:
-            _given.append(port)
-            return port
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def wait_for(what: str, is_so: Any, timeout_s: float = 60.0) -> Any:
