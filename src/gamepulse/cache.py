@@ -6,7 +6,7 @@ without anything being read but that state. Without Valkey each process makes it
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any
@@ -37,7 +37,7 @@ _COUNTED = _SQL["counted"].format(counts=" + ".join(("reports", "rejected", *EVE
 type Question = tuple[Any, ...]
 """What is asked, of values that msgspec can encode."""
 type Source = tuple[int, Span]
-"""What of the rollups answers it: a dimension set's span."""
+"""What of the rollups alone answers it: a dimension set's span."""
 
 
 class Answers:
@@ -54,29 +54,23 @@ class Answers:
         self._making: dict[str, asyncio.Task[bytes]] = {}
         self._policy = policy
 
-    async def tag(self, game: Game, question: Question, *sources: Source) -> str:
+    async def tag(self, game: Game, question: Question, source: Source | None = None) -> str:
         """What names the answer that a question has now."""
-        asked = (__version__, self._where, game.studio_id, game.game_id, await self._state(game, sources), question)
+        asked = (__version__, self._where, game.studio_id, game.game_id, await self._state(game, source), question)
         return blake2b(msgspec.json.encode(asked), digest_size=16).hexdigest()
 
-    async def _state(self, game: Game, sources: Sequence[Source]) -> tuple[object, ...]:
-        """What differs when the rollups do."""
-        hours = [(number, gather.whole_hours(span)) for number, span in sources]
-        end = max(span.end for _, span in hours)
-        if end > datetime.now(UTC):
+    async def _state(self, game: Game, source: Source | None) -> tuple[object, ...]:
+        """What differs when the answer does."""
+        span = None if source is None else gather.whole_hours(source[1])
+        if source is None or span is None or span.end > datetime.now(UTC):
             async with database.use(self._pool, database.LOOK_UP_TIMEOUT_S) as connection:
                 as_of = await connection.fetchval(_SQL["as_of"])
             return (_moment(as_of),)
         async with database.studio(self._pool, game.studio_id) as connection:
-            rows = [
-                row
-                for number, span in hours
-                for row in await connection.fetch(_COUNTED, game.studio_id, game.game_id, number, span.start, span.end, _LATE)
-            ]
-        as_of = rows[0]["as_of"]
-        if as_of < end or any(row["is_waiting"] for row in rows):
-            return (_moment(as_of),)
-        return (floor(as_of, "hour"), *(int(row["counted"]) for row in rows))  # each report is counted once, and stays
+            [row] = await connection.fetch(_COUNTED, game.studio_id, game.game_id, source[0], span.start, span.end, _LATE)
+        if row["as_of"] < span.end or row["is_waiting"]:
+            return (_moment(row["as_of"]),)
+        return floor(row["as_of"], "hour"), int(row["counted"])  # each report is counted once, and stays
 
     async def get(self, game: Game, tag: str, make: Callable[[], Awaitable[object]]) -> bytes:
         """The answer as JSON; `make` makes it when nobody has. Raises what `make` raises, to all who wait for it."""

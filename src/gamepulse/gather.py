@@ -203,8 +203,8 @@ def _sum(parts: Sequence[Sizes]) -> Sizes:
 
 def _places(every: Ints) -> tuple[Ints, Ints]:
     """Different ids, rising, and the place of each. Ids lie close together, as a rule: then they need not be sorted."""
-    first = int(every.min(initial=0))
-    spread = int(every.max(initial=0)) - first + 1
+    first, last = (int(every.min()), int(every.max())) if len(every) else (0, 0)
+    spread = last - first + 1
     if spread > IDS_SPREAD_MAX * len(every):
         return np.unique(every, return_inverse=True)
     is_there = np.zeros(spread, dtype=bool)

@@ -65,7 +65,7 @@ class Geography:
         if forwarded is None:
             return peer
         for address in reversed(forwarded.decode("latin-1").split(",")):
-            peer = _without_port(address.strip())
+            peer = _without_port(address.strip()) or "unknown"
             if not _within(peer, self._proxies):
                 break
         return peer

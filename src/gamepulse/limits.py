@@ -196,18 +196,21 @@ _LOOPBACK6 = bytes(15) + b"\x01"
 
 
 def client_of(address: str) -> str:
-    """What counts as one client: an IPv4 address, or the /64 of an IPv6 one, all of which a client has. Empty: this machine."""
-    if ":" in address:
-        try:
-            packed = inet_pton(AF_INET6, address)
-        except (OSError, ValueError):  # ValueError: a NUL in it
-            return address
-        if packed == _LOOPBACK6:
-            return ""
-        if not packed.startswith(_IPV4_MAPPED):
-            return packed[:8].hex()
-        address = inet_ntop(AF_INET, packed[12:])
-    return "" if address.startswith("127.") else address
+    """What counts as one client: an IPv4 address, or the /64 of an IPv6 one, all of which a client has. Empty: this machine.
+
+    All that are no addresses are one client together: any other could be made up.
+    """
+    if not address:
+        return ""
+    try:
+        packed = inet_pton(AF_INET6 if ":" in address else AF_INET, address)
+    except (OSError, ValueError):  # ValueError: a NUL in it
+        return "unknown"
+    if packed == _LOOPBACK6:
+        return ""
+    if len(packed) == 16 and not packed.startswith(_IPV4_MAPPED):
+        return packed[:8].hex()
+    return "" if packed[-4] == 127 else inet_ntop(AF_INET, packed[-4:])
 
 
 def headers(told: Iterable[tuple[Limit, Answer]]) -> dict[str, str]:

@@ -119,6 +119,7 @@ async def merge_rows(connection: database.Connection, of: Of, found: Sources, ch
                 rows = await reading
             finally:
                 reading.cancel()
+                await asyncio.wait([reading])  # the transaction's end is next on this connection
 
 
 async def as_one(

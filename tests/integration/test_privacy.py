@@ -235,6 +235,27 @@ async def test_every_player_of_a_session_is_found_exported_and_erased_alone(game
     assert await game.count() == counted == 15
 
 
+async def test_a_players_place_says_nothing_of_another(game: Game) -> None:
+    """Also where nothing is known of the first one: only parts of the same player, or of nobody, add to it."""
+    session = str(uuid.uuid4())
+
+    async def place() -> Json:
+        [of_session, *_] = await game.exported("a")
+        [place] = of_session["places"]
+        return {name: place[name] for name in ("connection", "platform", "build", "match")}
+
+    await game.send(1, session=session, player="a")
+    await game.complete()
+    await game.send(1, session=session, player="b", connection="wifi", platform="ps5", build="2", match="m-b")
+    await game.complete()
+    assert await place() == {"connection": None, "platform": None, "build": None, "match": None}
+    await game.done(await game.erase("b"))
+    for fields in ({"player": "a", "platform": "pc", "match": "m-a"}, {"build": "1"}):
+        await game.send(1, session=session, **fields)
+        await game.complete()
+    assert await place() == {"connection": None, "platform": "pc", "build": "1", "match": "m-a"}
+
+
 async def test_an_erasure_waits_until_what_it_is_about_is_counted(game: Game, connection: Database) -> None:
     session = str(uuid.uuid4())
     await game.send(2, session=session, player="p")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gamepulse import metrics, receive, records, settings
 from gamepulse.batch import JITTER_METHODS, QUALITIES, SIDES, Report
 from gamepulse.geography import NOWHERE, Geography, Place
+from gamepulse.limits import client_of
 from gamepulse.metrics import Instrument, Metrics
 
 GEOGRAPHY = Path("data/demo-geography.mmdb")
@@ -89,13 +90,15 @@ def test_the_rightmost_address_that_is_no_proxy_of_ours_is_the_clients() -> None
         assert located(geography, "127.0.0.1", {b"x-forwarded-for": forwarded}) == known, forwarded
     assert located(geography, "198.18.0.1", {b"x-forwarded-for": b"192.0.2.1"}) == NOWHERE  # who is no proxy is not believed
     assert located(geography, "127.0.0.1", {b"x-forwarded-for": b"rubbish"}) == NOWHERE
+    for forwarded in (b"", b",", b"192.0.2.1, ", b"rubbish", b"127.0.0.1.example", b"[]"):  # whoever sends that is one client
+        assert client_of(geography.client("127.0.0.1", {b"x-forwarded-for": forwarded}).address) == "unknown", forwarded
 
 
 @pytest.mark.parametrize(
     ("forwarded", "address"),
     [
         ("198.51.100.7:5678", "198.51.100.7"), ("198.51.100.7:1, 10.0.0.1:2", "198.51.100.7"), ("[2001:db8::1]:443", "2001:db8::1"),
-        ("[2001:db8::1]", "2001:db8::1"), ("2001:db8::1", "2001:db8::1"), ("[::ffff:10.0.0.9]:1", "::ffff:10.0.0.9"), ("[", ""), (":", ""),
+        ("[2001:db8::1]", "2001:db8::1"), ("2001:db8::1", "2001:db8::1"), ("[::ffff:10.0.0.9]:1", "::ffff:10.0.0.9"), ("[", "unknown"), (":", "unknown"),
     ],
 )  # fmt: skip
 def test_a_port_makes_no_other_client(forwarded: str, address: str) -> None:

@@ -10,6 +10,9 @@ from gamepulse import asker, errors, limits
 from gamepulse.limits import Answer, Charge, Limit
 from gamepulse.serve.reader import Asked, reader_of
 
+_WITHOUT_SIGN_IN = frozenset({("POST", "/v1/sign-ins"), ("POST", "/v1/accounts")})
+"""A token that comes along means nothing there."""
+
 
 async def before_request(request: Asked) -> None:
     """One request of the asker's. Raises Problem RATE_LIMITED."""
@@ -93,7 +96,7 @@ async def _subject(request: Asked) -> tuple[Limit, str] | None:
     try:
         found = await reader.askers.find(asker.given(request.headers, request.cookies), client)
     except errors.Problem as problem:
-        if problem.kind is errors.RATE_LIMITED:
+        if problem.kind is errors.RATE_LIMITED and (request.method, request.scope["path"]) not in _WITHOUT_SIGN_IN:
             raise
         found = asker.ANYONE  # PostgreSQL cannot say, or too many strangers wait for what it says
     if found.account_id is not None:

@@ -1,6 +1,6 @@
 """Routes: quality by group, over time, of one group against another, and live."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
 from litestar import MediaType, Response, get
@@ -69,7 +69,7 @@ async def quality_route(
         return await quality.quality(reader.pool, reader.names, found, dimensions, asked, limit, order, filters)
 
     source = quality.dimension_set(dimensions, filters), asked
-    return await _answered(request, found, ("quality", dimensions, asked, limit, order, filters), [source], make)
+    return await _answered(request, found, ("quality", dimensions, asked, limit, order, filters), source, make)
 
 
 @get(
@@ -101,7 +101,7 @@ async def series_route(
         return await quality.series(reader.pool, reader.names, found, dimensions, asked, step, limit, filters)
 
     source = quality.dimension_set(dimensions, filters), quality.stepped(asked, step)
-    return await _answered(request, found, ("series", dimensions, asked, step, limit, filters), [source], make)
+    return await _answered(request, found, ("series", dimensions, asked, step, limit, filters), source, make)
 
 
 @get(
@@ -129,13 +129,11 @@ async def compare_route(
     versus = span(versus_from, versus_to, "versus_") if versus_from else asked
     a, b = _side(reader, asked, both(filters, of_a)), _side(reader, versus, both(filters, of_b))
     found = await game_of(request, game)
-    raw_since = reader.raw_since(found)
 
     async def make() -> compare.Comparison:
-        return await compare.compare(reader.pool, reader.names, found, a, b, raw_since)
+        return await compare.compare(reader.pool, reader.names, found, a, b, reader.raw_since(found))
 
-    sources = [(quality.dimension_set((), side.filters), side.asked) for side in (a, b)]
-    return await _answered(request, found, ("compare", a, b, raw_since), sources, make)
+    return await _answered(request, found, ("compare", a, b), None, make)  # the sample is of raw data, which goes
 
 
 def _side(reader: Reader, asked: Span, of: Filters) -> compare.Side:
@@ -151,15 +149,16 @@ def _dimensions(group_by: str, of: Filters) -> list[str]:
 
 
 async def _answered(
-    request: Asked, game: Game, question: Question, sources: Sequence[Source], make: Callable[[], Awaitable[object]]
+    request: Asked, game: Game, question: Question, source: Source | None, make: Callable[[], Awaitable[object]]
 ) -> Response[bytes]:
     """The answer to a question, or 304 for who has it."""
     reader = reader_of(request)
-    tag = await reader.answers.tag(game, question, *sources)
+    tag = await reader.answers.tag(game, question, source)
     headers = {"etag": f'W/"{tag}"', "cache-control": f"{'public' if game.is_public else 'private'}, max-age={cache.STEP_S}"}
     if not game.is_public:
         headers["vary"] = "authorization, cookie"
-    if f'"{tag}"' in request.headers.get("if-none-match", ""):
+    known = request.headers.get("if-none-match", "")
+    if known == "*" or f'"{tag}"' in known:
         return Response(b"", status_code=304, headers=headers)
 
     async def made() -> object:

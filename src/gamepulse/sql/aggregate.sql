@@ -83,13 +83,20 @@ ON CONFLICT (studio_id, game_id, session_id, day, region, server) DO UPDATE SET
     first_at = least(session_seen.first_at, excluded.first_at), last_at = greatest(session_seen.last_at, excluded.last_at),
     reports = session_seen.reports + excluded.reports, bad_reports = session_seen.bad_reports + excluded.bad_reports,
     events = session_seen.events + excluded.events,
-    -- A game server's batch knows less of a session than its client's: what is known stays.
-    country = CASE WHEN session_seen.country = 'ZZ' THEN excluded.country ELSE session_seen.country END,
-    subdivision = coalesce(session_seen.subdivision, excluded.subdivision),
-    network = coalesce(session_seen.network, excluded.network),
-    connection = coalesce(session_seen.connection, excluded.connection),
-    platform = coalesce(session_seen.platform, excluded.platform), build = coalesce(session_seen.build, excluded.build),
-    match = coalesce(session_seen.match, excluded.match), player = coalesce(session_seen.player, excluded.player)
+    -- A game server's batch knows less of a session than its client's: what is known stays. Another player's tells nothing of this one.
+    country = CASE WHEN session_seen.country = 'ZZ' AND (session_seen.player <> excluded.player) IS NOT TRUE
+        THEN excluded.country ELSE session_seen.country END,
+    subdivision = coalesce(session_seen.subdivision,
+        CASE WHEN (session_seen.player <> excluded.player) IS NOT TRUE THEN excluded.subdivision END),
+    network = coalesce(session_seen.network,
+        CASE WHEN (session_seen.player <> excluded.player) IS NOT TRUE THEN excluded.network END),
+    connection = coalesce(session_seen.connection,
+        CASE WHEN (session_seen.player <> excluded.player) IS NOT TRUE THEN excluded.connection END),
+    platform = coalesce(session_seen.platform,
+        CASE WHEN (session_seen.player <> excluded.player) IS NOT TRUE THEN excluded.platform END),
+    build = coalesce(session_seen.build, CASE WHEN (session_seen.player <> excluded.player) IS NOT TRUE THEN excluded.build END),
+    match = coalesce(session_seen.match, CASE WHEN (session_seen.player <> excluded.player) IS NOT TRUE THEN excluded.match END),
+    player = coalesce(session_seen.player, excluded.player)
 RETURNING player  -- row by row, in the order of the rows that are asked for
 
 -- name: put_others
