@@ -206,7 +206,7 @@ async def test_a_process_forgets_those_for_whom_all_is_free() -> None:
         ("127.0.0.8", ""),
         ("::1", ""),
         ("::ffff:127.0.0.1", ""),
-        ("rubbish:\0", "rubbish:\0"),
+        ("rubbish:\0", "unknown"),
     ],
 )
 def test_what_counts_as_one_client(address: str, client: str) -> None:
