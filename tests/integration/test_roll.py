@@ -509,12 +509,14 @@ async def test_a_question_is_about_so_many_rows_and_groups(
     for hours in range(2):
         await put_delta(connection, HOUR + hours * ONE_HOUR, block(ids), hours)
         assert await roll.Piece(WHERE, "hour", HOUR + hours * ONE_HOUR).do(aggregator)
-    for limit, most, group_by in (("ROWS_MAX", 12, ["country"]), ("ROWS_MAX", 6, ["region"]), ("NAMES_MAX", 6, ["country"])):
+    for of, limit, most, group_by in (
+        (merging, "ROWS_MAX", 12, ["country"]), (merging, "ROWS_MAX", 6, ["region"]), (gather, "NAMES_MAX", 6, ["country"]),
+    ):  # fmt: skip
         with monkeypatch.context() as patched:
-            patched.setattr(gather, limit, most)
+            patched.setattr(of, limit, most)
             answer = await asked(asker, group_by, 3)
             assert sum(group.count for group in [*answer.groups, *([answer.remainder] if answer.remainder else [])]) == 12
-            patched.setattr(gather, limit, most - 1)
+            patched.setattr(of, limit, most - 1)
             with pytest.raises(Problem, match="too_much"):
                 await asked(asker, group_by, 3)
 
