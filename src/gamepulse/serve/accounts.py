@@ -1,6 +1,5 @@
 """Routes: accounts, their passwords and second factors, signing in and out."""
 
-from contextlib import suppress
 from uuid import UUID
 
 from litestar import Response, delete, get, post, put
@@ -85,9 +84,6 @@ async def _sign_in(request: Asked, data: accounts.Credentials) -> accounts.Begun
     await limited.spend(request, (limits.SIGN_INS_NAME, data.name), (limits.SIGN_INS_ADDRESS, limited.client_of(request)))
     begun = await accounts.sign_in(reader.account_pool, reader.passwords, data, reader.secret)
     await limited.give_back(request, limits.SIGN_INS_NAME, data.name)
-    if begun.token is not None:  # known in this process from now on, whoever guesses behind the same address
-        with suppress(errors.Problem):
-            await reader.askers.find(asker.Given(begun.token, is_cookie=False))
     return begun
 
 
