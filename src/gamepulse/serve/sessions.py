@@ -9,10 +9,8 @@ from gamepulse.asker import Role
 from gamepulse.gather import Span
 from gamepulse.serve import limited
 from gamepulse.serve.describe import GAME, GAME_OF_STUDIO, problems
-from gamepulse.serve.filters import refuse_unknown
 from gamepulse.serve.reader import Asked, From, To, asker_of, game_of, reader_of, span
 
-_SPAN = frozenset({"from", "to"})
 _OTHERS = problems(*GAME, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG, errors.BUSY)
 
 
@@ -57,7 +55,6 @@ async def build_sessions_route(request: Asked, game: str, build: str, to: To = N
 
 
 async def _on(request: Asked, game: str, of: sessions.Dimension, value: str, asked: Span) -> sessions.FoundSessions:
-    refuse_unknown(request, _SPAN)
     reader = reader_of(request)
     found = await game_of(request, game)
     since = reader.raw_since(found)
