@@ -5,7 +5,7 @@ the rest is the total without them.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import batched
@@ -16,12 +16,13 @@ import msgspec
 import numpy as np
 
 from gamepulse import database, errors
-from gamepulse.roll import MEASURES, STEPS, Ranks, floor, ranks_of
+from gamepulse.roll import MEASURES, STEPS, Ranks, Start, floor, ranks_of
 from gamepulse.rollup import REPORTS, SETS, Block, Ints, decode, encode, merge
 from gamepulse.rows import Read, one_row, read
 
 TOTALS_PER_READ = 24
 """Hours (quarters, days) whose groups are read at a time: 20 bytes a group."""
+MINUTE = timedelta(minutes=1)
 FINE = timedelta(hours=6)
 """A longer span is answered in whole hours."""
 FINE_BYTES_MAX = 16 * 2**20
@@ -79,19 +80,23 @@ class Piece(NamedTuple):
     end: datetime
 
 
-def pieces(asked: Span, stale: set[tuple[str, datetime]], finest: timedelta) -> list[Piece]:
-    """How to put a span together: joined where pieces of one kind meet. Nothing stale, nothing coarser than `finest`."""
+def pieces(asked: Span, stale: Set[tuple[str, datetime]], width: timedelta, recent: Set[datetime] = frozenset()) -> list[Piece]:
+    """How to put steps of a `width` together: joined where pieces of one kind meet. Nothing stale; `recent`: which there are."""
     found: list[Piece] = []
     at = asked.start
-    stale_days = {floor(start, "day") for _, start in stale}
+    stale_days = {floor(start, "day") for step, start in stale if step != "recent"}
+
+    def fits(step: str) -> bool:
+        end = at + STEPS[step]
+        if end > asked.end or (at - asked.start) // width != (end - MINUTE - asked.start) // width:
+            return False
+        if step == "recent":
+            return at in recent and (step, at) not in stale
+        return at == floor(at, step) and (at not in stale_days if step == "day" else (step, at) not in stale)
+
     while at < asked.end:
-        for step in ("day", "quarter", "hour"):
-            end = at + STEPS[step]
-            is_stale = at in stale_days if step == "day" else (step, at) in stale
-            if at == floor(at, step) and end <= asked.end and not is_stale and finest >= STEPS[step]:
-                break
-        else:
-            step, end = "minute", min(floor(at, "hour") + STEPS["hour"], asked.end)
+        step = next((step for step in ("day", "recent", "quarter", "hour") if fits(step)), "minute")
+        end = at + STEPS[step] if step in STEPS else min(floor(at, "hour") + STEPS["hour"], asked.end)
         if found and found[-1].step == step:
             found[-1] = Piece(step, found[-1].start, end)
         else:
@@ -103,13 +108,6 @@ def pieces(asked: Span, stale: set[tuple[str, datetime]], finest: timedelta) -> 
 def whole_hours(span: Span) -> Span:
     """The span, widened to whole hours."""
     return Span(floor(span.start, "hour"), floor(span.end + STEPS["hour"] - timedelta(microseconds=1), "hour"))
-
-
-class Start(NamedTuple):
-    """An hour, quarter or day."""
-
-    step: str
-    at: datetime
 
 
 class Sizes(NamedTuple):
@@ -153,7 +151,7 @@ async def sources(connection: database.Connection, of: Of, asked: Span, width: t
     elif opening["deltas"]:
         rows += await connection.fetch(_SQL["deltas"], *of.where, asked.start, asked.end)
     minutes_bytes, starts = 0, list[Start]()
-    for piece in pieces(asked, set(opening["stale"]), width):
+    for piece in pieces(asked, set(opening["stale"]), width, set(opening["recent"])):
         if piece.step != "minute":
             starts += _starts(piece)
             continue

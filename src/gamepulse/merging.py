@@ -10,8 +10,8 @@ import asyncpg
 import numpy as np
 
 from gamepulse import database, errors
-from gamepulse.gather import NO_ROWS, Groups, Of, Sources, Start, in_thread
-from gamepulse.roll import STEPS
+from gamepulse.gather import NO_ROWS, Groups, Of, Sources, in_thread
+from gamepulse.roll import STEPS, Start
 from gamepulse.rollup import Ints, decode, regroup
 from gamepulse.rows import MERGED, Read, joined, read_merged
 

@@ -1,4 +1,5 @@
-"""Rolls up: what the steps have added waits as deltas, and becomes minutes and hours; hours become quarters of days, and days.
+"""Rolls up: what the steps have added waits as deltas, and becomes minutes and hours; hours become quarters of days, and days; and
+the last 23 of them "recent" hours, from any hour on.
 
 Each piece of work is one transaction over one game and dimension set, which only one aggregator does at a time (an advisory lock,
 asked for and never waited for). First all is read and merged, then all is written: from its first write on, the horizon of every
@@ -8,7 +9,7 @@ or died in between; readers see a delta or what it was added to, never both.
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -34,13 +35,23 @@ LEFT_OUT_FIRST_S = 1.0
 LEFT_OUT_S = 300.0
 """For so long at the most a piece is left out that failed again and again."""
 MAKE_GROUPS = 200
-"""Groups of a quarter or a day that are made in one transaction."""
+"""Groups of a quarter or a day that are made in one transaction. So many that come late are added to what is made."""
 LATE_AFTER = timedelta(minutes=5)
 """After its end, what comes for a minute is kept apart from what came in time."""
 LOCKS = 0x6771
-STEPS: Mapping[str, timedelta] = {"hour": timedelta(hours=1), "quarter": timedelta(hours=6), "day": timedelta(days=1)}
-_FINER = {"quarter": "hour", "day": "quarter"}
-_COARSER = {"quarter": "day"}
+STEPS: Mapping[str, timedelta] = {
+    "hour": timedelta(hours=1),
+    "quarter": timedelta(hours=6),
+    "recent": timedelta(hours=23),
+    "day": timedelta(days=1),
+}
+"""Recent hours begin with any hour, the other steps with a multiple of their width, in UTC.
+
+The last 24 hours are recent hours, the hour that has just ended, and the one that is running: so the recent hours are there before
+they are asked for.
+"""
+RECENT_KEPT = range(22, 27)
+"""So many hours before the running one recent hours begin that are kept right; questions use them for an hour less (`opening`)."""
 _MINUTE = timedelta(minutes=1)
 
 MEASURES = ", ".join((*COUNTS, *KINDS))
@@ -61,6 +72,13 @@ _PUT_GROUPS = {step: _put(_SQL["put_groups"], step, 6) for step in STEPS}
 _GROUPS = {step: _SQL["groups"].format(step=step, measures=MEASURES) for step in STEPS}
 _PUT_TOTAL = _put(_SQL["put_rollup_total"], "", 10)
 _TOTALS = _SQL["rollup_totals"].format(measures=MEASURES)
+
+
+class Start(NamedTuple):
+    """One of STEPS, from one moment on."""
+
+    step: str
+    at: datetime
 
 
 class Where(NamedTuple):
@@ -110,7 +128,7 @@ class Piece(NamedTuple):
         """Whether it was done; not when somebody else is at it."""
         if self.step == "hour":
             return await _add(connection, self.where, self.start)
-        return await _make(connection, self.where, self.step, self.start)
+        return await _make(connection, self.where, Start(self.step, self.start))
 
 
 async def roll(connection: database.Connection) -> bool:
@@ -212,18 +230,36 @@ async def _add(connection: database.Connection, where: Where, hour: datetime) ->
             blocks.setdefault(row["start"], []).append(decode(row["block"]))
         minutes = {start: merge(some) for start, some in sorted(blocks.items())}
         added = merge(list(minutes.values()))
-        hours = await _with_stored(connection, where, hour, added)
-        writes = [
-            await _minutes(connection, where, hour, minutes),
-            _groups(where, "hour", hour, added.ids, hours),
-            await _hours_total(connection, where, hour, added, hours),
-            _stale(where, "quarter", hour),
-        ]
+        coarser = _coarser(hour, datetime.now(UTC))
+        made = await _made(connection, where, coarser) if len(added) <= MAKE_GROUPS else []
+        writes = [await _minutes(connection, where, hour, minutes)]
+        for one in (Start("hour", hour), *made):
+            writes += await _more(connection, where, one, added)
+        writes.append(_stale(where, [one for one in coarser if one not in made]))
         keys = [[row[name] for row in rows] for name in ("start", "shard", "upto")]
         if await connection.execute(_SQL["delete_deltas"], *where, *keys) != f"DELETE {len(rows)}":
             raise Taken
         await _write(connection, writes)
     return True
+
+
+def _coarser(hour: datetime, now: datetime) -> list[Start]:
+    """What an hour is a part of."""
+    running = floor(now, "hour")
+    recent = [running - hours * STEPS["hour"] for hours in RECENT_KEPT]
+    return [
+        *(Start(step, floor(hour, step)) for step in ("quarter", "day")),
+        *(Start("recent", at) for at in recent if at <= hour < at + STEPS["recent"]),
+    ]
+
+
+async def _made(connection: database.Connection, where: Where, starts: Sequence[Start]) -> list[Start]:
+    """Those that are there and right."""
+    return [Start(*row) for row in await connection.fetch(_SQL["made"], *where, *_columns(starts))]
+
+
+def _columns(starts: Sequence[Start]) -> tuple[list[str], list[datetime]]:
+    return [one.step for one in starts], [one.at for one in starts]
 
 
 async def _write(connection: database.Connection, writes: list[_Write]) -> None:
@@ -234,14 +270,6 @@ async def _write(connection: database.Connection, writes: list[_Write]) -> None:
 async def _is_alone(connection: database.Connection, where: Where) -> bool:
     alone: bool = await connection.fetchval(_SQL["alone"], LOCKS, (where.game_id << 3 | where.dimension_set) & 0x7FFFFFFF)
     return alone
-
-
-async def _with_stored(connection: database.Connection, where: Where, hour: datetime, added: Block) -> Read:
-    """The groups of `added`, with what is stored of them."""
-    stored = await connection.fetch(_GROUPS["hour"], *where, [hour], added.ids.tolist())
-    of_stored = np.searchsorted(added.ids, np.array([row["dimension_id"] for row in stored], dtype=np.int64))
-    owner = np.concatenate([np.arange(len(added)), of_stored])
-    return joined([Read.of(added), read(stored, 1)]).together(owner, len(added))
 
 
 async def _minutes(connection: database.Connection, where: Where, hour: datetime, added: Mapping[datetime, Block]) -> _Write:
@@ -256,17 +284,21 @@ async def _minutes(connection: database.Connection, where: Where, hour: datetime
     return _SQL["put_minutes"], *where, starts, is_late, groups, reports, [encode(one) for one in blocks]
 
 
-def _groups(where: Where, step: str, start: datetime, ids: Ints, rows: Read) -> _Write:
-    return _PUT_GROUPS[step], *where, start, ids.tolist(), *rows.columns()
+async def _more(connection: database.Connection, where: Where, start: Start, added: Block) -> list[_Write]:
+    """What comes to a step's groups and total."""
+    stored = await connection.fetch(_GROUPS[start.step], *where, [start.at], added.ids.tolist())
+    of_stored = np.searchsorted(added.ids, np.array([row["dimension_id"] for row in stored], dtype=np.int64))
+    owner = np.concatenate([np.arange(len(added)), of_stored])
+    groups = joined([Read.of(added), read(stored, 1)]).together(owner, len(added))
+    ranks = rank(added.ids, groups)
+    totals = await connection.fetch(_TOTALS, *where, *_columns([start]))
+    if totals:
+        ranks = _in_place(ranks_of(totals[0]), ranks)
+    return [_groups(where, start, added.ids, groups), _total(where, start, ranks, one_row([read(totals, 0), Read.of(added)]))]
 
 
-async def _hours_total(connection: database.Connection, where: Where, hour: datetime, added: Block, hours: Read) -> _Write:
-    """`added`: what comes to the hour; `hours`: the groups that it comes to, as they are now."""
-    rows = await connection.fetch(_TOTALS, *where, "hour", hour, hour + STEPS["hour"])
-    ranks = rank(added.ids, hours)
-    if rows:
-        ranks = _in_place(ranks_of(rows[0]), ranks)
-    return _total(where, "hour", hour, ranks, one_row([read(rows, 0), Read.of(added)]))
+def _groups(where: Where, start: Start, ids: Ints, rows: Read) -> _Write:
+    return _PUT_GROUPS[start.step], *where, start.at, ids.tolist(), *rows.columns()
 
 
 def _in_place(old: Ranks, new: Ranks) -> Ranks:
@@ -277,12 +309,12 @@ def _in_place(old: Ranks, new: Ranks) -> Ranks:
     return Ranks(*(column[order] for column in columns))
 
 
-def _total(where: Where, step: str, start: datetime, ranks: Ranks, total: Read) -> _Write:
-    return _PUT_TOTAL, *where, step, start, *ranks.encode(), *total.columns()
+def _total(where: Where, start: Start, ranks: Ranks, total: Read) -> _Write:
+    return _PUT_TOTAL, *where, *start, *ranks.encode(), *total.columns()
 
 
-def _stale(where: Where, step: str, start: datetime) -> _Write:
-    return _SQL["put_stale"], *where, step, floor(start, step)
+def _stale(where: Where, starts: Sequence[Start]) -> _Write:
+    return _SQL["put_stale"], *where, *_columns(starts), [STEPS[one.step] for one in starts]
 
 
 def floor(at: datetime, step: str) -> datetime:
@@ -291,34 +323,50 @@ def floor(at: datetime, step: str) -> datetime:
     return midnight + (at - midnight) // STEPS[step] * STEPS[step]
 
 
-async def _make(connection: database.Connection, where: Where, step: str, start: datetime) -> bool:
-    """Make the next MAKE_GROUPS groups of a closed quarter or day anew from the finer rows; with the last ones it is right."""
+async def _parts(connection: database.Connection, where: Where, start: Start) -> list[Start]:
+    """What a step is made of: hours; a day of quarters, and recent hours of those quarters that are right, and hours."""
+    end = start.at + STEPS[start.step]
+    if start.step == "day":
+        return [Start("quarter", start.at + n * STEPS["quarter"]) for n in range(4)]
+    first, quarters = floor(start.at, "quarter"), list[Start]()
+    if start.step == "recent":
+        every = (first + n * STEPS["quarter"] for n in range(5))
+        inside = [Start("quarter", at) for at in every if start.at <= at and at + STEPS["quarter"] <= end]
+        quarters = await _made(connection, where, inside)
+    hours = (Start("hour", start.at + n * STEPS["hour"]) for n in range((end - start.at) // STEPS["hour"]))
+    return [*quarters, *(one for one in hours if Start("quarter", floor(one.at, "quarter")) not in quarters)]
+
+
+async def _make(connection: database.Connection, where: Where, start: Start) -> bool:
+    """Make the next MAKE_GROUPS groups of a step that is over anew from the finer rows; with the last ones it is right."""
     async with connection.transaction(isolation="read_committed"):  # what is read must be newer than the lock
         if not await _is_alone(connection, where):
             return False
-        made_upto = await connection.fetchval(_SQL["made_upto"], *where, step, start)
+        made_upto = await connection.fetchval(_SQL["made_upto"], *where, *start)
         if made_upto is None:
             return False
-        finer, end = _FINER[step], start + STEPS[step]
-        totals = await connection.fetch(_TOTALS, *where, finer, start, end)
+        totals = await connection.fetch(_TOTALS, *where, *_columns(await _parts(connection, where, start)))
         every = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(ranks_of(row).ids for row in totals)]))
         left = every[every > made_upto]
         writes: list[_Write] = []
         if totals:
-            ids = left[:MAKE_GROUPS]
-            rows = await connection.fetch(_GROUPS[finer], *where, [row["start"] for row in totals], ids.tolist())
+            ids, rows = left[:MAKE_GROUPS], list[asyncpg.Record]()
+            for step in STEPS:
+                at = [row["start"] for row in totals if row["step"] == step]
+                if at:
+                    rows += await connection.fetch(_GROUPS[step], *where, at, ids.tolist())
             owner = np.searchsorted(ids, np.array([row["dimension_id"] for row in rows], dtype=np.int64))
             made = read(rows, 1).together(owner, len(ids))
             ranks = rank(ids, made)
             if made_upto:
-                before = await connection.fetch(_TOTALS, *where, step, start, end)
+                before = await connection.fetch(_TOTALS, *where, *_columns([start]))
                 ranks = _in_place(ranks_of(before[0]), ranks)
-            writes = [_groups(where, step, start, ids, made), _total(where, step, start, ranks, one_row([read(totals, 0)]))]
+            writes = [_groups(where, start, ids, made), _total(where, start, ranks, one_row([read(totals, 0)]))]
         if len(left) > MAKE_GROUPS:
-            writes.append((_SQL["make_on"], *where, step, start, int(left[MAKE_GROUPS - 1])))
+            writes.append((_SQL["make_on"], *where, *start, int(left[MAKE_GROUPS - 1])))
         else:
-            writes.append((_SQL["fresh"], *where, step, start))
-            if step in _COARSER:
-                writes.append(_stale(where, _COARSER[step], start))
+            writes.append((_SQL["fresh"], *where, *start))
+            if start.step == "quarter":
+                writes.append(_stale(where, [Start("day", floor(start.at, "day"))]))
         await _write(connection, writes)
     return True

@@ -174,9 +174,18 @@ FROM unnest($5::bigint[], {columns})
 ON CONFLICT (studio_id, game_id, dimension_set, start, dimension_id) DO UPDATE SET {excluded}
 
 -- name: rollup_totals
-SELECT {measures}, start, group_ids, group_reports, group_sessions, group_bad_sessions
+SELECT {measures}, step, start, group_ids, group_reports, group_sessions, group_bad_sessions
 FROM rollup_total
-WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start >= $5 AND start < $6
+WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND (step, start) IN (SELECT * FROM unnest($4::text[], $5::timestamptz[]))
+
+-- name: made
+-- Of some steps: those that are there and right.
+SELECT step, start FROM rollup_total AS total
+WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND (step, start) IN (SELECT * FROM unnest($4::text[], $5::timestamptz[]))
+    AND NOT EXISTS (
+        SELECT FROM stale_rollup AS stale
+        WHERE stale.studio_id = total.studio_id AND stale.game_id = total.game_id
+            AND stale.dimension_set = total.dimension_set AND stale.step = total.step AND stale.start = total.start)
 
 -- name: put_rollup_total
 INSERT INTO rollup_total (studio_id, game_id, dimension_set, step, start, group_ids, group_reports, group_sessions,
@@ -188,7 +197,8 @@ ON CONFLICT (studio_id, game_id, dimension_set, step, start) DO UPDATE SET
 
 -- name: put_stale
 -- What is made of it so far may be wrong now.
-INSERT INTO stale_rollup (studio_id, game_id, dimension_set, step, start) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO stale_rollup (studio_id, game_id, dimension_set, step, start, width)
+SELECT $1, $2, $3, * FROM unnest($4::text[], $5::timestamptz[], $6::interval[])
 ON CONFLICT (studio_id, game_id, dimension_set, step, start) DO UPDATE SET made_upto = 0 WHERE stale_rollup.made_upto > 0
 
 -- name: made_upto
@@ -198,11 +208,11 @@ SELECT made_upto FROM stale_rollup WHERE studio_id = $1 AND game_id = $2 AND dim
 UPDATE stale_rollup SET made_upto = $6 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start = $5
 
 -- name: stale
--- Closed quarters and days to make anew from the finer rows; a day waits for its quarters.
+-- What is over and must be made anew from the finer rows; a day waits for its quarters.
 SELECT studio_id, game_id, dimension_set, step, start
 FROM stale_rollup AS stale
-WHERE start + CASE step WHEN 'day' THEN interval '1 day' ELSE interval '6 hours' END < now() - interval '90 seconds'
-    AND (step = 'quarter' OR NOT EXISTS (
+WHERE start + width < now() - interval '90 seconds'
+    AND (step <> 'day' OR NOT EXISTS (
         SELECT FROM stale_rollup AS quarter
         WHERE quarter.studio_id = stale.studio_id AND quarter.game_id = stale.game_id
             AND quarter.dimension_set = stale.dimension_set AND quarter.step = 'quarter'
@@ -212,6 +222,14 @@ LIMIT $1
 
 -- name: fresh
 DELETE FROM stale_rollup WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start = $5
+
+-- name: forget_recent
+-- What no question uses and no aggregator keeps right any more (roll.RECENT_KEPT).
+WITH totals AS (DELETE FROM rollup_total WHERE step = 'recent' AND start < now() - interval '28 hours')
+DELETE FROM stale_rollup WHERE step = 'recent' AND start < now() - interval '28 hours'
+
+-- name: forget_recent_groups
+DELETE FROM rollup_recent WHERE ctid = ANY (ARRAY(SELECT ctid FROM rollup_recent WHERE start < now() - interval '28 hours' LIMIT $1))
 
 -- name: forget_batch_keys
 -- A slice at a time: a statement that deletes a day of them would hold up aggregation.

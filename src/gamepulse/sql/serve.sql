@@ -12,11 +12,15 @@ SELECT clock.as_of,
 FROM (SELECT min(as_of) AS as_of FROM watermark) AS clock
 
 -- name: opening
--- What is to be known of a span before it is read: which quarters and days are not right now, and what waits to be added.
+-- What is to be known of a span before it is read: which steps are not right now, which recent ones there are, and what waits to be
+-- added.
 SELECT (SELECT min(as_of) FROM watermark) AS as_of, count(*) AS deltas, coalesce(sum(length(block)), 0) AS bytes, min(since) AS since,
     (SELECT coalesce(array_agg((step, start)), '{}') FROM stale_rollup
         WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3
-            AND start < $5 AND start + CASE step WHEN 'day' THEN interval '1 day' ELSE interval '6 hours' END > $4) AS stale
+            AND start < $5 AND start + width > $4) AS stale,
+    (SELECT coalesce(array_agg(start), '{}') FROM rollup_total
+        WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = 'recent'
+            AND start >= $4 AND start < $5 AND start >= date_trunc('hour', now(), 'UTC') - interval '25 hours') AS recent
 FROM rollup_delta WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start >= $4 AND start < $5
 
 -- name: minutes_bytes
