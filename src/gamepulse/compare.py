@@ -86,6 +86,8 @@ class _Found(NamedTuple):
     as_of: datetime
     sampled_from: datetime
     measures: Measures
+    rtt: tuple[Ints, Ints]
+    """Buckets, rising, and their counts."""
     sample: Sample
 
 
@@ -102,9 +104,10 @@ async def _read(connection: database.Connection, names: Names, game: Game, side:
     known = await gather.groups(connection, names, of, found)
     rows = await merging.as_one(connection, of, found, known, range(len(known.values)), quality.SPAN_MAX)
     told = (await in_thread(measures.of_rows, rows) if known.values else None) or [measures.NOTHING]
+    _, indexes, counts = rows.histograms[0]
     sampled = Span(max(found.asked.start, min(raw_since, found.asked.end)), found.asked.end)
     sample = await _sampled(connection, game, sampled, side.filters)
-    return _Found(Side(found.asked, side.filters), found.as_of, sampled.start, told[0], sample)
+    return _Found(Side(found.asked, side.filters), found.as_of, sampled.start, told[0], (indexes, counts), sample)
 
 
 # -- sampling --------------------------------------------------------------------------------------------------------------------
@@ -209,7 +212,7 @@ def _side(found: _Found) -> ComparedSide:
 
 def _rtt_ms(found: _Found, level: float) -> float | None:
     """Of the whole span, interpolated as the samples' are."""
-    indexes, counts, _ = found.measures.rtt
+    indexes, counts = found.rtt
     if not len(indexes):
         return None
     first = int(indexes[0])

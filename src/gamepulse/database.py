@@ -164,26 +164,35 @@ def _guarded(pool: Pool) -> AbstractAsyncContextManager[None]:
 
 def studio(pool: Pool, studio_id: int | None) -> AbstractAsyncContextManager[Connection]:
     """A snapshot of what one studio may see (none: public games' names only)."""
-    return _as(pool, "studio_id", studio_id, "repeatable_read")
+    return _as(pool, "studio_id", studio_id, "REPEATABLE READ")
 
 
 def manage(pool: Pool, studio_id: int | None) -> AbstractAsyncContextManager[Connection]:
     """A transaction that sees and changes one studio; each of its statements sees what others have committed."""
-    return _as(pool, "studio_id", studio_id, "read_committed")
+    return _as(pool, "studio_id", studio_id, "READ COMMITTED")
 
 
 def account(pool: Pool, account_id: int | None) -> AbstractAsyncContextManager[Connection]:
     """A transaction that sees and changes one account (none: public games' names only)."""
-    return _as(pool, "account_id", account_id, "read_committed")
+    return _as(pool, "account_id", account_id, "READ COMMITTED")
 
 
 @asynccontextmanager
 async def _as(
-    pool: Pool, name: str, value: int | None, isolation: Literal["repeatable_read", "read_committed"]
+    pool: Pool, name: Literal["studio_id", "account_id"], value: int | None, isolation: Literal["REPEATABLE READ", "READ COMMITTED"]
 ) -> AsyncIterator[Connection]:
-    async with use(pool, QUESTION_TIMEOUT_S) as connection, connection.transaction(isolation=isolation):
-        await connection.execute("SELECT set_config($1, $2, true)", f"gamepulse.{name}", str(value or ""))
-        yield connection
+    """Begun in one round trip, where asyncpg's own transaction and set_config() take two."""
+    async with use(pool, QUESTION_TIMEOUT_S) as connection:
+        await connection.execute(f"BEGIN ISOLATION LEVEL {isolation}; SET LOCAL gamepulse.{name} = '{value or ''}'")
+        try:
+            yield connection
+        except (TimeoutError, asyncio.CancelledError):
+            raise  # `use` throws the connection away
+        except BaseException:
+            if not connection.is_closed():
+                await connection.execute("ROLLBACK")
+            raise
+        await connection.execute("COMMIT")
 
 
 async def verify(connection: Connection) -> None:

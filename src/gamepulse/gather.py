@@ -5,7 +5,7 @@ the rest is the total without them.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import batched
@@ -33,6 +33,8 @@ WAITING_MAX = 2_000
 NAMES_MAX = 200_000
 """Groups that one question may be about, and groups' names that a process remembers."""
 IDS_SPREAD_MAX = 16
+AT_ONCE_MAX = 10_000
+"""So many groups are ranked in less time than a thread takes to wake up."""
 CANDIDATES = 4
 """By sessions, so many times the groups asked for are looked at: their hours can only be added, not united, to rank them."""
 _SQL = database.queries("serve")
@@ -47,7 +49,6 @@ type Values = tuple[str, ...]
 type Filters = tuple[tuple[str, tuple[str, ...]], ...]
 """Dimensions, each with the values of which a group must have one."""
 NO_FILTERS: Filters = ()
-NO_FINE: Mapping[int, bytes] = {}
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -167,7 +168,9 @@ async def sources(connection: database.Connection, of: Of, asked: Span, width: t
         for row in totals:
             coarse.setdefault((row["start"] - asked.start) // width, []).append(Start(row["step"], row["start"]))
         sizes, total = await in_thread(_add, sizes, total, totals, is_total)
-    fine, sizes = await in_thread(_fine, sizes, rows, asked.start, width)
+    fine: dict[int, bytes] = {}
+    if rows:
+        fine, sizes = await in_thread(_fine, sizes, rows, asked.start, width)
     return Sources(asked, as_of, fine, coarse, sizes, total)
 
 
@@ -301,8 +304,14 @@ async def groups(connection: database.Connection, names: Names, of: Of, found: S
     return Groups(list(codes), sizes, of_id)
 
 
-def largest(known: Groups, order: str, count: int) -> list[int]:
+async def largest(known: Groups, order: str, count: int) -> list[int]:
     """The groups that are largest by reports, or by what the hours' sessions come to."""
+    if len(known.values) > AT_ONCE_MAX:
+        return await in_thread(_largest, known, order, count)
+    return _largest(known, order, count)
+
+
+def _largest(known: Groups, order: str, count: int) -> list[int]:
     sizes = np.bincount(known.codes, weights=getattr(known.sizes, order), minlength=len(known.values))
     if len(sizes) > count:  # values decide between those that are as large as the last one
         least = np.partition(sizes, len(sizes) - count)[len(sizes) - count]

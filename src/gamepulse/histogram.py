@@ -95,13 +95,14 @@ class Many:
         self._starts, self._ends = np.concatenate([[0], ends[:-1]]), ends
         self._indexes, self._counts = indexes, counts
         self._cumulated = np.concatenate([[0], np.cumsum(counts)])
+        self._before = self._cumulated[self._starts]
+        self.sizes: Ints = self._cumulated[self._ends] - self._before
+        """How many values each has."""
 
     def quantiles(self, levels: Iterable[float]) -> npt.NDArray[np.float64]:
         """As quantiles() tells them, of each histogram (histograms, levels); of one that is empty they mean nothing."""
-        before = self._cumulated[self._starts]
-        sizes = self._cumulated[self._ends] - before
-        ranks = np.maximum(np.ceil(sizes[:, None] * np.array([*levels]) - 1e-9), 1)
-        found = np.searchsorted(self._cumulated[1:], before[:, None] + ranks)
+        ranks = np.maximum(np.ceil(self.sizes[:, None] * np.array([*levels]) - 1e-9), 1)
+        found = np.searchsorted(self._cumulated[1:], self._before[:, None] + ranks)
         return middles(np.append(self._indexes, ZERO_BUCKET)[found])  # appended to: the last ones may be empty
 
     def up_to(self, seconds: float) -> Ints:

@@ -15,7 +15,7 @@ from gamepulse.aggregate import CHANNEL
 from gamepulse.asker import Game
 from gamepulse.gather import Names, Of
 from gamepulse.measures import Measures
-from gamepulse.quality import Group, group_of, percentiles_ms
+from gamepulse.quality import Group, group_of, percentiles
 from gamepulse.receive import AHEAD_MS_MAX
 from gamepulse.resilience import pause_s
 from gamepulse.rollup import (
@@ -200,7 +200,7 @@ def _line(minutes: dict[datetime, Measures], times: list[datetime]) -> list[Live
 
 
 def _point(at: datetime, of: Measures) -> LivePoint:
-    counts, rtt_ms = of.counts, percentiles_ms(of.rtt)
+    counts, rtt_ms = of.counts, percentiles(of.rtt_ms)
     return LivePoint(
         at=int(at.timestamp() * 1000),
         count=counts[REPORTS],

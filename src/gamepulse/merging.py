@@ -1,7 +1,7 @@
 """Reads the rows of the groups that are shown, from hours, quarters and days, and merges them with the minutes, slice by slice."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from itertools import pairwise
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from gamepulse import database, errors
 from gamepulse.gather import NO_ROWS, Groups, Of, Sources, in_thread
 from gamepulse.roll import STEPS, Start
 from gamepulse.rollup import Ints, decode, regroup
-from gamepulse.rows import MERGED, Read, joined, read_merged
+from gamepulse.rows import MERGED, Read, joined, one_row, read_merged
 
 ROWS_MAX = 150_000
 """Rows of hours and days that one question may read: so many can be merged within database.QUESTION_TIMEOUT_S."""
@@ -184,8 +184,8 @@ def _together(parts: Sequence[tuple[Ints, Read]]) -> tuple[Ints, Read]:
     return numbers, joined([one for _, one in parts]).together(owner, len(numbers))
 
 
-def fine_row(fine: Mapping[int, bytes]) -> Read:
-    """All groups of all minutes together."""
-    blocks = [decode(one) for one in fine.values()]
+def total(found: Sources) -> Read:
+    """All groups of a span together: one row."""
+    blocks = [decode(one) for one in found.fine.values()]
     owner = np.zeros(sum(map(len, blocks)), dtype=np.int64)
-    return Read.of(regroup(blocks, owner, np.zeros(1, dtype=np.int64)))
+    return one_row([found.total, *([Read.of(regroup(blocks, owner, np.zeros(1, dtype=np.int64)))] if blocks else [])])

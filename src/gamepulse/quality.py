@@ -10,7 +10,7 @@ from gamepulse import database, errors, gather, measures, merging, score
 from gamepulse.asker import Game
 from gamepulse.batch import EVENT_KINDS, QUALITIES
 from gamepulse.gather import NO_FILTERS, Filters, Names, Of, Span
-from gamepulse.measures import Histogram, Measures
+from gamepulse.measures import Measures
 from gamepulse.rollup import (
     DIMENSIONS,
     EVENTS,
@@ -193,7 +193,7 @@ async def quality(
         found = await gather.sources(connection, of, asked, SPAN_MAX, is_total=not filters)
         known = await gather.groups(connection, names, of, found)
         is_ranked = order == "count"
-        chosen = await gather.in_thread(gather.largest, known, by, limit if is_ranked else gather.CANDIDATES * limit)
+        chosen = await gather.largest(known, by, limit if is_ranked else gather.CANDIDATES * limit)
         groups: list[Group] = []
         taken = [gather.NO_ROWS]
 
@@ -205,25 +205,22 @@ async def quality(
 
         await merging.merge_rows(connection, of, found, merging.choose(known, chosen), SPAN_MAX, take)
         best = sorted(range(len(groups)), key=lambda n: (-getattr(groups[n], order), known.values[chosen[n]]))[:limit]
-        is_all = len(known.values) <= limit
+        is_all, rest = len(known.values) <= limit, list[Read]()
         if not is_all:
             those = [chosen[n] for n in best]
             if not is_ranked:
                 taken = [await merging.as_one(connection, of, found, known, those, SPAN_MAX)]
-            shown = await gather.in_thread(one_row, taken)
-            total = found.total
             if filters:  # the total is of all; what is filtered must be read
                 others = sorted(set(range(len(known.values))) - set(those))
-                rest = await merging.as_one(connection, of, found, known, others, SPAN_MAX)
-                total = await gather.in_thread(one_row, [shown, rest])
-    remainder = None if is_all else await gather.in_thread(_remainder, total, gather.NO_FINE if filters else found.fine, shown)
-    return Quality(game.slug, found.asked.start, found.asked.end, found.as_of, [groups[n] for n in best], remainder)
+                rest = [await merging.as_one(connection, of, found, known, others, SPAN_MAX)]
 
+    def remainder() -> Group:
+        shown = one_row(taken)
+        total = one_row([shown, *rest]) if filters else merging.total(found)
+        return group_of(measures.without(total, shown), {})
 
-def _remainder(total: Read, fine: Mapping[int, bytes], shown: Read) -> Group:
-    if fine:
-        total = one_row([total, merging.fine_row(fine)])
-    return group_of(measures.without(measures.of_rows(total)[0], measures.of_rows(shown)[0]), {})
+    left = None if is_all else await gather.in_thread(remainder)
+    return Quality(game.slug, found.asked.start, found.asked.end, found.as_of, [groups[n] for n in best], left)
 
 
 async def series(
@@ -245,7 +242,7 @@ async def series(
     async with database.studio(pool, game.studio_id) as connection:
         found = await gather.sources(connection, of, asked, width, is_total=False)
         known = await gather.groups(connection, names, of, found)
-        chosen = await gather.in_thread(gather.largest, known, "reports", limit)
+        chosen = await gather.largest(known, "reports", limit)
         lines = [Line(dict(zip(of.group_by, known.values[code], strict=True)), []) for code in chosen]
 
         def take(numbers: Ints, rows: Read) -> None:
@@ -259,8 +256,8 @@ async def series(
 
 def group_of(of: Measures, dimensions: Mapping[str, str]) -> Group:
     """Measures as they are shown."""
-    counts = of.counts
-    rtt_ms, jitter_ms = percentiles_ms(of.rtt), percentiles_ms(of.jitter)
+    counts, (excellent, good, fair, known) = of.counts, of.up_to
+    rtt_ms, jitter_ms = percentiles(of.rtt_ms), percentiles(of.jitter_ms)
     loss = counts[LOSS_PPM_SUM] / counts[LOSS_COUNT] / 1e6 if counts[LOSS_COUNT] else None
     aim = score.aim(rtt_ms.p50, loss) if rtt_ms else None
     return Group(
@@ -273,7 +270,7 @@ def group_of(of: Measures, dimensions: Mapping[str, str]) -> Group:
         rtt_ms=rtt_ms,
         jitter_ms=jitter_ms,
         loss=loss,
-        bands=_bands(of),
+        bands=Bands(excellent, good - excellent, fair - good, known - fair),
         band=score.band(rtt_ms.p50) if rtt_ms else None,
         score=aim.points if aim else None,
         class_=aim.class_ if aim else None,
@@ -284,14 +281,9 @@ def group_of(of: Measures, dimensions: Mapping[str, str]) -> Group:
     )
 
 
-def percentiles_ms(of: Histogram) -> Percentiles | None:
-    """None of an empty histogram."""
-    return Percentiles(*of.percentiles_ms) if of.percentiles_ms else None
-
-
-def _bands(of: Measures) -> Bands:
-    excellent, good, fair = of.up_to
-    return Bands(excellent, good - excellent, fair - good, int(of.rtt.counts.sum()) - fair)
+def percentiles(told_ms: Sequence[float] | None) -> Percentiles | None:
+    """Those of measures.PERCENTILES, by name."""
+    return Percentiles(*told_ms) if told_ms else None
 
 
 def _ceil_minute(at: datetime) -> datetime:

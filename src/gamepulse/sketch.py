@@ -7,6 +7,7 @@ sessions (Flajolet et al. 2007), an entry for each that is taken, and the estima
 """
 
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -64,9 +65,9 @@ def union(owner: Ints, entry: Ints, groups: int) -> tuple[Ints, Ints]:
     return keys >> 32, keys & 0xFFFFFFFF
 
 
-def _different(keys: Ints) -> Ints:
-    """Rising, each once (numpy's unique() hashes, which takes several times as long)."""
-    keys = np.sort(keys)
+def _different(keys: Ints, kind: Literal["quicksort", "stable"] = "quicksort") -> Ints:
+    """Rising, each once (numpy's unique() hashes, which takes several times as long). "stable" is quicker where runs are sorted."""
+    keys = np.sort(keys, kind=kind)
     new = np.ones(len(keys), dtype=bool)
     new[1:] = keys[1:] != keys[:-1]
     return keys[new]
@@ -155,7 +156,7 @@ def together(encoded: list[bytes], owner: Ints, groups: int) -> list[bytes]:
     is_sure = np.zeros(groups, dtype=bool)
     is_sure[owner[is_dense]] = True
     is_sure[is_large] |= np.count_nonzero(whole, axis=1) > COUPONS_MAX
-    keys = _different(keys_of(~is_sure[owner]))
+    keys = _different(keys_of(~is_sure[owner]), "stable")
     ends = np.searchsorted(keys, np.arange(1, groups + 1) << 32)
     is_large &= is_sure | (np.diff(ends, prepend=0) > COUPONS_MAX)
     packed = keys.astype("<u4").tobytes()
