@@ -18,7 +18,7 @@ import numpy as np
 from gamepulse import database, errors
 from gamepulse.roll import MEASURES, STEPS, Ranks, Start, floor, ranks_of
 from gamepulse.rollup import REPORTS, SETS, Block, Ints, decode, encode, merge
-from gamepulse.rows import Read, one_row, read
+from gamepulse.rows import Read, joined, one_row, read
 
 TOTALS_PER_READ = 24
 """Hours (quarters, days) whose groups are read at a time: 20 bytes a group."""
@@ -33,8 +33,8 @@ WAITING_MAX = 2_000
 NAMES_MAX = 200_000
 """Groups that one question may be about, and groups' names that a process remembers."""
 IDS_SPREAD_MAX = 16
-AT_ONCE_MAX = 10_000
-"""So many groups are ranked in less time than a thread takes to wake up."""
+AT_ONCE_MAX = 20_000
+"""So many groups' sizes are added or ranked in a millisecond."""
 CANDIDATES = 4
 """By sessions, so many times the groups asked for are looked at: their hours can only be added, not united, to rank them."""
 _SQL = database.queries("serve")
@@ -134,7 +134,7 @@ class Sources(NamedTuple):
     coarse: dict[int, list[Start]]
     sizes: Sizes
     total: Read
-    """One row: all of `coarse` together; nothing when it was not asked for."""
+    """All of `coarse`, in a few rows; nothing when it was not asked for."""
 
 
 async def sources(connection: database.Connection, of: Of, asked: Span, width: timedelta, is_total: bool) -> Sources:
@@ -167,7 +167,7 @@ async def sources(connection: database.Connection, of: Of, asked: Span, width: t
         totals = await connection.fetch(_TOTALS if is_total else _RANKS, *of.where, *map(list, columns))
         for row in totals:
             coarse.setdefault((row["start"] - asked.start) // width, []).append(Start(row["step"], row["start"]))
-        sizes, total = await in_thread(_add, sizes, total, totals, is_total)
+        sizes, total = await at_once(sum(len(row["group_ids"]) // 8 for row in totals), _add, sizes, total, totals, is_total)
     fine: dict[int, bytes] = {}
     if rows:
         fine, sizes = await in_thread(_fine, sizes, rows, asked.start, width)
@@ -185,7 +185,8 @@ def _add(sizes: Sizes, total: Read, rows: list[asyncpg.Record], is_total: bool) 
     """Sizes and total with more of them."""
     sizes = _sum([sizes, *(_sizes(ranks_of(row), 1) for row in rows)])
     if is_total and rows:
-        total = one_row([total, read(rows, _TOTALS_FIRST)])
+        total = joined([total, read(rows, _TOTALS_FIRST)])
+        total = one_row([total]) if len(total.counts) > TOTALS_PER_READ else total
     return sizes, total
 
 
@@ -243,6 +244,11 @@ async def in_thread[T](function: Callable[..., T], *arguments: object) -> T:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([running])
         raise
+
+
+async def at_once[T](groups: int, function: Callable[..., T], *arguments: object) -> T:
+    """What takes less time than a thread to wake up when there are few groups; in a thread when there are many."""
+    return await in_thread(function, *arguments) if groups > AT_ONCE_MAX else function(*arguments)
 
 
 async def _is_too_fine(connection: database.Connection, of: Of, asked: Span, finest: timedelta) -> bool:
@@ -304,14 +310,8 @@ async def groups(connection: database.Connection, names: Names, of: Of, found: S
     return Groups(list(codes), sizes, of_id)
 
 
-async def largest(known: Groups, order: str, count: int) -> list[int]:
+def largest(known: Groups, order: str, count: int) -> list[int]:
     """The groups that are largest by reports, or by what the hours' sessions come to."""
-    if len(known.values) > AT_ONCE_MAX:
-        return await in_thread(_largest, known, order, count)
-    return _largest(known, order, count)
-
-
-def _largest(known: Groups, order: str, count: int) -> list[int]:
     sizes = np.bincount(known.codes, weights=getattr(known.sizes, order), minlength=len(known.values))
     if len(sizes) > count:  # values decide between those that are as large as the last one
         least = np.partition(sizes, len(sizes) - count)[len(sizes) - count]

@@ -13,7 +13,7 @@ from gamepulse import database, errors
 from gamepulse.gather import NO_ROWS, Groups, Of, Sources, in_thread
 from gamepulse.roll import STEPS, Start
 from gamepulse.rollup import Ints, decode, regroup
-from gamepulse.rows import MERGED, Read, joined, one_row, read_merged
+from gamepulse.rows import ALL, Read, joined, one_row, read_one
 
 ROWS_MAX = 150_000
 """Rows of hours and days that one question may read: so many can be merged within database.QUESTION_TIMEOUT_S."""
@@ -22,7 +22,7 @@ SLICE_BYTES_MAX = 16 * 2**20
 ROW_BYTES = 28 * 2**10
 """Of the largest row: two sketches' registers, and two histograms of all buckets from 0.05 ms to 60 s."""
 _NOTHING = np.zeros(0, dtype=np.int64), NO_ROWS
-_GROUPS = {step: database.queries("serve")["groups"].format(step=step, measures=MERGED) for step in STEPS}
+_GROUPS = {step: database.queries("serve")["groups"].format(step=step, measures=ALL) for step in STEPS}
 
 
 class Chosen(NamedTuple):
@@ -84,6 +84,18 @@ def _cut(step: int, starts: list[Start], ids: int) -> Iterator[Slice]:
             yield Slice(step, [] if since or at else [step], starts[at : at + rows], since, min(since + width, ids))
 
 
+class _Rows(NamedTuple):
+    """All rows of one kind of rollup, as one; of its starts the number of the question's step."""
+
+    steps: list[int]
+    row: asyncpg.Record
+
+    def places(self) -> tuple[Ints, Ints]:
+        """Step and id of each row."""
+        ids, positions = (np.array(one, dtype=np.int64) for one in self.row[:2])
+        return np.array(self.steps)[positions - 1], ids
+
+
 type Take = Callable[[Ints, Read], None]
 """Is given numbers (step × groups + place, rising) and a row of measures for each, in a thread."""
 
@@ -96,13 +108,14 @@ async def merge_rows(connection: database.Connection, of: Of, found: Sources, ch
         return
     merging, every = _Merging(found, chosen, take), [*slices(found, len(chosen.ids))]
 
-    async def read_(one: Slice) -> list[asyncpg.Record]:
-        rows: list[asyncpg.Record] = []
+    async def read_(one: Slice) -> list[_Rows]:
+        rows: list[_Rows] = []
         for step in STEPS:
             at = [start.at for start in one.starts if start.step == step]
             if at:
-                ids = chosen.ids[one.since : one.until].tolist()
-                rows += await connection.fetch(_GROUPS[step], *of.where, at, ids, found.asked.start, int(width.total_seconds()))
+                row = await connection.fetchrow(_GROUPS[step], *of.where, at, chosen.ids[one.since : one.until].tolist())
+                if row is not None and row[0] is not None:
+                    rows.append(_Rows([(one - found.asked.start) // width for one in at], row))
         return rows
 
     rows = await read_(every[0])
@@ -147,17 +160,15 @@ class _Merging:
         self._fine = _NOTHING
         self._fine_at = 0
 
-    def add(self, one: Slice, rows: list[asyncpg.Record], upto: int | None) -> None:
+    def add(self, one: Slice, rows: Sequence[_Rows], upto: int | None) -> None:
         """Hand on what is whole now: all numbers below `upto`, which is where the next slice begins."""
         if one.fine:
             self._fine, self._fine_at = self._minutes(one.fine), 0
         until = int(np.searchsorted(self._fine[0], np.inf if upto is None else upto))
         fine = self._fine[0][self._fine_at : until], self._fine[1].part(self._fine_at, until)
         self._fine_at = until
-        steps = np.array([row[1] for row in rows], dtype=np.int64)
-        ids = np.array([row[0] for row in rows], dtype=np.int64)
-        new = self._numbers(steps, ids), read_merged(rows, 2)
-        numbers, measured = _together([self._carried, fine, new])
+        new = [(self._numbers(*some.places()), read_one(some.row, 2)) for some in rows]
+        numbers, measured = _together([self._carried, fine, *new])
         whole = len(numbers) if upto is None else int(np.searchsorted(numbers, upto))
         self._carried = numbers[whole:], measured.part(whole, len(numbers))
         if whole:

@@ -193,7 +193,8 @@ async def quality(
         found = await gather.sources(connection, of, asked, SPAN_MAX, is_total=not filters)
         known = await gather.groups(connection, names, of, found)
         is_ranked = order == "count"
-        chosen = await gather.largest(known, by, limit if is_ranked else gather.CANDIDATES * limit)
+        count = limit if is_ranked else gather.CANDIDATES * limit
+        chosen = await gather.at_once(len(known.values), gather.largest, known, by, count)
         groups: list[Group] = []
         taken = [gather.NO_ROWS]
 
@@ -242,7 +243,7 @@ async def series(
     async with database.studio(pool, game.studio_id) as connection:
         found = await gather.sources(connection, of, asked, width, is_total=False)
         known = await gather.groups(connection, names, of, found)
-        chosen = await gather.largest(known, "reports", limit)
+        chosen = await gather.at_once(len(known.values), gather.largest, known, "reports", limit)
         lines = [Line(dict(zip(of.group_by, known.values[code], strict=True)), []) for code in chosen]
 
         def take(numbers: Ints, rows: Read) -> None:

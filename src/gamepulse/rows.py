@@ -1,7 +1,7 @@
 """Totals, and the groups of an hour or a day, as rows of PostgreSQL: how they are read and written."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Self
 
 import asyncpg
@@ -88,53 +88,35 @@ def joined(reads: Sequence[Read]) -> Read:
 
 
 def read(rows: Sequence[asyncpg.Record], first: int) -> Read:
-    """Rows whose columns from `first` on are COUNTS and KINDS."""
-    at = first + len(COUNTS)
-    every = np.arange(len(rows))
-    sketches = [(every, [row[at + kind] for row in rows]) for kind in range(HISTOGRAMS, len(KINDS))]
-    return Read(*_numbers(rows, first), sketches)
+    """Rows whose columns from `first` on are COUNTS, then KINDS."""
+    kinds = first + len(COUNTS)
+    counts = np.array([row[first:kinds] for row in rows], dtype=np.int64).reshape(-1, len(COUNTS))
+    columns = [[row[kind] for row in rows] for kind in range(kinds, kinds + len(KINDS))]
+    histograms = [_cells(b"".join(column), [*map(len, column)]) for column in columns[:HISTOGRAMS]]
+    return Read(counts, histograms, [(np.arange(len(rows)), column) for column in columns[HISTOGRAMS:]])
 
 
-def read_merged(rows: Sequence[asyncpg.Record], first: int) -> Read:
-    """Rows whose columns from `first` on are those of MERGED: each is several rows, one after another."""
-    at = first + len(COUNTS) + HISTOGRAMS
+def read_one(row: asyncpg.Record, first: int) -> Read:
+    """All rows of a query that selects ALL as its columns from `first` on."""
+    counts = np.array(row[first], dtype=np.int64)
+    packed, lengths = row[first + 1 :: 2], row[first + 2 :: 2]
     sketches = []
-    for kind in range(len(KINDS) - HISTOGRAMS):
-        encoded: list[bytes] = []
-        sizes = []
-        for row in rows:
-            coupons, registers = row[at + 2 * kind], row[at + 2 * kind + 1]
-            parts = [*sketch.parts(coupons or b""), *(registers or ())]
-            encoded += parts
-            sizes.append(len(parts))
-        sketches.append((np.repeat(np.arange(len(rows)), np.array(sizes, dtype=np.int64)), encoded))
-    return Read(*_numbers(rows, first), sketches)
+    for kind in range(HISTOGRAMS, len(KINDS)):
+        bounds = pairwise([0, *accumulate(lengths[kind])])
+        sketches.append((np.arange(len(counts)), [packed[kind][a:b] for a, b in bounds]))
+    return Read(counts, [_cells(*one) for one in zip(packed[:HISTOGRAMS], lengths, strict=False)], sketches)
 
 
-MERGED = ", ".join(
-    (
-        *(f"sum({name})::bigint" for name in COUNTS),
-        *(f"string_agg({name}, '')" for name in KINDS[:HISTOGRAMS]),
-        *(
-            f"string_agg({name}, '') FILTER (WHERE length({name}) <> {sketch.REGISTERS}), "
-            f"array_agg({name}) FILTER (WHERE length({name}) = {sketch.REGISTERS})"
-            for name in KINDS[HISTOGRAMS:]
-        ),
-    )
+ALL = ", ".join(
+    (f"array_agg(ARRAY[{', '.join(COUNTS)}])", *(f"string_agg({name}, ''), array_agg(length({name}))" for name in KINDS))
 )
-"""What a query that groups rows selects of them."""
+"""What a query selects to have all of its rows as one: thousands of values less to send and to take apart."""
 
 
-def _numbers(rows: Sequence[asyncpg.Record], first: int) -> tuple[Ints, list[tuple[Ints, Ints, Ints]]]:
-    """COUNTS, and histograms."""
-    counts = np.array([row[first : first + len(COUNTS)] for row in rows], dtype=np.int64).reshape(-1, len(COUNTS))
-    histograms = []
-    for kind in range(first + len(COUNTS), first + len(COUNTS) + HISTOGRAMS):
-        encoded = [row[kind] for row in rows]
-        packed = b"".join(encoded)
-        row = np.repeat(np.arange(len(rows)), np.array([len(one) // _BUCKET_BYTES for one in encoded], dtype=np.int64))
-        histograms.append((row, np.frombuffer(packed, "<i2")[::4].astype(np.int64), np.frombuffer(packed, "<i8") >> 16))
-    return counts, histograms
+def _cells(packed: bytes, lengths: Sequence[int]) -> tuple[Ints, Ints, Ints]:
+    """Histograms one after another, of so many bytes each."""
+    row = np.repeat(np.arange(len(lengths)), np.array(lengths, dtype=np.int64) // _BUCKET_BYTES)
+    return row, np.frombuffer(packed, "<i2")[::4].astype(np.int64), np.frombuffer(packed, "<i8") >> 16
 
 
 def one_row(parts: Sequence[Read]) -> Read:

@@ -30,12 +30,11 @@ def aim(rtt_ms: float, loss: float | None) -> Score:
     """
     latency = next((points for limit, points in _LATENCY_POINTS if rtt_ms < limit), -20)
     lossy = 0 if loss is None else next((points for limit, points in _LOSS_POINTS if loss < limit), -20)
-    missed = {f"RTT {rtt_ms:.0f} ms": 20 - latency}
-    if loss is not None:
-        missed[f"loss {loss * 100:.1f} %"] = 10 - lossy
-    worst = max(missed, key=missed.__getitem__)
+    reason = f"RTT {rtt_ms:.0f} ms" if latency < 20 else None
+    if loss is not None and 10 - lossy > 20 - latency:
+        reason = f"loss {loss * 100:.1f} %"
     class_ = None if loss is None else next((name for limit, name in _CLASSES if latency + lossy < limit), "great")
-    return Score(latency + lossy, class_, worst if missed[worst] else None)
+    return Score(latency + lossy, class_, reason)
 
 
 _PACKET_MS = 20.0

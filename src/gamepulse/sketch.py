@@ -87,6 +87,14 @@ def _register(entry: Ints) -> tuple[Ints, Ints]:
     return (entry >> (_REST_BITS + _RANK_BITS)) & (REGISTERS - 1), np.where(rank == _TAKEN, rest, of_coupon)
 
 
+def _ranks(coupons: npt.NDArray[np.uint32]) -> Registers:
+    """The rank in its register that each coupon stands for."""
+    found: Registers = _RANK_OF_REST.astype(np.uint8)[(coupons >> _RANK_BITS) & _REST_MASK]
+    without = np.flatnonzero(found > _REST_BITS)  # the rest is 0: the rank is that of what follows
+    found[without] = _REST_BITS + (coupons[without] & _RANK_MASK)
+    return found
+
+
 def count(owner: Ints, entry: Ints, groups: int) -> Ints:
     """The number of distinct sessions of each group; entries as union() gives them."""
     counts: Ints = np.bincount(owner, minlength=groups).astype(np.int64)
@@ -138,11 +146,10 @@ def together(encoded: list[bytes], owner: Ints, groups: int) -> list[bytes]:
     is_dense = sizes == REGISTERS
     is_large = np.bincount(owner, weights=np.where(is_dense, 4 * REGISTERS, sizes), minlength=groups) > 4 * COUPONS_MAX
 
-    def keys_of(where: npt.NDArray[np.bool_]) -> Ints:
+    def coupons_of(where: npt.NDArray[np.bool_]) -> tuple[Ints, npt.NDArray[np.uint32]]:
         chosen = np.flatnonzero(where)
-        keys = np.repeat(owner[chosen] << 32, sizes[chosen] // 4)
-        keys |= np.frombuffer(b"".join([encoded[n] for n in chosen.tolist()]), "<u4")
-        return keys
+        entry = np.frombuffer(b"".join([encoded[n] for n in chosen.tolist()]), "<u4")
+        return np.repeat(owner[chosen], sizes[chosen] // 4), entry
 
     # Registers for all that may need them: they take no sorting. So many taken ones mean so many different sessions at the least.
     place = np.cumsum(is_large) - 1
@@ -150,13 +157,13 @@ def together(encoded: list[bytes], owner: Ints, groups: int) -> list[bytes]:
     for n in np.flatnonzero(is_dense).tolist():
         at = whole[place[owner[n]]]
         np.maximum(at, np.frombuffer(encoded[n], np.uint8), out=at)
-    keys = keys_of(is_large[owner] & ~is_dense)
-    register, rank = _register(keys)
-    np.maximum.at(whole.reshape(-1), place[keys >> 32] * REGISTERS + register, rank.astype(np.uint8))
+    of, entry = coupons_of(is_large[owner] & ~is_dense)
+    np.maximum.at(whole.reshape(-1), place[of] * REGISTERS + (entry >> (_REST_BITS + _RANK_BITS)), _ranks(entry))
     is_sure = np.zeros(groups, dtype=bool)
     is_sure[owner[is_dense]] = True
     is_sure[is_large] |= np.count_nonzero(whole, axis=1) > COUPONS_MAX
-    keys = _different(keys_of(~is_sure[owner]), "stable")
+    of, entry = coupons_of(~is_sure[owner])
+    keys = _different((of << 32) | entry, "stable")
     ends = np.searchsorted(keys, np.arange(1, groups + 1) << 32)
     is_large &= is_sure | (np.diff(ends, prepend=0) > COUPONS_MAX)
     packed = keys.astype("<u4").tobytes()
@@ -173,8 +180,3 @@ def counts(encoded: list[bytes]) -> Ints:
     if ranks:
         found[found == REGISTERS // 4] = _estimates(np.array(ranks))
     return found
-
-
-def parts(coupons: bytes) -> list[bytes]:
-    """Bytes of several groups' coupons, one after another, so that each part is known as coupons."""
-    return [coupons[:4], coupons[4:]] if len(coupons) == REGISTERS else [coupons]

@@ -39,11 +39,10 @@ FROM rollup_total
 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND (step, start) IN (SELECT * FROM unnest($4::text[], $5::timestamptz[]))
 
 -- name: groups
--- A row for each group and step of the question ($7 s each, from $6 on): a tenth of the values to hand over.
-SELECT dimension_id, floor(extract(epoch FROM start - $6::timestamptz) / $7::integer)::integer AS number, {measures}
+-- One row: of all rows the group, which of the starts ($4), and the measures.
+SELECT array_agg(dimension_id), array_agg(array_position($4::timestamptz[], start)), {measures}
 FROM rollup_{step}
 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND start = ANY ($4::timestamptz[]) AND dimension_id = ANY ($5::bigint[])
-GROUP BY dimension_id, number
 
 -- name: dimensions
 SELECT dimension_id, {dimensions} FROM dimension WHERE studio_id = $1 AND game_id = $2 AND dimension_id = ANY ($3::bigint[])
