@@ -144,7 +144,8 @@ class Aggregator:
         self._counting = asyncio.Lock()
         self._counter = ThreadPoolExecutor(1, "count")
         self._is_closing = asyncio.Event()
-        self._has_old_batch_keys = False
+        self._forgetting: set[str] = set()
+        """The queries that may find more to delete."""
         self._eraser = Eraser(settings.raw_retention_days)
         self._erase_at = 0.0
         self._running: asyncio.Task[None] | None = None
@@ -194,7 +195,7 @@ class Aggregator:
                     await self._eraser.watch(connection)
                     thresholds_at = started + THRESHOLDS_EVERY_S
                 is_behind = await self._side_by_side(connection, lanes)
-                is_behind |= await self._forget_batch_keys(connection)
+                is_behind |= await self._forget(connection)
                 is_behind |= await self._erase(connection)
                 if not is_behind:
                     await self._pause(STEP_EVERY_S - (time.monotonic() - started))
@@ -379,7 +380,7 @@ class Aggregator:
         except asyncpg.LockNotAvailableError as error:
             self._telemetry.failed("partitions are in use", error)
             return HOUSEKEEPING_AGAIN_S
-        self._has_old_batch_keys = True
+        self._forgetting = {"forget_batch_keys", "forget_recent_groups"}
         await self._eraser.look(connection)
         return HOUSEKEEPING_EVERY_S
 
@@ -387,18 +388,19 @@ class Aggregator:
         settings = self._settings
         await connection.execute(_SQL["partitions"])
         await connection.execute(_SQL["forget_audits"])
+        await connection.execute(_SQL["forget_recent"])
         dropped = await connection.fetch(
             _SQL["expired"], settings.raw_retention_days, settings.minute_retention_days, settings.hour_retention_months
         )
         for row in dropped:
             self._telemetry.log("INFO", "partition dropped", {"partition": row[0]})
 
-    async def _forget_batch_keys(self, connection: database.Connection) -> bool:
-        """Forget a slice of the batch ids that are past their 48 h. Whether there may be more."""
-        if self._has_old_batch_keys:
-            done = await connection.execute(_SQL["forget_batch_keys"], FORGET_SLICE)
-            self._has_old_batch_keys = done == f"DELETE {FORGET_SLICE}"
-        return self._has_old_batch_keys
+    async def _forget(self, connection: database.Connection) -> bool:
+        """Forget a slice of the batch ids that are past their 48 h, and of what was recent. Whether there may be more."""
+        for name in tuple(self._forgetting):
+            if await connection.execute(_SQL[name], FORGET_SLICE) != f"DELETE {FORGET_SLICE}":
+                self._forgetting.remove(name)
+        return bool(self._forgetting)
 
     async def _erase(self, connection: database.Connection) -> bool:
         """Erase a slice, by the leader of shard 0. Whether there may be more."""

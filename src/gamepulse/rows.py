@@ -52,7 +52,7 @@ class Read(NamedTuple):
 
     def together(self, owner: Ints, count: int) -> Self:
         """The rows put together as `count` rows, whose parts lie in their order: `owner` has the new row of each."""
-        cells = [buckets(owner[row], index, value, count) for row, index, value in self.histograms]
+        cells = [buckets(owner.take(row), index, value, count) for row, index, value in self.histograms]
         return type(self)(
             added(self.counts, owner, count),
             [(one.rows(), one.entry, one.value) for one in cells],

@@ -24,6 +24,7 @@ _RANKS = 1 << _RANK_BITS
 _TAKEN = _RANKS - 1  # in the place of a coupon's rank, which is at most 39: this entry is a register, its rank is above
 _REST_MASK, _RANK_MASK = (1 << _REST_BITS) - 1, _RANKS - 1  # an integer's remainder takes numpy several times as long
 _RANK_OF_REST = _REST_BITS + 1 - np.frexp(np.arange(1 << _REST_BITS, dtype=np.float64))[1].astype(np.int64)
+_RANK_OF_REST_U8 = _RANK_OF_REST.astype(np.uint8)
 _ALPHA = 1 / (2 * np.log(2))
 
 type Ints = npt.NDArray[np.int64]
@@ -89,7 +90,7 @@ def _register(entry: Ints) -> tuple[Ints, Ints]:
 
 def _ranks(coupons: npt.NDArray[np.uint32]) -> Registers:
     """The rank in its register that each coupon stands for."""
-    found: Registers = _RANK_OF_REST.astype(np.uint8)[(coupons >> _RANK_BITS) & _REST_MASK]
+    found: Registers = _RANK_OF_REST_U8.take((coupons >> _RANK_BITS) & _REST_MASK)
     without = np.flatnonzero(found > _REST_BITS)  # the rest is 0: the rank is that of what follows
     found[without] = _REST_BITS + (coupons[without] & _RANK_MASK)
     return found
@@ -146,10 +147,11 @@ def together(encoded: list[bytes], owner: Ints, groups: int) -> list[bytes]:
     is_dense = sizes == REGISTERS
     is_large = np.bincount(owner, weights=np.where(is_dense, 4 * REGISTERS, sizes), minlength=groups) > 4 * COUPONS_MAX
 
-    def coupons_of(where: npt.NDArray[np.bool_]) -> tuple[Ints, npt.NDArray[np.uint32]]:
+    def coupons_of(where: npt.NDArray[np.bool_], value: Ints) -> tuple[Ints, npt.NDArray[np.uint32]]:
+        """The coupons of some, one after another, each with its group's value."""
         chosen = np.flatnonzero(where)
         entry = np.frombuffer(b"".join([encoded[n] for n in chosen.tolist()]), "<u4")
-        return np.repeat(owner[chosen], sizes[chosen] // 4), entry
+        return np.repeat(value[owner[chosen]], sizes[chosen] // 4), entry
 
     # Registers for all that may need them: they take no sorting. So many taken ones mean so many different sessions at the least.
     place = np.cumsum(is_large) - 1
@@ -157,13 +159,15 @@ def together(encoded: list[bytes], owner: Ints, groups: int) -> list[bytes]:
     for n in np.flatnonzero(is_dense).tolist():
         at = whole[place[owner[n]]]
         np.maximum(at, np.frombuffer(encoded[n], np.uint8), out=at)
-    of, entry = coupons_of(is_large[owner] & ~is_dense)
-    np.maximum.at(whole.reshape(-1), place[of] * REGISTERS + (entry >> (_REST_BITS + _RANK_BITS)), _ranks(entry))
+    first, entry = coupons_of(is_large[owner] & ~is_dense, place * REGISTERS)
+    first += entry >> (_REST_BITS + _RANK_BITS)
+    np.maximum.at(whole.reshape(-1), first, _ranks(entry))
     is_sure = np.zeros(groups, dtype=bool)
     is_sure[owner[is_dense]] = True
     is_sure[is_large] |= np.count_nonzero(whole, axis=1) > COUPONS_MAX
-    of, entry = coupons_of(~is_sure[owner])
-    keys = _different((of << 32) | entry, "stable")
+    keys, entry = coupons_of(~is_sure[owner], np.arange(groups) << 32)
+    keys |= entry
+    keys = _different(keys, "stable")
     ends = np.searchsorted(keys, np.arange(1, groups + 1) << 32)
     is_large &= is_sure | (np.diff(ends, prepend=0) > COUPONS_MAX)
     packed = keys.astype("<u4").tobytes()

@@ -33,6 +33,12 @@ TOTALS = """
 SELECT (SELECT count(*) FROM batch_key) AS batches, (SELECT sum(accepted) FROM batch_key) AS accepted, count(*) AS parts,
     sum(rejected) AS rejected, count(DISTINCT session_id) AS sessions FROM raw_batch"""
 ROLLUP = "SELECT dimension_set, extract(epoch FROM start)::bigint AS start, sum(reports) AS reports FROM {table} GROUP BY 1, 2"
+RECENT = """
+SELECT dimension_set, extract(epoch FROM start)::bigint AS start, sum(reports) AS reports FROM rollup_recent AS recent
+WHERE NOT EXISTS (SELECT FROM stale_rollup AS stale WHERE stale.step = 'recent' AND stale.dimension_set = recent.dimension_set
+    AND stale.studio_id = recent.studio_id AND stale.game_id = recent.game_id AND stale.start = recent.start)
+GROUP BY 1, 2"""
+RECENT_S = 23 * 3600
 SEEN = "SELECT count(DISTINCT session_id) AS sessions, sum(reports) AS reports, sum(events) AS events FROM session_seen"
 SETS = {0: "country", 1: "connection", 2: "subdivision", 3: "server", 4: "network"}
 """Dimension sets, each with one of its dimensions."""
@@ -141,6 +147,11 @@ class Books:
                     for start, count in promised.items()
                     if count and told.get(start, 0) != count
                 ]
+        for row in await self._machine.sql(RECENT):
+            start, told_count = row["start"], int(row["reports"])
+            count = sum(count for (_, minute), count in self._minutes.items() if start <= minute < start + RECENT_S)
+            if told_count != count:
+                wrong.append(f"rollup_recent by {SETS[row['dimension_set']]}, {_rfc3339(start)}: {_told(told_count, count)}")
         [seen] = await self._machine.sql(SEEN)
         promised_seen = {"sessions": len(self._sessions), "reports": self._totals["reports"], "events": self._kinds.total()}
         return [*wrong, *_differences("session_seen", dict(seen), promised_seen)]

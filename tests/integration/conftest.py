@@ -5,9 +5,11 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
+import asyncpg
 import httpx
 import pytest
 
+from gamepulse import database
 from tests.conftest import Cluster, Service, serve
 from tests.people import Person, first_admin
 
@@ -43,3 +45,19 @@ async def api(studio: Studio) -> AsyncIterator[httpx.AsyncClient]:
     """Speaks to the module's service, as nobody."""
     async with httpx.AsyncClient(base_url=studio.service.url, timeout=20) as client:
         yield client
+
+
+@pytest.fixture
+async def asker(database_url: str) -> AsyncIterator[database.Pool]:
+    """Connections as those that answer questions."""
+    pool = await database.open_pool({"dsn": database_url}, "query", size=1)
+    yield pool
+    pool.terminate()
+
+
+@pytest.fixture
+async def aggregator(database_url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    """A connection as an aggregator's."""
+    connection = await asyncpg.connect(database_url, server_settings={"role": "gamepulse_aggregate"})
+    yield connection
+    connection.terminate()

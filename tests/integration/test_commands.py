@@ -46,7 +46,7 @@ def test_a_setting_with_which_no_worker_could_start_is_told_at_once(cluster: Clu
 
 
 def test_migrating_again_changes_nothing(database_url: str) -> None:
-    assert gamepulse("migrate", database_url) == gamepulse("migrate", database_url) == "The database is at version 0005.\n"
+    assert gamepulse("migrate", database_url) == gamepulse("migrate", database_url) == "The database is at version 0006.\n"
 
 
 async def test_an_older_database_keeps_what_is_in_it_and_its_service_works_on(cluster: Cluster) -> None:

@@ -361,8 +361,8 @@ async def test_a_step_reads_so_many_rows_and_forgets_so_many_ids(
         rows, _ = await aggregator._read(connection, 0, 0, horizon)
         assert len(rows) == expected
     monkeypatch.setattr(aggregate, "FORGET_SLICE", 3)
-    aggregator._has_old_batch_keys = True
-    assert [await aggregator._forget_batch_keys(connection) for _ in range(3)] == [True, False, False]
+    aggregator._forgetting = {"forget_batch_keys"}
+    assert [await aggregator._forget(connection) for _ in range(3)] == [True, False, False]
     assert await connection.fetchval("SELECT count(*) FROM batch_key") == 0
     await aggregator.close()
 

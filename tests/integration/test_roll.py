@@ -4,7 +4,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partialmethod
@@ -17,15 +17,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from gamepulse import database, gather, histogram, labels, merging, quality, roll, settings, sketch
+from gamepulse import database, gather, labels, merging, quality, roll, settings
 from gamepulse.asker import Game
 from gamepulse.errors import Problem
 from gamepulse.quality import Quality
-from gamepulse.rollup import COUNTS, REPORTS, SETS, VALUES_MAX, Block, encode, entries
-from gamepulse.rollup import counted as counted_cells
+from gamepulse.rollup import SETS, VALUES_MAX, encode
 from gamepulse.telemetry import Telemetry
 from tests.batches import Json, batch, event, now_ms, report
 from tests.conftest import complete, rolled, service_environ
+from tests.deltas import MARK, WHERE, block, put_delta, put_names
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 ONE_HOUR = timedelta(hours=1)
@@ -69,58 +69,12 @@ def before_statements(monkeypatch: pytest.MonkeyPatch, one: Database, then: Call
 
 QUARTER = roll.floor(datetime.now(UTC) - timedelta(hours=14), "quarter")
 HOUR = QUARTER + ONE_HOUR
-WHERE = roll.Where(1, 1, 0)
-
-
-def block(ids: Sequence[int], reports: int = 1) -> Block:
-    """Groups with so many reports each, all of 50 ms and of sessions of their own."""
-    owner = np.repeat(np.arange(len(ids)), reports)
-    counts = np.zeros((len(ids), len(COUNTS)), dtype=np.int64)
-    counts[:, REPORTS] = reports
-    cells = counted_cells(owner, histogram.bucket_indexes(np.full(len(owner), 0.05)), len(ids))
-    sessions = entries(owner, sketch.coupons(np.random.default_rng().bytes(16 * len(owner))), len(ids))
-    return Block(np.array(ids, dtype=np.int64), counts, [cells, cells, sessions, sessions])
-
-
-async def put_delta(connection: Database, start: datetime, block: Block, upto: int) -> int:
-    """A delta that has waited long enough; its bytes."""
-    encoded = encode(block)
-    await connection.execute(
-        "INSERT INTO rollup_delta (studio_id, game_id, dimension_set, shard, start, upto, at, since, groups, reports, block)"
-        " VALUES (1, 1, 0, 0, $1, $2, 'epoch', now(), $3, $4, $5)",
-        start, upto, len(block), int(block.counts[:, REPORTS].sum()), encoded,
-    )  # fmt: skip
-    return len(encoded)
-
-
-async def put_names(connection: Database, count: int) -> list[int]:
-    """Ids of so many regions of one country each."""
-    rows = await connection.fetch(
-        "INSERT INTO dimension (studio_id, game_id, dimension_set, region, country, seen)"
-        " SELECT 1, 1, 0, 'r' || n, 'KR', current_date FROM generate_series(1, $1) AS n RETURNING dimension_id",
-        count,
-    )
-    return sorted(row["dimension_id"] for row in rows)
-
-
-@pytest.fixture
-async def asker(database_url: str) -> AsyncIterator[database.Pool]:
-    pool = await database.open_pool({"dsn": database_url}, "query", size=1)
-    yield pool
-    pool.terminate()
 
 
 async def asked(pool: database.Pool, group_by: Sequence[str] = ("region",), limit: int = 10, order: str = "count") -> Quality:
     """What is about HOUR."""
     span = gather.Span(QUARTER - 6 * ONE_HOUR, QUARTER + 12 * ONE_HOUR)
     return await quality.quality(pool, gather.Names(), GAME, group_by, span, limit, order)
-
-
-@pytest.fixture
-async def aggregator(database_url: str) -> AsyncIterator[Database]:
-    connection = await asyncpg.connect(database_url, server_settings={"role": "gamepulse_aggregate"})
-    yield connection
-    connection.terminate()
 
 
 async def counted(connection: Database) -> list[tuple[int, int, int]]:
@@ -146,7 +100,7 @@ async def test_a_roll_that_is_cut_off_anywhere_has_done_nothing(
     await complete(client)
     monkeypatch.setattr(roll, "ROLL_EVERY_S", 0.0)
     cut_off = 0
-    for statement in range(1, 14):
+    for statement in range(1, 20):
         one = await asyncpg.connect(database_url, server_settings={"role": "gamepulse_aggregate"})
         left = statement
 
@@ -249,7 +203,7 @@ async def test_nothing_is_added_to_an_hour_while_its_quarter_is_made(
     await put_delta(connection, HOUR, block([1, 2]), 1)
     while await roll.roll(aggregator):
         pass
-    await connection.execute("INSERT INTO stale_rollup VALUES (1, 1, 0, 'quarter', $1)", QUARTER)
+    await connection.execute("INSERT INTO stale_rollup VALUES (1, 1, 0, 'quarter', $1, 0, '6 hours')", QUARTER)
     await put_delta(connection, HOUR, block([2, 3]), 2)
     other = await asyncpg.connect(database_url, server_settings={"role": "gamepulse_aggregate"})
     added: list[bool] = []
@@ -279,7 +233,7 @@ async def test_a_quarter_is_made_in_parts(
     while await roll.Piece(WHERE, "hour", HOUR).do(aggregator) or await roll.Piece(WHERE, "hour", HOUR + ONE_HOUR).do(aggregator):
         pass
     before = await asked(asker)
-    await connection.execute("INSERT INTO stale_rollup VALUES (1, 1, 0, 'quarter', $1) ON CONFLICT DO NOTHING", QUARTER)
+    await connection.execute(MARK, QUARTER)
     quarter = roll.Piece(WHERE, "quarter", QUARTER)
     for part in range(parts):
         assert await connection.fetchval("SELECT count(*) FROM stale_rollup WHERE start = $1 AND step = 'quarter'", QUARTER) == 1

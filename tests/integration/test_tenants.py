@@ -69,8 +69,9 @@ async def test_the_query_role_sees_the_studio_that_is_set_and_no_other(
     await client.post("/v1/reports", json=batch(1))
     await client.post("/v1/reports", json=batch(1, game="secret"), headers={"authorization": f"Bearer {OTHER_KEY}"})
     await complete(client)
+    await connection.execute("INSERT INTO rollup_recent SELECT * FROM rollup_hour")
     for name in (
-        "raw_batch", "rollup_delta", "rollup_minute", "rollup_hour", "rollup_total", "dimension", "session_seen",
+        "raw_batch", "rollup_delta", "rollup_minute", "rollup_hour", "rollup_recent", "rollup_total", "dimension", "session_seen",
         "session_seen_other", "session_seen_all", "stale_rollup", "game",
     ):  # fmt: skip
         assert await connection.fetchval(f"SELECT count(DISTINCT studio_id) FROM {name}") == 2, name

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gamepulse import gather, merging, quality
 from gamepulse.errors import Problem
-from gamepulse.gather import Sources, Span, Start
+from gamepulse.gather import Sources, Span
+from gamepulse.roll import Start
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 SINCE = datetime(2026, 2, 26, tzinfo=UTC)
@@ -23,24 +24,47 @@ MINUTES = st.integers(0, 6 * 24 * 60)
     MINUTES,
     st.sets(st.integers(0, 6 * 4)),
     st.sets(st.integers(0, 6)),
-    st.sampled_from([MINUTE, 30 * MINUTE, HOUR, 6 * HOUR, DAY]),
+    st.sets(st.integers(0, 6 * 24)),
+    st.sets(st.integers(0, 6 * 24)),
+    st.sampled_from([MINUTE, 30 * MINUTE, HOUR, 6 * HOUR, DAY, 7 * DAY]),
 )
 def test_pieces_cover_a_span_once_and_use_nothing_stale(
-    a: int, b: int, quarters: set[int], days: set[int], finest: timedelta
+    a: int, b: int, quarters: set[int], days: set[int], recent: set[int], wrong: set[int], width: timedelta
 ) -> None:
     start, end = SINCE + min(a, b) * MINUTE, SINCE + (max(a, b) + 1) * MINUTE
+    there = {SINCE + hour * HOUR for hour in recent}
     stale = {("quarter", SINCE + quarter * 6 * HOUR) for quarter in quarters} | {("day", SINCE + day * DAY) for day in days}
+    stale_recent = {("recent", SINCE + hour * HOUR) for hour in wrong}
+    right = there - {at for _, at in stale_recent}
     at = start
-    sizes = {"minute": MINUTE, "hour": HOUR, "quarter": 6 * HOUR, "day": DAY}
-    for step, since, until in gather.pieces(Span(start, end), stale, finest):
+    sizes = {"minute": MINUTE, "hour": HOUR, "quarter": 6 * HOUR, "recent": 23 * HOUR, "day": DAY}
+    for step, since, until in gather.pieces(Span(start, end), stale | stale_recent, width, there):
         assert since == at < until
         at = until
-        assert (since - SINCE) % sizes[step] == timedelta() == (until - SINCE) % sizes[step]
-        assert sizes[step] <= max(finest, MINUTE)
-        for name, stale_at in stale:
+        if step == "recent":
+            assert (until - since) % sizes[step] == timedelta()
+            assert {since + n * sizes[step] for n in range((until - since) // sizes[step])} <= right
+        else:
+            assert (since - SINCE) % sizes[step] == timedelta() == (until - SINCE) % sizes[step]
+        for n in range(0 if step == "minute" else (until - since) // sizes[step]):  # each lies within one step of the question
+            first = since + n * sizes[step] - start
+            assert first // width == (first + sizes[step] - MINUTE) // width
+        for name, stale_at in stale if step != "recent" else ():
             overlaps = stale_at < until and since < stale_at + sizes[name]
             assert not (overlaps and sizes[step] >= sizes[name]), (step, name)
     assert at == end
+
+
+def test_the_last_day_is_three_pieces_in_each_minute_of_the_hour() -> None:
+    """The recent hours that are there are those that were made an hour ago, and what is made now."""
+    for hour in range(24):
+        running = SINCE + DAY + hour * HOUR
+        there = {running - 25 * HOUR, running - 24 * HOUR}
+        pieces = gather.pieces(Span(running - DAY, running + HOUR), {("recent", running - 23 * HOUR)}, DAY * 366, there)
+        assert [(step, until - since) for step, since, until in pieces] in (
+            [("recent", 23 * HOUR), ("hour", 2 * HOUR)],
+            [("day", DAY), ("hour", HOUR)],
+        )
 
 
 def test_long_spans_are_whole_hours() -> None:
