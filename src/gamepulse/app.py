@@ -48,8 +48,8 @@ MANAGE_CONNECTIONS_MAX = 2
 SWITCH_INTERVAL_S = 0.0002
 """Granian's threads need the interpreter to hand a request over: they should not wait for it as long as Python lets them (5 ms)."""
 KEPT_BYTES = 16 * 2**20
-"""Of freed memory, by each thread's arena: the arrays of a question are up to so large. docs/adr/0037-questions-in-time.md"""
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+"""Of freed memory: the arrays of a question are up to so large. docs/adr/0037-questions-in-time.md"""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h
 HOST_BYTES_MAX = 300
 UNNAMED_PROXY = (
     "a proxy on this machine is not trusted: nobody behind it is limited by address, or located. "
@@ -251,7 +251,11 @@ def create() -> App:
 
 
 def _keep_memory() -> None:
-    """Have the C library (glibc; others do as they like) keep some of what was freed: taken anew, each page costs a fault."""
+    """Have the C library (glibc; others do as they like) keep some of what was freed: taken anew, each page costs a fault.
+
+    All threads have one heap: what one has freed is what the next one takes.
+    """
     libc = ctypes.CDLL(None)
-    for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD) if hasattr(libc, "mallopt") else ():
-        libc.mallopt(option, KEPT_BYTES)
+    options = {_TRIM_THRESHOLD: KEPT_BYTES, _MMAP_THRESHOLD: KEPT_BYTES, _ARENA_MAX: 1}
+    for option, value in options.items() if hasattr(libc, "mallopt") else ():
+        libc.mallopt(option, value)

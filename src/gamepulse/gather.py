@@ -267,13 +267,17 @@ class Names:
 
     def __init__(self) -> None:
         self._values: dict[tuple[int, int, int], dict[int, Values]] = {}
+        self._last: tuple[tuple[int, int, int], Ints, list[Values]] | None = None
+        """The same groups are asked for again and again."""
 
     async def of(self, connection: database.Connection, of: Of, ids: Ints) -> list[Values]:
         """The values of the set's dimensions, for each id."""
+        if self._last is None or self._last[0] != of.where or not np.array_equal(self._last[1], ids):
+            self._last = of.where, ids, await self._find(connection, of, ids.tolist())
+        return self._last[2]
+
+    async def _find(self, connection: database.Connection, of: Of, wanted: list[int]) -> list[Values]:
         known = self._values.setdefault(of.where, {})
-        wanted = ids.tolist()
-        with suppress(KeyError):
-            return [known[one] for one in wanted]
         missing = list(set(wanted) - known.keys())
         if sum(map(len, self._values.values())) + len(missing) > NAMES_MAX:
             known = {}

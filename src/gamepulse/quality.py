@@ -194,7 +194,7 @@ async def quality(
         known = await gather.groups(connection, names, of, found)
         is_ranked = order == "count"
         count = limit if is_ranked else gather.CANDIDATES * limit
-        chosen = await gather.at_once(len(known.values), gather.largest, known, by, count)
+        chosen = sorted(await gather.at_once(len(known.values), gather.largest, known, by, count))  # as their rows lie
         groups: list[Group] = []
         taken = [gather.NO_ROWS]
 
