@@ -518,14 +518,14 @@ async def test_answers_are_the_same_in_small_slices(
 
     whole = await answers()
     sizes: list[int] = []
-    fetch = asyncpg.Connection.fetch
+    fetchrow = asyncpg.Connection.fetchrow
 
     async def noted(self: Database, query: str, *args: Any) -> Any:
-        rows = await fetch(self, query, *args)
-        sizes.append(len(rows) if "dimension_id = ANY ($5" in query else 0)
-        return rows
+        row = await fetchrow(self, query, *args)  # all rows as one
+        sizes.append(len(row[0] or ()) if "dimension_id = ANY ($5" in query else 0)
+        return row
 
-    monkeypatch.setattr(asyncpg.Connection, "fetch", noted)
+    monkeypatch.setattr(asyncpg.Connection, "fetchrow", noted)
     monkeypatch.setattr(gather, "TOTALS_PER_READ", 3)
     for rows in (1, 7, 40):
         monkeypatch.setattr(merging, "SLICE_BYTES_MAX", rows * merging.ROW_BYTES)

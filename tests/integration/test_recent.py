@@ -1,0 +1,184 @@
+"""The last 23 hours together: made in time, right whatever comes late, used while they are right and no longer."""
+
+import asyncio
+import random
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import httpx
+import pytest
+
+from gamepulse import database, gather, quality, roll
+from gamepulse.asker import Game
+from tests.conftest import complete, rolled
+from tests.deltas import WHERE, block, put_delta, put_names
+
+HOUR, WIDTH = timedelta(hours=1), roll.STEPS["recent"]
+GAME = Game(1, 1, "demo")
+STALE = "INSERT INTO stale_rollup VALUES (1, 1, 0, $1, $2, 0, '23 hours')"
+OF_HOURS = """
+SELECT dimension_id, sum(reports)::bigint AS reports FROM rollup_hour
+WHERE start >= $1 AND start < $1 + interval '23 hours' GROUP BY 1 ORDER BY 1"""
+OF_RECENT = "SELECT dimension_id, reports FROM rollup_recent WHERE start = $1 ORDER BY 1"
+type Database = asyncpg.Connection[asyncpg.Record]
+
+
+def running() -> datetime:
+    return roll.floor(datetime.now(UTC), "hour")
+
+
+def ended() -> list[datetime]:
+    """When recent hours begin that must be there: those that ended 90 s ago."""
+    now = datetime.now(UTC)
+    return [start for n in roll.RECENT_KEPT if (start := running() - n * HOUR) + WIDTH + timedelta(seconds=90) < now]
+
+
+async def roll_all(aggregator: Database) -> None:
+    while await roll.roll(aggregator):
+        pass
+
+
+async def put_day(connection: Database, ids: list[int], dice: random.Random) -> None:
+    """Something in each hour of the last 30."""
+    for hours in range(30):
+        await put_delta(connection, running() - hours * HOUR, block(sorted(dice.sample(ids, 3)), dice.randrange(1, 5)), hours)
+
+
+async def last_day(pool: database.Pool, order: str = "count") -> quality.Quality:
+    asked = gather.Span(running() - 24 * HOUR, running() + HOUR)
+    return await quality.quality(pool, gather.Names(), GAME, ["region"], asked, 2, order)
+
+
+async def wrong(connection: Database) -> list[tuple[str, datetime]]:
+    """What is not marked, and not what its hours come to, group by group and in total."""
+    found = []
+    for step, start in await connection.fetch(
+        "SELECT step, start FROM rollup_total WHERE step <> 'hour' AND (step, start) NOT IN (SELECT step, start FROM stale_rollup)"
+    ):
+        hours = await connection.fetch(OF_HOURS.replace("23 hours", f"{roll.STEPS[step] // HOUR} hours"), start)
+        rows = await connection.fetch(OF_RECENT.replace("recent", step), start)
+        total = await connection.fetchrow("SELECT * FROM rollup_total WHERE step = $1 AND start = $2", step, start)
+        assert total is not None
+        ranks = roll.ranks_of(total)
+        told = [*zip(ranks.ids.tolist(), ranks.reports.tolist(), strict=True)]
+        if rows != hours or told != [tuple(row) for row in rows] or total["reports"] != ranks.reports.sum():
+            found.append((step, start))
+    return found
+
+
+async def test_they_are_what_the_hours_come_to(connection: Database, aggregator: Database) -> None:
+    await put_day(connection, await put_names(connection, 5), random.Random(1))
+    await roll_all(aggregator)
+    made = [row["start"] for row in await connection.fetch("SELECT start FROM rollup_total WHERE step = 'recent'")]
+    assert set(made) >= {*ended()}
+    assert min(made) >= running() - max(roll.RECENT_KEPT) * HOUR
+    for start in made:
+        rows = await connection.fetch(OF_RECENT, start)
+        assert rows
+        assert rows == await connection.fetch(OF_HOURS, start)
+    assert await wrong(connection) == []
+
+
+@pytest.mark.parametrize("order", ["count", "bad_sessions"])
+async def test_the_last_day_is_answered_by_them_while_they_are_right(
+    connection: Database, aggregator: Database, asker: database.Pool, order: str
+) -> None:
+    await put_day(connection, await put_names(connection, 5), random.Random(2))
+    await roll_all(aggregator)
+    start = running() - 24 * HOUR
+    for step in ("recent", "day"):  # at midnight it would be the day that answers
+        await connection.execute(STALE + " ON CONFLICT DO NOTHING", step, start)
+    by_hours = await last_day(asker, order)
+    await connection.execute("DELETE FROM stale_rollup WHERE step = 'recent' AND start = $1", start)
+    assert (await last_day(asker, order)).groups == by_hours.groups
+    assert (await last_day(asker, order)).remainder == by_hours.remainder
+    for table in ("rollup_hour", "rollup_quarter"):
+        await connection.execute(f"DELETE FROM {table} WHERE start < $1", running() - HOUR)
+    assert (await last_day(asker, order)).groups == by_hours.groups
+    await connection.execute("DELETE FROM rollup_recent")
+    assert (await last_day(asker, order)).groups != by_hours.groups
+
+
+@pytest.mark.parametrize("groups_max", [200, 2])
+async def test_what_comes_late_is_added_when_it_is_little_and_made_anew_when_it_is_much(
+    connection: Database, aggregator: Database, monkeypatch: pytest.MonkeyPatch, groups_max: int
+) -> None:
+    ids = await put_names(connection, 6)
+    await put_day(connection, ids, random.Random(3))
+    await roll_all(aggregator)
+    monkeypatch.setattr(roll, "MAKE_GROUPS", groups_max)
+    dice, marked = random.Random(4), 0
+    for upto in range(100, 112):
+        late = running() - dice.randrange(2, 24) * HOUR
+        held = [step for step, start in await connection.fetch("SELECT step, start FROM rollup_total") if holds(step, start, late)]
+        before = await connection.fetchval("SELECT count(*) FROM stale_rollup")
+        await put_delta(connection, late, block(sorted(dice.sample(ids, 4)), 2), upto)
+        assert await roll.Piece(WHERE, "hour", late).do(aggregator)
+        assert len(held) > 1
+        assert await wrong(connection) == []  # at no moment
+        marked += await connection.fetchval("SELECT count(*) FROM stale_rollup") - before
+        if upto % 3 == 0:
+            await roll_all(aggregator)
+    assert (marked > 0) == (groups_max == 2)
+    await roll_all(aggregator)
+    assert await wrong(connection) == []
+    for start in ended():
+        assert await connection.fetch(OF_RECENT, start) == await connection.fetch(OF_HOURS, start)
+
+
+def holds(step: str, start: datetime, hour: datetime) -> bool:
+    return start <= hour < start + roll.STEPS[step]
+
+
+async def test_what_is_kept_right_no_more_is_not_used(connection: Database, aggregator: Database, asker: database.Pool) -> None:
+    """An aggregator keeps them right for an hour longer than questions use them, should their clocks differ."""
+    await put_day(connection, await put_names(connection, 5), random.Random(5))
+    await roll_all(aggregator)
+    for hours, is_used in ((25, True), (26, False)):
+        start = running() - hours * HOUR
+        asked = gather.Span(start, start + 24 * HOUR)
+        of = gather.Of(1, 1, 0, ("region",))
+        await connection.execute("DELETE FROM rollup_total WHERE step = 'day'")
+        async with database.studio(asker, 1) as reader:
+            found = await gather.sources(reader, of, asked, quality.SPAN_MAX, is_total=False)
+        used = [one for part in found.coarse.values() for one in part]
+        assert (roll.Start("recent", start) in used) == is_used, hours
+        assert start in {row[0] for row in await connection.fetch("SELECT start FROM rollup_total WHERE step = 'recent'")}
+
+
+async def test_they_go_when_nobody_asks_for_them_any_more(connection: Database, aggregator: Database) -> None:
+    await put_day(connection, await put_names(connection, 5), random.Random(6))
+    await roll_all(aggregator)
+    kept = await connection.fetchval("SELECT count(*) FROM rollup_recent")
+    old = running() - 29 * HOUR
+    await connection.execute("INSERT INTO rollup_recent SELECT * FROM rollup_hour WHERE start = $1", old)
+    await connection.execute(STALE, "recent", old)
+    queries = database.queries("aggregate")
+    await aggregator.execute(queries["forget_recent"])
+    assert [await aggregator.execute(queries["forget_recent_groups"], 2) for _ in range(3)] == ["DELETE 2", "DELETE 1", "DELETE 0"]
+    assert await connection.fetchval("SELECT count(*) FROM rollup_recent") == kept
+    assert await connection.fetchval("SELECT count(*) FROM stale_rollup WHERE start = $1", old) == 0
+
+
+async def test_an_aggregator_of_the_version_before_cannot_leave_them_wrong(connection: Database, aggregator: Database) -> None:
+    """It marks without a width: its roll is undone, and what it would have added waits."""
+    with pytest.raises(asyncpg.NotNullViolationError):
+        await aggregator.execute(
+            "INSERT INTO stale_rollup (studio_id, game_id, dimension_set, step, start) VALUES (1, 1, 0, 'quarter', $1)", running()
+        )
+
+
+async def test_aggregators_make_them_by_themselves(client: httpx.AsyncClient, connection: Database) -> None:
+    await complete(client)  # the service's aggregator runs
+    await put_day(connection, await put_names(connection, 3), random.Random(7))
+    await rolled(connection, is_due=True)
+    for _ in range(200):
+        made = await connection.fetch(
+            "SELECT start FROM rollup_total WHERE step = 'recent' AND start NOT IN (SELECT start FROM stale_rollup)"
+        )
+        if {row["start"] for row in made} >= {*ended()}:
+            break
+        await asyncio.sleep(0.1)
+    else:
+        pytest.fail(f"only {made} are made")
+    assert await wrong(connection) == []
