@@ -68,3 +68,17 @@ def _said(program: str, option: str) -> str:
     """The first line that the program says of itself (wrk does so with exit code 1)."""
     said = subprocess.run([program, option], capture_output=True, text=True, check=False)
     return said.stdout.splitlines()[0].split("Copyright")[0].strip()
+
+
+class Stolen:
+    """How much of this machine's processors its host has given to others since then: what that makes slower says nothing of us."""
+
+    def __init__(self) -> None:
+        self._since = psutil.cpu_times()
+
+    @property
+    def percent(self) -> float:
+        """Of all time of all processors; 0 where the system does not tell."""
+        now, since = psutil.cpu_times()._asdict(), self._since._asdict()
+        taken: float = now.get("steal", 0.0) - since.get("steal", 0.0)
+        return 100 * taken / max(sum(now.values()) - sum(since.values()), 0.01)

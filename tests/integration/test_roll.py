@@ -522,6 +522,7 @@ async def test_answers_are_the_same_in_small_slices(
 
     async def noted(self: Database, query: str, *args: Any) -> Any:
         row = await fetchrow(self, query, *args)  # all rows as one
+        assert row is not None
         sizes.append(len(row[0] or ()) if "dimension_id = ANY ($5" in query else 0)
         return row
 
