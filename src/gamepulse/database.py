@@ -183,8 +183,8 @@ async def _as(
 ) -> AsyncIterator[Connection]:
     """Begun in one round trip, where asyncpg's own transaction and set_config() take two."""
     async with use(pool, QUESTION_TIMEOUT_S) as connection:
-        await connection.execute(f"BEGIN ISOLATION LEVEL {isolation}; SET LOCAL gamepulse.{name} = '{value or ''}'")
         try:
+            await connection.execute(f"BEGIN ISOLATION LEVEL {isolation}; SET LOCAL gamepulse.{name} = '{value or ''}'")
             yield connection
         except (TimeoutError, asyncio.CancelledError):
             raise  # `use` throws the connection away

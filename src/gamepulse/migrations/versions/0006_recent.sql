@@ -15,6 +15,7 @@ CREATE POLICY query_recent ON rollup_recent FOR SELECT TO gamepulse_query USING 
 
 ALTER TABLE rollup_total DROP CONSTRAINT rollup_total_step_check,
     ADD CONSTRAINT rollup_total_step_check CHECK (step IN ('hour', 'quarter', 'recent', 'day'));
+CREATE INDEX ON rollup_total (start) WHERE step = 'recent';
 
 ALTER TABLE stale_rollup DROP CONSTRAINT stale_rollup_step_check,
     ADD CONSTRAINT stale_rollup_step_check CHECK (step IN ('quarter', 'recent', 'day')),
