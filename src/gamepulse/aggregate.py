@@ -388,7 +388,8 @@ class Aggregator:
         settings = self._settings
         await connection.execute(_SQL["partitions"])
         await connection.execute(_SQL["forget_audits"])
-        await connection.execute(_SQL["forget_recent"])
+        for name in ("forget_recent", "forget_recent_marks"):
+            await connection.execute(_SQL[name])
         dropped = await connection.fetch(
             _SQL["expired"], settings.raw_retention_days, settings.minute_retention_days, settings.hour_retention_months
         )

@@ -100,9 +100,9 @@ async def compare(pool: database.Pool, names: Names, game: Game, a: Side, b: Sid
 
 async def _read(connection: database.Connection, names: Names, game: Game, side: Side, raw_since: datetime) -> _Found:
     of = quality.of_game(game, (), side.filters)
-    found = await gather.sources(connection, of, side.asked, quality.SPAN_MAX, is_total=False)
+    found = await gather.sources(connection, of, side.asked, quality.ONE_STEP, is_total=False)
     known = await gather.groups(connection, names, of, found)
-    rows = await merging.as_one(connection, of, found, known, range(len(known.values)), quality.SPAN_MAX)
+    rows = await merging.as_one(connection, of, found, known, range(len(known.values)), quality.ONE_STEP)
     told = (await in_thread(measures.of_rows, rows) if known.values else None) or [measures.NOTHING]
     _, indexes, counts = rows.histograms[0]
     sampled = Span(max(found.asked.start, min(raw_since, found.asked.end)), found.asked.end)

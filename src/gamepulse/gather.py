@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from datetime import datetime, timedelta
+from heapq import nsmallest
 from itertools import batched
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from gamepulse.rollup import REPORTS, SETS, Block, Ints, decode, encode, merge
 from gamepulse.rows import Read, joined, one_row, read
 
 TOTALS_PER_READ = 24
-"""Hours (quarters, days) whose groups are read at a time: 20 bytes a group."""
+"""Hours (or coarser steps) whose groups are read at a time: 20 bytes a group."""
 MINUTE = timedelta(minutes=1)
 FINE = timedelta(hours=6)
 """A longer span is answered in whole hours."""
@@ -34,7 +35,7 @@ NAMES_MAX = 200_000
 """Groups that one question may be about, and groups' names that a process remembers."""
 IDS_SPREAD_MAX = 16
 AT_ONCE_MAX = 20_000
-"""So many groups' sizes are added or ranked in a millisecond."""
+"""So many groups' sizes are added in a millisecond."""
 CANDIDATES = 4
 """By sessions, so many times the groups asked for are looked at: their hours can only be added, not united, to rank them."""
 _SQL = database.queries("serve")
@@ -112,7 +113,7 @@ def whole_hours(span: Span) -> Span:
 
 
 class Sizes(NamedTuple):
-    """What each id (rising) comes to in a span: sessions are added, not united; `rows` are those of hours, quarters and days."""
+    """What each id (rising) comes to in a span: sessions are added, not united; `rows` are those of hours and coarser steps."""
 
     ids: Ints
     reports: Ints
@@ -278,7 +279,7 @@ class Names:
 
     async def _find(self, connection: database.Connection, of: Of, wanted: list[int]) -> list[Values]:
         known = self._values.setdefault(of.where, {})
-        missing = list(set(wanted) - known.keys())
+        missing = [one for one in wanted if one not in known]
         if sum(map(len, self._values.values())) + len(missing) > NAMES_MAX:
             known = {}
             self._values, missing = {of.where: known}, wanted
@@ -319,7 +320,8 @@ def largest(known: Groups, order: str, count: int) -> list[int]:
     sizes = np.bincount(known.codes, weights=getattr(known.sizes, order), minlength=len(known.values))
     if len(sizes) > count:  # values decide between those that are as large as the last one
         least = np.partition(sizes, len(sizes) - count)[len(sizes) - count]
-        codes = np.flatnonzero(sizes >= least).tolist()
+        codes = np.flatnonzero(sizes > least).tolist()
+        codes += nsmallest(count - len(codes), np.flatnonzero(sizes == least).tolist(), key=known.values.__getitem__)
     else:
         codes = list(range(len(sizes)))
-    return sorted(codes, key=lambda code: (-sizes[code], known.values[code]))[:count]
+    return sorted(codes, key=lambda code: (-sizes[code], known.values[code]))

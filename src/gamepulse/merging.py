@@ -1,4 +1,4 @@
-"""Reads the rows of the groups that are shown, from hours, quarters and days, and merges them with the minutes, slice by slice."""
+"""Reads the rows of the groups that are shown, from hours and coarser steps, and merges them with the minutes, slice by slice."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence

@@ -30,6 +30,8 @@ POINTS_MAX = 1_500
 """Points of a series, all groups together counted apart: step × points covers `from` to `to`."""
 YEARS = range(2000, 2100)
 SPAN_MAX = timedelta(days=366)
+ONE_STEP = 2 * SPAN_MAX
+"""So wide that no span, widened to whole hours, is more than one step."""
 STEPS: Final = {"1m": 60, "5m": 300, "10m": 600, "30m": 1800, "1h": 3600, "6h": 21600, "1d": 86400}
 _MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
 
@@ -190,11 +192,12 @@ async def quality(
     of = of_game(game, group_by, filters)
     by = "reports" if order == "count" else order
     async with database.studio(pool, game.studio_id) as connection:
-        found = await gather.sources(connection, of, asked, SPAN_MAX, is_total=not filters)
+        found = await gather.sources(connection, of, asked, ONE_STEP, is_total=not filters)
         known = await gather.groups(connection, names, of, found)
         is_ranked = order == "count"
         count = limit if is_ranked else gather.CANDIDATES * limit
-        chosen = sorted(await gather.at_once(len(known.values), gather.largest, known, by, count))  # as their rows lie
+        most = await gather.at_once(gather.CANDIDATES * len(known.values), gather.largest, known, by, count)
+        chosen = sorted(most)  # as their rows lie
         groups: list[Group] = []
         taken = [gather.NO_ROWS]
 
@@ -204,16 +207,16 @@ async def quality(
             if is_ranked:
                 taken.append(rows)
 
-        await merging.merge_rows(connection, of, found, merging.choose(known, chosen), SPAN_MAX, take)
+        await merging.merge_rows(connection, of, found, merging.choose(known, chosen), ONE_STEP, take)
         best = sorted(range(len(groups)), key=lambda n: (-getattr(groups[n], order), known.values[chosen[n]]))[:limit]
         is_all, rest = len(known.values) <= limit, list[Read]()
         if not is_all:
             those = [chosen[n] for n in best]
             if not is_ranked:
-                taken = [await merging.as_one(connection, of, found, known, those, SPAN_MAX)]
+                taken = [await merging.as_one(connection, of, found, known, those, ONE_STEP)]
             if filters:  # the total is of all; what is filtered must be read
                 others = sorted(set(range(len(known.values))) - set(those))
-                rest = [await merging.as_one(connection, of, found, known, others, SPAN_MAX)]
+                rest = [await merging.as_one(connection, of, found, known, others, ONE_STEP)]
 
     def remainder() -> Group:
         shown = one_row(taken)
@@ -243,7 +246,7 @@ async def series(
     async with database.studio(pool, game.studio_id) as connection:
         found = await gather.sources(connection, of, asked, width, is_total=False)
         known = await gather.groups(connection, names, of, found)
-        chosen = await gather.at_once(len(known.values), gather.largest, known, "reports", limit)
+        chosen = await gather.at_once(gather.CANDIDATES * len(known.values), gather.largest, known, "reports", limit)
         lines = [Line(dict(zip(of.group_by, known.values[code], strict=True)), []) for code in chosen]
 
         def take(numbers: Ints, rows: Read) -> None:

@@ -35,7 +35,7 @@ LEFT_OUT_FIRST_S = 1.0
 LEFT_OUT_S = 300.0
 """For so long at the most a piece is left out that failed again and again."""
 MAKE_GROUPS = 200
-"""Groups of a quarter or a day that are made in one transaction. So many that come late are added to what is made."""
+"""Groups of a coarser step that are made in one transaction. So many that come late are added to what is made."""
 LATE_AFTER = timedelta(minutes=5)
 """After its end, what comes for a minute is kept apart from what came in time."""
 LOCKS = 0x6771
@@ -118,7 +118,7 @@ class Taken(RuntimeError):
 
 
 class Piece(NamedTuple):
-    """What one transaction does: add the deltas of an hour, or make a part of a quarter or a day anew."""
+    """What one transaction does: add the deltas of an hour, or make a part of a coarser step anew."""
 
     where: Where
     step: str
@@ -230,12 +230,14 @@ async def _add(connection: database.Connection, where: Where, hour: datetime) ->
             blocks.setdefault(row["start"], []).append(decode(row["block"]))
         minutes = {start: merge(some) for start, some in sorted(blocks.items())}
         added = merge(list(minutes.values()))
-        coarser = _coarser(hour, datetime.now(UTC))
-        made = await _made(connection, where, coarser) if len(added) <= MAKE_GROUPS else []
-        writes = [await _minutes(connection, where, hour, minutes)]
-        for one in (Start("hour", hour), *made):
-            writes += await _more(connection, where, one, added)
-        writes.append(_stale(where, [one for one in coarser if one not in made]))
+        now = datetime.now(UTC)
+        coarser = _coarser(hour, now)
+        over = [one for one in coarser if one.at + STEPS[one.step] <= now] if len(added) <= MAKE_GROUPS else []
+        made = await _made(connection, where, over) if over else {}
+        writes = [await _minutes(connection, where, hour, minutes), *await _more(connection, where, Start("hour", hour), added)]
+        for one, made_upto in made.items():  # what is made of it later will be made of the hour as it is now
+            writes += await _more(connection, where, one, added if made_upto is None else added.select(added.ids <= made_upto))
+        writes += [_stale(where, rest)] if (rest := [one for one in coarser if one not in made]) else []
         keys = [[row[name] for row in rows] for name in ("start", "shard", "upto")]
         if await connection.execute(_SQL["delete_deltas"], *where, *keys) != f"DELETE {len(rows)}":
             raise Taken
@@ -253,9 +255,9 @@ def _coarser(hour: datetime, now: datetime) -> list[Start]:
     ]
 
 
-async def _made(connection: database.Connection, where: Where, starts: Sequence[Start]) -> list[Start]:
-    """Those that are there and right."""
-    return [Start(*row) for row in await connection.fetch(_SQL["made"], *where, *_columns(starts))]
+async def _made(connection: database.Connection, where: Where, starts: Sequence[Start]) -> dict[Start, int | None]:
+    """Those that are there: right, or in the making, with the id up to which their groups are right."""
+    return {Start(step, at): upto for step, at, upto in await connection.fetch(_SQL["made"], *where, *_columns(starts))}
 
 
 def _columns(starts: Sequence[Start]) -> tuple[list[str], list[datetime]]:
@@ -286,6 +288,8 @@ async def _minutes(connection: database.Connection, where: Where, hour: datetime
 
 async def _more(connection: database.Connection, where: Where, start: Start, added: Block) -> list[_Write]:
     """What comes to a step's groups and total."""
+    if not len(added):
+        return []
     stored = await connection.fetch(_GROUPS[start.step], *where, [start.at], added.ids.tolist())
     of_stored = np.searchsorted(added.ids, np.array([row["dimension_id"] for row in stored], dtype=np.int64))
     owner = np.concatenate([np.arange(len(added)), of_stored])
@@ -332,9 +336,14 @@ async def _parts(connection: database.Connection, where: Where, start: Start) ->
     if start.step == "recent":
         every = (first + n * STEPS["quarter"] for n in range(5))
         inside = [Start("quarter", at) for at in every if start.at <= at and at + STEPS["quarter"] <= end]
-        quarters = await _made(connection, where, inside)
+        quarters = [one for one, made_upto in (await _made(connection, where, inside)).items() if made_upto is None]
     hours = (Start("hour", start.at + n * STEPS["hour"]) for n in range((end - start.at) // STEPS["hour"]))
     return [*quarters, *(one for one in hours if Start("quarter", floor(one.at, "quarter")) not in quarters)]
+
+
+async def _has_stale_quarters(connection: database.Connection, where: Where, day: datetime) -> bool:
+    has: bool = await connection.fetchval(_SQL["has_stale_quarters"], *where, day, day + STEPS["day"])
+    return has
 
 
 async def _make(connection: database.Connection, where: Where, start: Start) -> bool:
@@ -343,7 +352,7 @@ async def _make(connection: database.Connection, where: Where, start: Start) -> 
         if not await _is_alone(connection, where):
             return False
         made_upto = await connection.fetchval(_SQL["made_upto"], *where, *start)
-        if made_upto is None:
+        if made_upto is None or (start.step == "day" and await _has_stale_quarters(connection, where, start.at)):
             return False
         totals = await connection.fetch(_TOTALS, *where, *_columns(await _parts(connection, where, start)))
         every = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(ranks_of(row).ids for row in totals)]))

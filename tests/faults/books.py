@@ -35,7 +35,7 @@ SELECT (SELECT count(*) FROM batch_key) AS batches, (SELECT sum(accepted) FROM b
 ROLLUP = "SELECT dimension_set, extract(epoch FROM start)::bigint AS start, sum(reports) AS reports FROM {table} GROUP BY 1, 2"
 RECENT = """
 SELECT dimension_set, extract(epoch FROM start)::bigint AS start, sum(reports) AS reports FROM rollup_recent AS recent
-WHERE NOT EXISTS (SELECT FROM stale_rollup AS stale WHERE stale.step = 'recent' AND stale.dimension_set = recent.dimension_set
+WHERE start >= date_trunc('hour', now(), 'UTC') - interval '25 hours' AND NOT EXISTS (SELECT FROM stale_rollup AS stale WHERE stale.step = 'recent' AND stale.dimension_set = recent.dimension_set
     AND stale.studio_id = recent.studio_id AND stale.game_id = recent.game_id AND stale.start = recent.start)
 GROUP BY 1, 2"""
 RECENT_S = 23 * 3600

@@ -53,10 +53,12 @@ async def last_day(pool: database.Pool, order: str = "count") -> quality.Quality
 
 
 async def wrong(connection: Database) -> list[tuple[str, datetime]]:
-    """What is not marked, and not in all measures what its hours come to, group by group and in total."""
+    """What is kept right and not marked, and not in all measures what its hours come to, group by group and in total."""
     found = []
     for step, start in await connection.fetch(
         "SELECT step, start FROM rollup_total WHERE step <> 'hour' AND (step, start) NOT IN (SELECT step, start FROM stale_rollup)"
+        " AND (step <> 'recent' OR start >= $1)",
+        running() - 25 * HOUR,
     ):
         hours = await connection.fetch(f"{ROWS} FROM rollup_hour WHERE start >= $1 AND start < $2", start, start + roll.STEPS[step])
         ids, owner = np.unique([row["dimension_id"] for row in hours], return_inverse=True)
@@ -154,23 +156,43 @@ async def test_what_is_kept_right_no_more_is_not_used(connection: Database, aggr
 async def test_they_go_when_nobody_asks_for_them_any_more(connection: Database, aggregator: Database) -> None:
     await put_day(connection, await put_names(connection, 5), random.Random(6))
     await roll_all(aggregator)
-    kept = await connection.fetchval("SELECT count(*) FROM rollup_recent")
-    old = running() - 29 * HOUR
-    await connection.execute("INSERT INTO rollup_recent SELECT * FROM rollup_hour WHERE start = $1", old)
+    groups = await connection.fetchval("SELECT count(*) FROM rollup_recent WHERE start = $1", ended()[0])
+    kept = await connection.fetchval("SELECT count(*) FROM rollup_recent") - groups
+    for table in ("rollup_recent", "rollup_total"):
+        old = running() - 29 * HOUR
+        where = "start = $1" if table == "rollup_recent" else "start = $1 AND step = 'recent'"
+        await connection.execute(f"UPDATE {table} SET start = $2 WHERE {where}", ended()[0], old)
     await connection.execute(STALE, "recent", old)
     queries = database.queries("aggregate")
-    await aggregator.execute(queries["forget_recent"])
-    assert [await aggregator.execute(queries["forget_recent_groups"], 2) for _ in range(3)] == ["DELETE 2", "DELETE 1", "DELETE 0"]
+    for name in ("forget_recent", "forget_recent_marks"):
+        await aggregator.execute(queries[name])
+    told = [await aggregator.execute(queries["forget_recent_groups"], groups - 1) for _ in range(3)]
+    assert told == [f"DELETE {groups - 1}", "DELETE 1", "DELETE 0"]
     assert await connection.fetchval("SELECT count(*) FROM rollup_recent") == kept
-    assert await connection.fetchval("SELECT count(*) FROM stale_rollup WHERE start = $1", old) == 0
+    for table in ("stale_rollup", "rollup_total"):
+        assert await connection.fetchval(f"SELECT count(*) FROM {table} WHERE step = 'recent' AND start = $1", old) == 0
+        assert await connection.fetchval(f"SELECT count(*) FROM {table} WHERE step = 'recent'") > 0
 
 
-async def test_an_aggregator_of_the_version_before_cannot_leave_them_wrong(connection: Database, aggregator: Database) -> None:
-    """It marks without a width: its roll is undone, and what it would have added waits."""
-    with pytest.raises(asyncpg.NotNullViolationError):
+async def test_while_an_aggregator_of_the_version_before_rolls_there_are_none(connection: Database, aggregator: Database) -> None:
+    """It does not mark them: in a deployment, and after going back."""
+    ids = await put_names(connection, 5)
+    await put_day(connection, ids, random.Random(8))
+    await roll_all(aggregator)
+    for step in ("quarter", "day", "quarter"):
         await aggregator.execute(
-            "INSERT INTO stale_rollup (studio_id, game_id, dimension_set, step, start) VALUES (1, 1, 0, 'quarter', $1)", running()
-        )
+            "INSERT INTO stale_rollup (studio_id, game_id, dimension_set, step, start) VALUES (1, 1, 0, $1, $2)"
+            " ON CONFLICT (studio_id, game_id, dimension_set, step, start) DO UPDATE SET made_upto = 0 WHERE stale_rollup.made_upto > 0",
+            step, roll.floor(running(), "day") - timedelta(days=1),
+        )  # fmt: skip
+    for table in ("stale_rollup", "rollup_total"):
+        assert await connection.fetchval(f"SELECT count(*) FROM {table} WHERE step = 'recent'") == 0
+    widths = await connection.fetch("SELECT DISTINCT step, width FROM stale_rollup ORDER BY step")
+    assert [tuple(row) for row in widths] == [("day", timedelta(days=1)), ("quarter", timedelta(hours=6))]
+    await put_day(connection, ids, random.Random(9))
+    await roll_all(aggregator)
+    assert await wrong(connection) == []
+    assert {row[0] for row in await connection.fetch("SELECT start FROM rollup_total WHERE step = 'recent'")} >= {*ended()}
 
 
 async def test_aggregators_make_them_by_themselves(client: httpx.AsyncClient, connection: Database) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -243,23 +244,28 @@ async def test_a_quarter_is_made_in_parts(
     assert await connection.fetchval("SELECT count(*) FROM rollup_quarter WHERE start = $1", QUARTER) == groups
 
 
-async def test_what_comes_between_two_parts_of_a_quarter_begins_it_anew(
-    connection: Database, aggregator: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("late", [[1, 4], [1, 3, 4], [3], [4]])
+async def test_what_comes_between_two_parts_of_a_quarter_is_in_it(
+    connection: Database, aggregator: Database, monkeypatch: pytest.MonkeyPatch, late: list[int]
 ) -> None:
+    """Little is added to the groups that are made, with much it begins anew."""
     monkeypatch.setattr(roll, "MAKE_GROUPS", 2)
     hour, quarter = roll.Piece(WHERE, "hour", HOUR), roll.Piece(WHERE, "quarter", QUARTER)
     await put_delta(connection, HOUR, block([1, 2, 3]), 1)
     assert await hour.do(aggregator)
     assert await quarter.do(aggregator)
-    await put_delta(connection, HOUR, block([1, 4]), 2)
+    await put_delta(connection, HOUR, block(late), 2)
     assert await hour.do(aggregator)
+    upto = await connection.fetchval("SELECT made_upto FROM stale_rollup WHERE step = 'quarter'")
+    assert upto == (0 if len(late) > roll.MAKE_GROUPS else 2)
     while await quarter.do(aggregator):
         pass
+    expected = Counter([1, 2, 3, *late])
     made = await connection.fetch("SELECT dimension_id, reports FROM rollup_quarter ORDER BY dimension_id")
-    assert [tuple(row) for row in made] == [(1, 2), (2, 1), (3, 1), (4, 1)]
+    assert [tuple(row) for row in made] == sorted(expected.items())
     total = await connection.fetchrow("SELECT * FROM rollup_total WHERE step = 'quarter'")
     assert total is not None
-    assert (total["reports"], roll.ranks_of(total).reports.tolist()) == (5, [2, 1, 1, 1])
+    assert (total["reports"], roll.ranks_of(total).reports.tolist()) == (expected.total(), [n for _, n in sorted(expected.items())])
 
 
 async def test_a_roll_takes_so_many_deltas_and_bytes_and_the_next_one_follows(

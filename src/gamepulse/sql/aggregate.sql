@@ -179,13 +179,14 @@ FROM rollup_total
 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND (step, start) IN (SELECT * FROM unnest($4::text[], $5::timestamptz[]))
 
 -- name: made
--- Of some steps: those that are there and right.
-SELECT step, start FROM rollup_total AS total
+-- Of some steps: those that are there, all of their groups (no made_upto) or those up to an id.
+SELECT step, start, made_upto FROM rollup_total LEFT JOIN stale_rollup USING (studio_id, game_id, dimension_set, step, start)
 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND (step, start) IN (SELECT * FROM unnest($4::text[], $5::timestamptz[]))
-    AND NOT EXISTS (
-        SELECT FROM stale_rollup AS stale
-        WHERE stale.studio_id = total.studio_id AND stale.game_id = total.game_id
-            AND stale.dimension_set = total.dimension_set AND stale.step = total.step AND stale.start = total.start)
+    AND made_upto IS DISTINCT FROM 0
+
+-- name: has_stale_quarters
+SELECT EXISTS (SELECT FROM stale_rollup
+    WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = 'quarter' AND start >= $4 AND start < $5)
 
 -- name: put_rollup_total
 INSERT INTO rollup_total (studio_id, game_id, dimension_set, step, start, group_ids, group_reports, group_sessions,
@@ -208,16 +209,17 @@ SELECT made_upto FROM stale_rollup WHERE studio_id = $1 AND game_id = $2 AND dim
 UPDATE stale_rollup SET made_upto = $6 WHERE studio_id = $1 AND game_id = $2 AND dimension_set = $3 AND step = $4 AND start = $5
 
 -- name: stale
--- What is over and must be made anew from the finer rows; a day waits for its quarters.
+-- What is over and must be made anew from the finer rows; days and recent hours wait for the quarters in them that are over too.
 SELECT studio_id, game_id, dimension_set, step, start
 FROM stale_rollup AS stale
 WHERE start + width < now() - interval '90 seconds'
-    AND (step <> 'day' OR NOT EXISTS (
+    AND (step <> 'recent' OR start > now() - interval '27 hours')
+    AND (step = 'quarter' OR NOT EXISTS (
         SELECT FROM stale_rollup AS quarter
         WHERE quarter.studio_id = stale.studio_id AND quarter.game_id = stale.game_id
-            AND quarter.dimension_set = stale.dimension_set AND quarter.step = 'quarter'
-            AND quarter.start >= stale.start AND quarter.start < stale.start + interval '1 day'))
-ORDER BY start
+            AND quarter.dimension_set = stale.dimension_set AND quarter.step = 'quarter' AND quarter.start >= stale.start
+            AND quarter.start + quarter.width <= stale.start + stale.width))
+ORDER BY start + width, width
 LIMIT $1
 
 -- name: fresh
@@ -225,7 +227,12 @@ DELETE FROM stale_rollup WHERE studio_id = $1 AND game_id = $2 AND dimension_set
 
 -- name: forget_recent
 -- What no question uses and no aggregator keeps right any more (roll.RECENT_KEPT).
-WITH totals AS (DELETE FROM rollup_total WHERE step = 'recent' AND start < now() - interval '28 hours')
+DELETE FROM rollup_total AS total
+USING (SELECT DISTINCT studio_id, game_id, dimension_set, start FROM rollup_recent WHERE start < now() - interval '28 hours') AS old
+WHERE total.studio_id = old.studio_id AND total.game_id = old.game_id AND total.dimension_set = old.dimension_set
+    AND total.step = 'recent' AND total.start = old.start
+
+-- name: forget_recent_marks
 DELETE FROM stale_rollup WHERE step = 'recent' AND start < now() - interval '28 hours'
 
 -- name: forget_recent_groups
