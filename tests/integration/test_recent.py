@@ -137,6 +137,31 @@ def holds(step: str, start: datetime, hour: datetime) -> bool:
     return start <= hour < start + roll.STEPS[step]
 
 
+async def test_a_day_is_not_made_of_a_quarter_that_is_not_right(connection: Database, aggregator: Database) -> None:
+    await put_day(connection, await put_names(connection, 5), random.Random(10))
+    await roll_all(aggregator)
+    day = roll.floor(running(), "day") - timedelta(days=1)
+    await connection.execute(STALE, "quarter", day)  # since it was looked what is due
+    await connection.execute(STALE, "day", day)
+    assert not await roll.Piece(WHERE, "day", day).do(aggregator)
+    assert await roll.Piece(WHERE, "quarter", day).do(aggregator)
+    assert await roll.Piece(WHERE, "day", day).do(aggregator)
+    assert await wrong(connection) == []
+
+
+async def test_the_longest_span_may_begin_within_an_hour(connection: Database, aggregator: Database, asker: database.Pool) -> None:
+    """It is widened to whole hours, to more than 366 days."""
+    await put_day(connection, await put_names(connection, 5), random.Random(11))
+    await roll_all(aggregator)
+    asked = gather.Span(running() + HOUR / 2 - quality.SPAN_MAX, running() + HOUR / 2)
+    for order in ("count", "sessions"):
+        told = await quality.quality(asker, gather.Names(), GAME, ["region"], asked, 3, order)
+        assert told.to - told.from_ == quality.SPAN_MAX + HOUR
+        assert told.remainder is not None
+        reports = sum(group.count for group in [*told.groups, told.remainder])
+        assert reports == await connection.fetchval("SELECT sum(reports) FROM rollup_hour")
+
+
 async def test_what_is_kept_right_no_more_is_not_used(connection: Database, aggregator: Database, asker: database.Pool) -> None:
     """An aggregator keeps them right for an hour longer than questions use them, should their clocks differ."""
     await put_day(connection, await put_names(connection, 5), random.Random(5))
