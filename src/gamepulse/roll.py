@@ -234,9 +234,9 @@ async def _add(connection: database.Connection, where: Where, hour: datetime) ->
         coarser = _coarser(hour, now)
         over = [one for one in coarser if one.at + STEPS[one.step] <= now] if len(added) <= MAKE_GROUPS else []
         made = await _made(connection, where, over) if over else {}
-        writes = [await _minutes(connection, where, hour, minutes), *await _more(connection, where, Start("hour", hour), added)]
-        for one, made_upto in made.items():  # what is made of it later will be made of the hour as it is now
-            writes += await _more(connection, where, one, added if made_upto is None else added.select(added.ids <= made_upto))
+        writes = [await _minutes(connection, where, hour, minutes)]
+        for one in (Start("hour", hour), *made):  # what is still to be made of one will be made of the hour as it is now
+            writes += await _more(connection, where, one, added)
         writes += [_stale(where, rest)] if (rest := [one for one in coarser if one not in made]) else []
         keys = [[row[name] for row in rows] for name in ("start", "shard", "upto")]
         if await connection.execute(_SQL["delete_deltas"], *where, *keys) != f"DELETE {len(rows)}":
@@ -288,8 +288,6 @@ async def _minutes(connection: database.Connection, where: Where, hour: datetime
 
 async def _more(connection: database.Connection, where: Where, start: Start, added: Block) -> list[_Write]:
     """What comes to a step's groups and total."""
-    if not len(added):
-        return []
     stored = await connection.fetch(_GROUPS[start.step], *where, [start.at], added.ids.tolist())
     of_stored = np.searchsorted(added.ids, np.array([row["dimension_id"] for row in stored], dtype=np.int64))
     owner = np.concatenate([np.arange(len(added)), of_stored])

@@ -115,8 +115,8 @@ async def test_what_comes_late_is_added_when_it_is_little_and_made_anew_when_it_
     await roll_all(aggregator)
     monkeypatch.setattr(roll, "MAKE_GROUPS", groups_max)
     dice, marked = random.Random(4), 0
-    for upto in range(100, 112):
-        late = running() - dice.randrange(2, 24) * HOUR
+    for upto, hours in enumerate(range(2, 26), 100):
+        late = running() - hours * HOUR
         held = [step for step, start in await connection.fetch("SELECT step, start FROM rollup_total") if holds(step, start, late)]
         before = await connection.fetchval("SELECT count(*) FROM stale_rollup")
         await put_delta(connection, late, block(sorted(dice.sample(ids, 4)), 2), upto)

@@ -24,17 +24,16 @@ MINUTES = st.integers(0, 6 * 24 * 60)
     MINUTES,
     st.sets(st.integers(0, 6 * 4)),
     st.sets(st.integers(0, 6)),
-    st.sets(st.integers(0, 6 * 24)),
-    st.sets(st.integers(0, 6 * 24)),
+    st.dictionaries(st.integers(0, 6 * 24), st.booleans()),
     st.sampled_from([MINUTE, 30 * MINUTE, HOUR, 6 * HOUR, DAY, 7 * DAY]),
 )
 def test_pieces_cover_a_span_once_and_use_nothing_stale(
-    a: int, b: int, quarters: set[int], days: set[int], recent: set[int], wrong: set[int], width: timedelta
+    a: int, b: int, quarters: set[int], days: set[int], recent: dict[int, bool], width: timedelta
 ) -> None:
     start, end = SINCE + min(a, b) * MINUTE, SINCE + (max(a, b) + 1) * MINUTE
     there = {SINCE + hour * HOUR for hour in recent}
     stale = {("quarter", SINCE + quarter * 6 * HOUR) for quarter in quarters} | {("day", SINCE + day * DAY) for day in days}
-    stale_recent = {("recent", SINCE + hour * HOUR) for hour in wrong}
+    stale_recent = {("recent", SINCE + hour * HOUR) for hour, is_stale in recent.items() if is_stale}
     right = there - {at for _, at in stale_recent}
     at = start
     sizes = {"minute": MINUTE, "hour": HOUR, "quarter": 6 * HOUR, "recent": 23 * HOUR, "day": DAY}
@@ -65,6 +64,8 @@ def test_the_last_day_is_three_pieces_in_each_minute_of_the_hour() -> None:
             [("recent", 23 * HOUR), ("hour", 2 * HOUR)],
             [("day", DAY), ("hour", HOUR)],
         )
+        stale = {("recent", running - 24 * HOUR)}
+        assert "recent" not in {step for step, _, _ in gather.pieces(Span(running - DAY, running + HOUR), stale, DAY * 366, there)}
 
 
 def test_long_spans_are_whole_hours() -> None:
