@@ -17,13 +17,12 @@ import msgspec
 import numpy as np
 
 from gamepulse import database, errors
-from gamepulse.roll import MEASURES, STEPS, Ranks, Start, floor, ranks_of
+from gamepulse.roll import MEASURES, MINUTE, STEPS, Ranks, Start, floor, ranks_of
 from gamepulse.rollup import REPORTS, SETS, Block, Ints, decode, encode, merge
 from gamepulse.rows import Read, joined, one_row, read
 
 TOTALS_PER_READ = 24
 """Hours (or coarser steps) whose groups are read at a time: 20 bytes a group."""
-MINUTE = timedelta(minutes=1)
 FINE = timedelta(hours=6)
 """A longer span is answered in whole hours."""
 FINE_BYTES_MAX = 16 * 2**20

@@ -16,7 +16,7 @@ from gamepulse.rollup import Ints, decode, regroup
 from gamepulse.rows import ALL, Read, joined, one_row, read_one
 
 ROWS_MAX = 150_000
-"""Rows of hours and days that one question may read: so many can be merged within database.QUESTION_TIMEOUT_S."""
+"""Rows of hours and coarser steps that one question may read: so many can be merged within database.QUESTION_TIMEOUT_S."""
 SLICE_BYTES_MAX = 16 * 2**20
 """Of rows that are read and merged at a time, each taken to be as large as it can be."""
 ROW_BYTES = 28 * 2**10

@@ -11,6 +11,7 @@ from gamepulse.asker import Game
 from gamepulse.batch import EVENT_KINDS, QUALITIES
 from gamepulse.gather import NO_FILTERS, Filters, Names, Of, Span
 from gamepulse.measures import Measures
+from gamepulse.roll import MINUTE
 from gamepulse.rollup import (
     DIMENSIONS,
     EVENTS,
@@ -33,7 +34,7 @@ SPAN_MAX = timedelta(days=366)
 ONE_STEP = 2 * SPAN_MAX
 """So wide that no span, widened to whole hours, is more than one step."""
 STEPS: Final = {"1m": 60, "5m": 300, "10m": 600, "30m": 1800, "1h": 3600, "6h": 21600, "1d": 86400}
-_MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
+_HOUR = timedelta(hours=1)
 
 
 class Percentiles(msgspec.Struct):
@@ -292,4 +293,4 @@ def percentiles(told_ms: Sequence[float] | None) -> Percentiles | None:
 
 def _ceil_minute(at: datetime) -> datetime:
     floor = at.astimezone(UTC).replace(second=0, microsecond=0)
-    return floor if floor == at else floor + _MINUTE
+    return floor if floor == at else floor + MINUTE

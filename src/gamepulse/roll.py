@@ -52,7 +52,7 @@ they are asked for.
 """
 RECENT_KEPT = range(22, 27)
 """So many hours before the running one recent hours begin that are kept right; questions use them for an hour less (`opening`)."""
-_MINUTE = timedelta(minutes=1)
+MINUTE = timedelta(minutes=1)
 
 MEASURES = ", ".join((*COUNTS, *KINDS))
 
@@ -277,7 +277,7 @@ async def _is_alone(connection: database.Connection, where: Where) -> bool:
 async def _minutes(connection: database.Connection, where: Where, hour: datetime, added: Mapping[datetime, Block]) -> _Write:
     late_before = datetime.now(UTC) - LATE_AFTER
     minutes = dict(added)
-    keys = [(start, start + _MINUTE < late_before) for start in minutes]
+    keys = [(start, start + MINUTE < late_before) for start in minutes]
     starts, is_late = [start for start, _ in keys], [late for _, late in keys]
     for row in await connection.fetch(_SQL["minutes"], *where, hour, starts, is_late):
         minutes[row["start"]] = merge([decode(row["block"]), minutes[row["start"]]])
