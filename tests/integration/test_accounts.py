@@ -1,9 +1,12 @@
 """Accounts: signing in and out, cookies, second factors, passwords; what is told and what is kept secret."""
 
 import asyncio
+import re
 import subprocess
 import sys
+import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -211,6 +214,33 @@ async def test_names_and_passwords_have_their_limits(api: httpx.AsyncClient, nam
     answer = await api.post("/v1/accounts", json={"name": name, "password": password})
     assert told(answer) == (422, code)
     assert password not in answer.text and repr(name) not in answer.text
+
+
+async def test_passwords_are_stored_as_owasp_says(api: httpx.AsyncClient, studio: Studio) -> None:
+    """Password Storage Cheat Sheet: Argon2id with 19 MiB, two iterations, one degree of parallelism."""
+    await register(api, "hashed")
+    connection = await own(studio)
+    stored = await connection.fetchval("SELECT password_hash FROM account WHERE name = 'hashed'")
+    await connection.close()
+    assert re.fullmatch(r"\$argon2id\$v=19\$m=19456,t=2,p=1\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}", stored)
+
+
+async def test_passwords_are_hashed_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    passwords, threads = Passwords(), set[int]()
+    hasher = passwords._hasher
+
+    def hashed(password: str) -> str:
+        threads.add(threading.get_ident())
+        return hasher.hash(password)
+
+    def verified(stored: str, password: str) -> bool:
+        threads.add(threading.get_ident())
+        return hasher.verify(stored, password)
+
+    monkeypatch.setattr(passwords, "_hasher", SimpleNamespace(hash=hashed, verify=verified))
+    await passwords.verify(await passwords.hash(PASSWORD), PASSWORD)
+    assert threads and threading.get_ident() not in threads
+    passwords.close()
 
 
 async def test_so_many_passwords_are_hashed_at_a_time() -> None:
