@@ -55,9 +55,19 @@ async def test_made_up_tokens_are_no_longer_looked_up_and_who_is_signed_in_goes_
     assert int(refused.headers["retry-after"]) >= 1
     for token, address in ((person.token, FLOOD), ((await signed_in(api, "known")).token, ELSEWHERE)):
         assert (await api.get("/v1/account", headers=bearer(token, address))).status_code == 200
-    there = bearer(f"gpt_{secrets.token_urlsafe(32)}", FLOOD)  # what comes along means nothing when one signs in
-    begun = await api.post("/v1/sign-ins", json={"name": "known", "password": PASSWORD}, headers=there)
+
+
+async def test_a_token_that_comes_along_means_nothing_when_one_signs_in(api: httpx.AsyncClient, spent: Limits) -> None:
+    """Also from where so many were made up that none is looked up: the address itself has requests left."""
+    await register(api, "stale")
+    await spent.tell(Charge(limits.UNKNOWN_SECRETS, spent.hashed("203.0.113.75"), 1_000))
+    there = bearer(f"gpt_{secrets.token_urlsafe(32)}", "203.0.113.75")
+    refused = await api.get("/v1/account", headers=there)
+    assert (refused.status_code, refused.headers["ratelimit-policy"]) == (429, POLICY)
+    begun = await api.post("/v1/sign-ins", json={"name": "stale", "password": PASSWORD}, headers=there)
     assert begun.status_code == 201, begun.text
+    made = await api.post("/v1/accounts", json={"name": "stale-too", "password": PASSWORD}, headers=there)
+    assert made.status_code == 201, made.text
 
 
 async def test_made_up_keys_are_no_longer_looked_up_and_a_new_right_one_is(api: httpx.AsyncClient, studio: Studio) -> None:
