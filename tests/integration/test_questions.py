@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 import redis.asyncio as redis
 
-from gamepulse import cache, compare, database, errors, gather, merging, quality, resample, sessions, settings, valkey
+from gamepulse import cache, compare, database, errors, gather, merging, quality, resample, rollup, sessions, settings, valkey
 from gamepulse.asker import Game
 from gamepulse.errors import Problem
-from gamepulse.serve import quality as routes
 from gamepulse.telemetry import Telemetry
 from tests.batches import Json, batch, event, now_ms, report
 from tests.conftest import SERVER_KEY, complete, free_port, rolled, serve, service_environ
@@ -127,14 +126,38 @@ async def test_what_cannot_be_filtered_is_refused(client: httpx.AsyncClient) -> 
         answer = await client.get(f"/v1/quality/compare?game=demo&{params}")
         assert answer.json()["detail"].endswith(f": {name}.")
     schema = (await client.get("/docs/schema/openapi.json")).json()
+    common = {"game", "from", "to", *rollup.DIMENSIONS}
+    of_sides = {f"{side}.{dimension}" for side in "ab" for dimension in rollup.DIMENSIONS}
     for path, known in (
-        ("/v1/quality", routes.QUALITY),
-        ("/v1/quality/series", routes.SERIES),
-        ("/v1/quality/compare", routes.COMPARE),
+        ("/v1/quality", common | {"group_by", "limit", "order"}),
+        ("/v1/quality/series", common | {"group_by", "limit", "step"}),
+        ("/v1/quality/compare", common | {"versus_from", "versus_to"} | of_sides),
     ):
         told = schema["paths"][path]["get"]
         assert {one["name"] for one in told["parameters"]} == known
         assert {"200", "304", "404", "422", "503"} <= set(told["responses"])
+
+
+async def test_a_parameter_that_is_mistyped_is_told_and_not_passed_over(client: httpx.AsyncClient) -> None:
+    game, none = "/v1/games/demo", "There are none here."
+    for method, path, detail in (
+        ("GET", "/v1/quality?game=demo&countri=KR", "country, from, game, group_by"),
+        ("GET", "/v1/live?gam=demo&game=demo", "Possible are game."),
+        ("GET", f"{game}/servers/s/sessions?form=2026-01-01T00:00:00Z", "Possible are from, to."),
+        ("GET", f"{game}/networks/AS1/sessions?since=1", "Possible are from, to."),
+        ("HEAD", f"{game}/builds/1/sessions?since=1", ""),
+        ("GET", f"{game}/sessions/{uuid.uuid4()}?raw", none),
+        ("GET", "/v1/studios/1/audit?befor=1", "Possible are before, limit."),
+        ("POST", f"{game}/player-sessions?player=p", none),
+        ("PATCH", f"{game}?title=t", none),
+        ("DELETE", "/v1/sign-ins/current?all=1", none),
+    ):
+        answer = await client.request(method, path)
+        assert (path, answer.status_code) == (path, 422)
+        assert method == "HEAD" or (answer.json()["code"] == "invalid_parameter" and detail in answer.json()["detail"])
+        assert "demo" not in answer.text and "since" not in answer.text  # what was sent is not quoted
+    for path in ("/health?x=1", "/?utm_source=x", "/docs/errors?x"):  # of no consequence there
+        assert (await client.get(path)).status_code == 200
 
 
 # -- comparing -------------------------------------------------------------------------------------------------------------------

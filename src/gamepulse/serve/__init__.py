@@ -6,7 +6,7 @@ import msgspec
 from litestar import Litestar, MediaType, Request, Response, Router
 from litestar.exceptions import HTTPException, SerializationException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.spec import Components
+from litestar.openapi.spec import Components, Parameter
 from litestar.routes import HTTPRoute
 from litestar.types import Message, Scope
 
@@ -23,14 +23,14 @@ _NO_STORE = {"cache-control": "no-store"}
 
 def build(lifespan: Any) -> Litestar:
     """The framework's application."""
-    return Litestar(
+    app = Litestar(
         [
             *(route for group in _PUBLIC for route in group.ROUTES),
             Router("/", route_handlers=[route for group in _PRIVATE for route in group.ROUTES], response_headers=_NO_STORE),
         ],
         lifespan=[lifespan],
         request_class=_Request,
-        before_request=limited.before_request,
+        before_request=_before_request,
         before_send=[limited.before_send, _say_methods],
         exception_handlers={
             errors.Problem: _answer_problem,
@@ -53,6 +53,26 @@ def build(lifespan: Any) -> Litestar:
         request_max_body_size=64 * 1024,
         logging_config=None,
     )
+    app.state.parameters = _parameters(app)
+    return app
+
+
+def _parameters(app: Litestar) -> dict[str, frozenset[str]]:
+    """Of each path that is described: the parameters that it takes besides those in the path. Only GET takes any."""
+    of_get = {path: (item.get and item.get.parameters) or [] for path, item in (app.openapi_schema.paths or {}).items()}
+    return {
+        path: frozenset(one.name for one in found if isinstance(one, Parameter) and one.param_in == "query")
+        for path, found in of_get.items()
+    }
+
+
+async def _before_request(request: Request[Any, Any, Any]) -> None:
+    """Raises Problem: RATE_LIMITED; INVALID_PARAMETER, because a filter or a time whose name is mistyped would be none."""
+    await limited.before_request(request)
+    known = request.app.state.parameters.get(request.scope["path_template"])
+    if request.scope["path"].startswith("/v1/") and known is not None and not request.query_params.keys() <= known:
+        possible = f"Possible are {', '.join(sorted(known))}." if known else "There are none here."
+        raise errors.Problem(errors.INVALID_PARAMETER, possible)
 
 
 class _Request(Request[Any, Any, Any]):

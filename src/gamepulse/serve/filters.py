@@ -7,10 +7,8 @@ from litestar.di import Provide
 from litestar.params import QueryParameter
 from msgspec import Meta
 
-from gamepulse import errors
 from gamepulse.gather import Filters
 from gamepulse.rollup import DIMENSIONS
-from gamepulse.serve.reader import Asked
 
 VALUES_MAX = 50
 """Of one dimension."""
@@ -44,9 +42,3 @@ def both(common: Filters, of_side: Filters) -> Filters:
     """A side's own filters, and the common ones of other dimensions."""
     merged = dict(common) | dict(of_side)
     return tuple((dimension, merged[dimension]) for dimension in DIMENSIONS if dimension in merged)
-
-
-def refuse_unknown(request: Asked, known: frozenset[str]) -> None:
-    """A filter with a name that is mistyped would be no filter. Raises Problem INVALID_PARAMETER."""
-    if set(request.query_params.keys()) - known:
-        raise errors.Problem(errors.INVALID_PARAMETER, f"Possible are {', '.join(sorted(known))}.")

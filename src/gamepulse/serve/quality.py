@@ -12,10 +12,9 @@ from gamepulse import asker, cache, compare, errors, live, quality
 from gamepulse.asker import Game
 from gamepulse.cache import Question, Source
 from gamepulse.gather import Filters, Span
-from gamepulse.rollup import DIMENSIONS
 from gamepulse.serve import limited
 from gamepulse.serve.describe import GAME, Told, problems
-from gamepulse.serve.filters import both, filters, refuse_unknown
+from gamepulse.serve.filters import both, filters
 from gamepulse.serve.reader import TIME, Asked, From, GameName, Reader, To, game_of, reader_of, span
 
 GroupBy = Annotated[
@@ -25,10 +24,6 @@ Limit = Annotated[int, QueryParameter(ge=1, le=quality.GROUPS_MAX)]
 Order = Literal["count", "sessions", "bad_sessions"]
 Step = Literal["1m", "5m", "10m", "30m", "1h", "6h", "1d"]
 Versus = Annotated[str | None, QueryParameter(description="When side b was, RFC 3339; default: when side a was", schema_extra=TIME)]
-_KNOWN = frozenset({"game", "from", "to", *DIMENSIONS})
-QUALITY = _KNOWN | {"group_by", "limit", "order"}
-SERIES = _KNOWN | {"group_by", "limit", "step"}
-COMPARE = _KNOWN | {"versus_from", "versus_to", *(f"{side}.{dimension}" for side in "ab" for dimension in DIMENSIONS)}
 _QUESTION = (
     *GAME, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG, errors.NOT_ROLLED_UP_TOGETHER, errors.TOO_MUCH, errors.BUSY,
 )  # fmt: skip
@@ -59,7 +54,6 @@ async def quality_route(
     order: Order = "count",
 ) -> Response[bytes]:
     """Quality by group over one span."""
-    refuse_unknown(request, QUALITY)
     reader = reader_of(request)
     asked = quality.coarsened(span(from_, to), reader.minutes_since())
     dimensions = _dimensions(group_by, filters)
@@ -88,7 +82,6 @@ async def series_route(
     limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
 ) -> Response[bytes]:
     """Quality by group over time."""
-    refuse_unknown(request, SERIES)
     reader = reader_of(request)
     asked = span(from_, to)
     dimensions = _dimensions(group_by, filters)
@@ -121,7 +114,6 @@ async def compare_route(
     versus_from: Versus = None,
 ) -> Response[bytes]:
     """Two groups of players, or one at two times: how much they differ, and whether that is more than chance."""
-    refuse_unknown(request, COMPARE)
     reader = reader_of(request)
     asked = span(from_, to)
     if (versus_from is None) != (versus_to is None) or (versus_from is None and not of_a and not of_b):
