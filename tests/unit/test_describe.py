@@ -59,6 +59,16 @@ def test_parameters_have_their_limits_and_are_never_null(described: Any) -> None
             assert '"null"' not in str([one["schema"] for one in operation.get("parameters", [])]).replace("'", '"')
 
 
+def test_all_parameters_that_are_described_are_taken_and_no_others(described: Any) -> None:
+    taken = serve.build(None).state.parameters
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            told = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"}
+            assert (path, method, told) == (path, method, taken[path] if method == "get" else set())
+    assert taken["/v1/quality/series"] == {"game", "from", "to", "group_by", "limit", "step", *DIMENSIONS}
+    assert taken["/v1/sign-ins"] == frozenset()
+
+
 def test_streams_say_what_comes(described: Any) -> None:
     [(kind, events)] = described["paths"]["/v1/live"]["get"]["responses"]["200"]["content"].items()
     data = events["schema"]["properties"]["data"]

@@ -6,7 +6,8 @@ import msgspec
 from litestar import Litestar, MediaType, Request, Response, Router
 from litestar.exceptions import HTTPException, SerializationException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.spec import Components, Parameter
+from litestar.openapi.spec import Components
+from litestar.params import QueryParameter
 from litestar.routes import HTTPRoute
 from litestar.types import Message, Scope
 
@@ -58,12 +59,15 @@ def build(lifespan: Any) -> Litestar:
 
 
 def _parameters(app: Litestar) -> dict[str, frozenset[str]]:
-    """Of each path that is described: the parameters that it takes besides those in the path. Only GET takes any."""
-    of_get = {path: (item.get and item.get.parameters) or [] for path, item in (app.openapi_schema.paths or {}).items()}
-    return {
-        path: frozenset(one.name for one in found if isinstance(one, Parameter) and one.param_in == "query")
-        for path, found in of_get.items()
-    }
+    """Of each path: the parameters of a query that it takes. Only GET takes any."""
+    found = {}
+    for route in (one for one in app.routes if isinstance(one, HTTPRoute)):
+        handlers = [handler for method, (handler, _) in route.route_handler_map.items() if method == "GET"]
+        signatures = [handler.parsed_fn_signature for handler in handlers]
+        signatures += [given.parsed_fn_signature for handler in handlers for given in handler.resolve_dependencies().values()]
+        kinds = [(name, field.kwarg_definition) for of in signatures for name, field in of.parameters.items()]
+        found[route.path_format] = frozenset(kind.name or name for name, kind in kinds if isinstance(kind, QueryParameter))
+    return found
 
 
 async def _before_request(request: Request[Any, Any, Any]) -> None:

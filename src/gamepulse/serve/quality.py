@@ -21,8 +21,8 @@ GroupBy = Annotated[
     str, QueryParameter(name="group_by", description="Comma-separated dimensions that are rolled up together", max_length=200)
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=quality.GROUPS_MAX)]
-Order = Literal["count", "sessions", "bad_sessions"]
-Step = Literal["1m", "5m", "10m", "30m", "1h", "6h", "1d"]
+Order = Annotated[Literal["count", "sessions", "bad_sessions"], QueryParameter(description="The largest first")]
+Step = Annotated[Literal["1m", "5m", "10m", "30m", "1h", "6h", "1d"], QueryParameter(description="Between two points")]
 Versus = Annotated[str | None, QueryParameter(description="When side b was, RFC 3339; default: when side a was", schema_extra=TIME)]
 _QUESTION = (
     *GAME, errors.NO_OFFSET, errors.EMPTY_SPAN, errors.SPAN_TOO_LONG, errors.NOT_ROLLED_UP_TOGETHER, errors.TOO_MUCH, errors.BUSY,
