@@ -18,6 +18,7 @@ status: .venv/installed ## Say what runs, since when, and what is wrong (1 s)
 	@$(BIN)/python -m stack status
 
 test: .venv/installed $(PAGE) tools ## Run all tests, on the real programs (25 to 45 min; first time 15 min more to build them)
+	@$(BIN)/python -m stack build
 	$(BIN)/pytest --durations=40 --durations-min=5
 
 test-containers: .venv/installed ## Make all images without a registry, start compose.yaml and AWS's tasks on them, test both (10 min; needs Debian and an engine)

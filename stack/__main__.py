@@ -1,4 +1,4 @@
-"""`python -m stack up|down|status|admin`: the stack of GamePulse on this machine, without containers."""
+"""`python -m stack up|down|status|build|admin`: the stack of GamePulse on this machine, without containers."""
 
 import os
 import subprocess
@@ -9,6 +9,7 @@ import click
 from stack.components import gamepulse_command, service_environment
 from stack.down import take_down
 from stack.keys import load_keys
+from stack.programs import PROGRAMS, ensure_program
 from stack.settings import Problem, read_settings
 from stack.status import print_status
 from stack.up import bring_up
@@ -35,6 +36,14 @@ def down() -> None:
 def status() -> None:
     """Say what runs, since when, and what is wrong."""
     sys.exit(0 if print_status(read_settings()) else 1)
+
+
+@main.command()
+@click.argument("programs", nargs=-1, type=click.Choice(list(PROGRAMS)))
+def build(programs: tuple[str, ...]) -> None:
+    """Build those of the PROGRAMS that are not built yet; all, when none is named."""
+    for name in programs or PROGRAMS:
+        ensure_program(read_settings(), name)
 
 
 @main.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -21,29 +22,54 @@ from typing import Any
 
 import asyncpg
 import httpx
+import hypothesis
 import psutil
 import pytest
+from hypothesis import HealthCheck
 
 from bench import database
 from stack.prepare import free_offset
 from stack.settings import CHECKOUT, wheel_folder
+from tests.awake import awake_s
 
 INGEST_KEY = "client-key-for-tests-0123456789abcdef"
 SERVER_KEY = "server-key-for-tests-0123456789abcdef"
 PLAYER_HASH_KEY = "5a" * 32
 
 
+_given: deque[int] = deque(maxlen=1_000)
+
+
+# The same examples in each run, as long as each may take. More and others: tests/rubbish.py.
+hypothesis.settings.register_profile(
+    "here", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("here")
+
+
 def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that nobody listens on, and that was not given before: who was given it may not listen yet."""
+    while True:
+        with closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            _given.append(port)
+            return port
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test that needs the stack waits for its programs to be built, where they are not yet."""
+    first = next((item for item in items if "stack" in getattr(item, "fixturenames", ())), None)
+    if first is not None:
+        first.add_marker(pytest.mark.timeout(3600), append=False)
 
 
 def wait_for(what: str, is_so: Any, timeout_s: float = 60.0) -> Any:
     """The first true answer of `is_so`; fails with `what` and the last answer or error when there is none in time."""
-    deadline, last = time.monotonic() + timeout_s, None
-    while time.monotonic() < deadline:
+    deadline, last, is_late = awake_s() + timeout_s, None, False
+    while not is_late:
+        is_late = awake_s() >= deadline  # then it is looked at once more
         try:
             last = is_so()
         except (httpx.HTTPError, OSError, KeyError, IndexError) as error:
@@ -215,10 +241,10 @@ def _with_key(request: httpx.Request) -> httpx.Request:
 async def complete(client: httpx.AsyncClient, after: float | None = None) -> None:
     """Wait until the rollups are complete up to now."""
     now = after or time.time()
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        answer = (await client.get("/v1/quality", params={"game": "demo"})).json()
-        if datetime.fromisoformat(answer["as_of"]).timestamp() > now:
+    deadline = awake_s() + 60
+    while awake_s() < deadline:
+        answer = await client.get("/v1/quality", params={"game": "demo"})
+        if answer.status_code == 200 and datetime.fromisoformat(answer.json()["as_of"]).timestamp() > now:
             return
         await asyncio.sleep(0.1)
     pytest.fail("the rollups did not become complete")
@@ -233,7 +259,8 @@ async def rolled(connection: "asyncpg.Connection[asyncpg.Record]", is_due: bool 
 
     A delta that is aged between being merged and being taken away counts as taken by somebody else: its piece is done again later.
     """
-    for _ in range(200):
+    deadline = awake_s() + 60
+    while awake_s() < deadline:
         if not is_due:
             await connection.execute(AGE_DELTAS)
         if not await connection.fetchval("SELECT count(*) FROM rollup_delta"):

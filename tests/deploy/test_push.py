@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from deploy import push
+from deploy import findings, push
 from deploy.account import Account
 from deploy.config import IMAGES, REGION, read_config
 from deploy.findings import ACCEPTED, Accepted, read_accepted, scan_of, stopping
@@ -20,6 +20,14 @@ from tests.deploy.conftest import STAGING
 
 TODAY = datetime.now(UTC).date()
 VERSION = "0.1.0-abc"
+
+
+class Frozen:
+    """In the place of datetime: it stays TODAY, though midnight may pass meanwhile."""
+
+    @staticmethod
+    def now(_: object) -> datetime:
+        return datetime.combine(TODAY, time(), UTC)
 
 
 class Scans:
@@ -116,7 +124,10 @@ def test_severe_finding_without_a_name_cannot_be_accepted(ecr: Any) -> None:
         check_scan(Scans(ecr, scan("ACTIVE", "", ("CVE-1", "HIGH"), HIGH=2)), "loki", VERSION, [accepted("CVE-1")])
 
 
-def test_accepted_finding_stops_nothing_until_its_day(ecr: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_accepted_finding_stops_nothing_until_its_day(
+    ecr: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(findings, "datetime", Frozen)
     found = ("CVE-1", "HIGH"), ("CVE-1", "HIGH")  # in two packages
     with pytest.raises(Problem, match=rf"finds HIGH CVE-1, which was accepted until {TODAY - timedelta(days=1)}\."):
         check_scan(Scans(ecr, scan("ACTIVE", "", *found)), "loki", VERSION, [accepted("CVE-1", days=-1)])

@@ -80,6 +80,7 @@ def without(stack: Stack, name: str) -> Iterator[None]:
         stack.supervise("start", name)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("inbox")
 def test_objectives_are_measured_and_what_was_answered_is_counted(stack: Stack, stores: Stores) -> None:
     burning = "slo:current_burn_rate:ratio"
@@ -131,15 +132,15 @@ def test_slow_answers(stack: Stack, inbox: Inbox) -> None:
         is_told = threading.Event()
 
         def hang() -> None:
-            """PostgreSQL answers for a fifth of each two seconds: commits take long and succeed."""
+            """PostgreSQL answers for half a second of each two: commits take long and succeed."""
             while not is_told.is_set():
                 family = [postgres, *postgres.children()]
                 for one in family:
                     one.suspend()
-                time.sleep(1.8)
+                time.sleep(1.5)
                 for one in family:
                     one.resume()
-                is_told.wait(0.2)
+                is_told.wait(0.5)
 
         thread = threading.Thread(target=hang)
         thread.start()

@@ -45,6 +45,8 @@ class Plants:
     """Values that stand nowhere else, each with where it was planted."""
 
     planted: dict[str, str] = field(default_factory=dict)
+    together: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By where: values so short that one may stand anywhere by chance. Told is what all of them are found in."""
 
     def new(self, where: str, form: str = "{}") -> str:
         """A new value; `form`: what it looks like."""
@@ -60,7 +62,7 @@ class Plants:
     def found_in(self, text: str) -> set[str]:
         """Where those were planted that the text holds, as they are or as bytes and URLs write them."""
         low = text.lower()
-        return {
+        return {where for where, tokens in self.together.items() if all(token in low for token in tokens)} | {
             where
             for token, where in self.planted.items()
             if any(form.lower() in low for form in {token, quote(token, safe=""), token.replace("-", ""), _base64(token)})
@@ -137,11 +139,14 @@ class Asking:
             "sec-fetch-site": "same-origin",
         }  # fmt: skip
 
-    async def ask(self, method: str, path: str, body: Any = None, token: str = "", **more: str) -> httpx.Response:
-        """`path` may hold {} for a value; `token`: for Authorization, else one that is planted."""
+    async def ask(
+        self, method: str, path: str, body: Any = None, token: str = "", unknown: str = "yes", **more: str
+    ) -> httpx.Response:
+        """`path` may hold {} for a value; `token`: for Authorization, else one that is planted; `unknown`: so is a parameter."""
         route = f"{method} {path}"
         url = path.replace("{}", self.plants.new(f"{route} path")) if "{}" in path else path
-        url += ("&" if "?" in url else "?") + f"{self.plants.new(f'{route} name')}={self.plants.new(f'{route} value')}"
+        if unknown == "yes":
+            url += ("&" if "?" in url else "?") + f"{self.plants.new(f'{route} name')}={self.plants.new(f'{route} value')}"
         headers = self.headers(route) | {"authorization": f"Bearer {token or self.plants.new(f'{route} Authorization')}"} | more
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         headers |= {"content-type": "application/json"} if body is not None else {}
@@ -229,10 +234,11 @@ async def _as_people(asking: Asking, plants: Plants, admin: Person, studio_id: i
         {"cookie": new("cookie")},
     ):
         await asking.ask("POST", "/v1/sign-ins", credentials | wrong)
-    plants.planted[code := f"{secrets.randbelow(10**6):06}"] = "TOTP code"
-    wrong = {"name": admin.name, "password": PASSWORD, "totp": code}
-    assert (await asking.ask("POST", "/v1/sign-ins", wrong)).status_code == 401
-    await asking.ask("PUT", "/v1/account/totp", {"code": code}, token)
+    plants.together["TOTP codes"] = codes = tuple(f"{secrets.randbelow(10**6):06}" for _ in range(3))
+    for code in codes:
+        wrong = {"name": admin.name, "password": PASSWORD, "totp": code}
+        assert (await asking.ask("POST", "/v1/sign-ins", wrong)).status_code == 401
+        await asking.ask("PUT", "/v1/account/totp", {"code": code}, token)
     await asking.ask("POST", "/v1/account/totp", {"password": new("totp password")}, token)
     await asking.ask("POST", "/v1/account/password", {"password": new("old"), "new_password": new("new")}, token)
     secret = (await asking.ask("POST", "/v1/account/totp", {"password": credentials["password"]}, begun["token"])).json()["secret"]
@@ -254,8 +260,10 @@ async def _as_people(asking: Asking, plants: Plants, admin: Person, studio_id: i
         assert answer.status_code == status
         await asking.ask("POST", f"/v1/games/demo/{path}", {"player": [new(f"{path} list")]}, token)
     for path in ("servers", "networks", "builds"):
-        assert (await asking.ask("GET", f"/v1/games/demo/{path}/{{}}/sessions", None, token)).status_code == 200
-    await asking.ask("GET", "/v1/live?game=demo", None, token)
+        for unknown, status in (("yes", 422), ("no", 200)):
+            answer = await asking.ask("GET", f"/v1/games/demo/{path}/{{}}/sessions", None, token, unknown)
+            assert answer.status_code == status
+    assert (await asking.ask("GET", "/v1/live?game=demo", None, token, "no")).status_code == 200
 
 
 async def _provoked(asking: Asking, plants: Plants, admin: Person, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -325,6 +333,7 @@ async def test_what_is_planted_is_told_nowhere(service: Service, stores: Stores,
         assert ENVIRONMENT in told[name], name
     assert told["Jaeger"].count('"traceID"') > 300 and told["stdout"].count('"event":"request"') > 150
     assert Plants({REGION: "control"}).found_in(told["Prometheus"]) == {"control"}
+    assert Plants({}, {"controls": (REGION, "region")}).found_in(told["Prometheus"]) == {"controls"}
     found = {name: sorted(plants.found_in(text)) for name, text in told.items()}
     found["errors"] = [f"{route}: {one}" for route, text in asking.problems for one in plants.found_in(text)]
     if any(found.values()):

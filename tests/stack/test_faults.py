@@ -103,8 +103,7 @@ async def test_books_agree_after(fault: str, stack: Stack, client: httpx.AsyncCl
     for line in TOLD.get(fault, ()):  # by the parent, which is there to tell of it
         query = f'{{service_name="gamepulse"}} |= `{line}` | service_instance_id=~"parent-.+"'
         await asyncio.to_thread(wait_for, query, lambda query=query: stores.loki(query), 30)
-    healthy = await asyncio.to_thread(stack.run, "status")
-    assert healthy.returncode == 0, healthy.stdout
+    await asyncio.to_thread(wait_for, "all are well", lambda: stack.run("status").returncode == 0, 30)
 
 
 @pytest.mark.timeout(180)

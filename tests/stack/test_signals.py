@@ -244,7 +244,14 @@ def _leads(setting: Any) -> bool:
     return any("datasourceUid" in one for one in (setting if isinstance(setting, list) else [setting]) if isinstance(one, dict))
 
 
-def test_an_exemplar_leads_to_its_trace(stores: Stores, trace_id: str) -> None:
+def test_an_exemplar_leads_to_its_trace(stores: Stores, stack: Stack) -> None:
+    trace_id = secrets.token_hex(16)  # of a batch after which none comes: the newest is told
+    headers = {
+        "authorization": f"Bearer {stack.file['demo']['ingest_key']}",
+        "traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01",
+    }
+    sent = batch([report(region=REGION)])
+    assert httpx.post(f"{stack.url('gamepulse')}/v1/reports", json=sent, headers=headers).status_code == 202
     query = 'http_server_request_duration_seconds{http_route="/v1/reports",http_response_status_code="202"}'
 
     def followed() -> list[Json]:

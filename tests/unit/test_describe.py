@@ -64,9 +64,9 @@ def test_all_parameters_that_are_described_are_taken_and_no_others(described: An
     for path, operations in described["paths"].items():
         for method, operation in operations.items():
             told = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"}
-            assert (path, method, told) == (path, method, taken[path] if method == "get" else set())
+            assert (path, method, told) == (path, method, taken.get(path, set()) if method == "get" else set())
     assert taken["/v1/quality/series"] == {"game", "from", "to", "group_by", "limit", "step", *DIMENSIONS}
-    assert taken["/v1/sign-ins"] == frozenset()
+    assert "/v1/sign-ins" not in taken
 
 
 def test_streams_say_what_comes(described: Any) -> None:

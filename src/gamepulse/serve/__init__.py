@@ -59,14 +59,15 @@ def build(lifespan: Any) -> Litestar:
 
 
 def _parameters(app: Litestar) -> dict[str, frozenset[str]]:
-    """Of each path: the parameters of a query that it takes. Only GET takes any."""
-    found = {}
-    for route in (one for one in app.routes if isinstance(one, HTTPRoute)):
+    """Of each path under /v1/ that takes any in its query: their names. Only GET takes some."""
+    found: dict[str, frozenset[str]] = {}
+    for route in (one for one in app.routes if isinstance(one, HTTPRoute) and one.path.startswith("/v1/")):
         handlers = [handler for method, (handler, _) in route.route_handler_map.items() if method == "GET"]
         signatures = [handler.parsed_fn_signature for handler in handlers]
         signatures += [given.parsed_fn_signature for handler in handlers for given in handler.resolve_dependencies().values()]
         kinds = [(name, field.kwarg_definition) for of in signatures for name, field in of.parameters.items()]
-        found[route.path_format] = frozenset(kind.name or name for name, kind in kinds if isinstance(kind, QueryParameter))
+        names = frozenset(kind.name or name for name, kind in kinds if isinstance(kind, QueryParameter))
+        found |= {route.path_format: names} if names else {}
     return found
 
 
@@ -74,9 +75,8 @@ async def _before_request(request: Request[Any, Any, Any]) -> None:
     """Raises Problem: RATE_LIMITED; INVALID_PARAMETER, because a filter or a time whose name is mistyped would be none."""
     await limited.before_request(request)
     known = request.app.state.parameters.get(request.scope["path_template"])
-    if request.scope["path"].startswith("/v1/") and known is not None and not request.query_params.keys() <= known:
-        possible = f"Possible are {', '.join(sorted(known))}." if known else "There are none here."
-        raise errors.Problem(errors.INVALID_PARAMETER, possible)
+    if known is not None and not request.query_params.keys() <= known:
+        raise errors.Problem(errors.INVALID_PARAMETER, f"Possible are {', '.join(sorted(known))}.")
 
 
 class _Request(Request[Any, Any, Any]):

@@ -1,0 +1,43 @@
+"""A clock that stands while the machine does: a bound on time is on what the product takes, not on what a host takes from both."""
+
+import threading
+import time
+
+SLEEP_S = 0.01
+LATE_S = 0.05
+"""A thread that sleeps wakes up later than this only when nothing of this machine, or of this process, could run."""
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stood_s = 0.0
+        self._woke = time.monotonic()
+        threading.Thread(target=self._sleep_forever, daemon=True).start()
+
+    def _sleep_forever(self) -> None:
+        while True:
+            time.sleep(SLEEP_S)
+            with self._lock:
+                now = time.monotonic()
+                self._stood_s += self._late_s(now)
+                self._woke = now
+
+    def _late_s(self, now: float) -> float:
+        late_s = now - self._woke - SLEEP_S
+        return late_s if late_s > LATE_S else 0.0
+
+    def now(self) -> float:
+        with self._lock:
+            now = time.monotonic()
+            return now - self._stood_s - self._late_s(now)
+
+
+_clock: list[_Clock] = []
+
+
+def awake_s() -> float:
+    """As time.monotonic(), without the time for which the machine stood."""
+    if not _clock:
+        _clock.append(_Clock())
+    return _clock[0].now()
