@@ -32,7 +32,7 @@ from gamepulse.spans import CommitFacts, RequestFacts
 from gamepulse.telemetry import Telemetry
 
 REQUESTS, QUICK_REQUESTS = 500, 50
-RUNS, QUICK_RUNS = 7, 2
+RUNS, QUICK_RUNS = 7, 20
 GROUP = 16
 """Batches in a commit."""
 DECODED = "JSON to reports (msgspec)"

@@ -8,13 +8,15 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
 import psutil
 
 from bench import load
@@ -61,7 +63,8 @@ def measure(plan: Plan, compression: str = "gzip", collector: Collector = "besid
         one = stack.enter_context(running(_server(collector, endpoint, compression, task)))
         if relays:
             relays["jaeger"].target = one.around.otlp_port
-        figures = _under_load(one, beside, relays, plan, folder)
+        spans = partial(_sent_spans, settings.url("collector-metrics")) if relays else float
+        figures = _under_load(one, beside, relays, spans, plan, folder)
         return figures | ({"throttled_share": task.throttled_share()} if task else {})
 
 
@@ -74,10 +77,18 @@ def _server(collector: Collector, endpoint: str, compression: str, task: Task | 
     return replace(server, command=lambda around: task.command(gamepulse_command(around))) if task else server
 
 
-def _under_load(one: Running, collector: psutil.Process | None, relays: dict[str, Relay], plan: Plan, folder: Path) -> Figures:
+def _sent_spans(metrics_url: str) -> float:
+    """How many the Collector has sent to Jaeger, by its own count."""
+    lines = httpx.get(f"{metrics_url}/metrics").raise_for_status().text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("otelcol_exporter_sent_spans_total{"))
+
+
+def _under_load(
+    one: Running, collector: psutil.Process | None, relays: dict[str, Relay], spans: Callable[[], float], plan: Plan, folder: Path
+) -> Figures:
     warmed = load.paced(one.target, RATE_PER_S, 1.0, folder, 0)
     time.sleep(DELIVERED_S)
-    bytes_before = {hop: relay.sent_bytes for hop, relay in relays.items()}
+    bytes_before, spans_before = {hop: relay.sent_bytes for hop, relay in relays.items()}, spans()
     before, collector_before = cpu_by_role(one.process), cpu_s(collector) if collector else 0.0
     with ExitStack() as watched:
         service_mb = watched.enter_context(watching_memory(one.process))
@@ -86,6 +97,7 @@ def _under_load(one: Running, collector: psutil.Process | None, relays: dict[str
         time.sleep(DELIVERED_S)
         after, collector_after = cpu_by_role(one.process), cpu_s(collector) if collector else 0.0
         hops = {hop: relay.sent_bytes - bytes_before[hop] for hop, relay in relays.items()}
+        sent_spans = spans() - spans_before
         peak = load.closed(one.target, plan.timed_s, folder, 2)
     requests = seen.of("202").count
     if not requests or set(seen.answers) != {"202"}:
@@ -96,6 +108,7 @@ def _under_load(one: Running, collector: psutil.Process | None, relays: dict[str
         "p99_ms": seen.of("202").p99_ms,
         "requests_per_s": peak.requests / peak.duration_s,
         **{f"{hop}_bytes_per_request": sent / requests for hop, sent in hops.items()},
+        **({"jaeger_bytes_per_span": hops["jaeger"] / sent_spans} if sent_spans else {}),
         "web_cpu_us": (after["web"] - before["web"]) * 1e6 / requests,
         "aggregator_cpu_us": (after["aggregator"] - before["aggregator"]) * 1e6 / requests,
         "collector_cpu_us": (collector_after - collector_before) * 1e6 / requests,

@@ -71,8 +71,9 @@ def test_everything_is_measured_and_nothing_answered_is_lost(tmp_path: Path) -> 
     assert rows["commit+10"]["lone_commit_ms"] >= 10
     assert rows["overload"]["goodput_per_s"] > 0
     assert all(0.1 < rows[name]["server_cores"] <= CORES for name in ("half", "overload"))
-    for hop in wire.HOPS:
-        assert rows["wire"][f"{hop}_bytes_per_request"] < 0.7 * rows["wire-plain"][f"{hop}_bytes_per_request"], hop
+    # To Jaeger by span: how many requests are traced is a matter of chance, and of how many were slow.
+    for figure in (*(f"{hop}_bytes_per_request" for hop in wire.HOPS if hop != "jaeger"), "jaeger_bytes_per_span"):
+        assert 0 < rows["wire"][figure] < 0.7 * rows["wire-plain"][figure], figure
     for name in {"wire", "wire-none", "wire-gone", "wire-task"} & set(rows):
         assert all(rows[name][figure] > 0 for figure in ("p99_ms", "requests_per_s", "web_cpu_us", "rss_mb")), name
         assert (rows[name]["collector_cpu_us"] > 0) == (name in ("wire", "wire-task")), name

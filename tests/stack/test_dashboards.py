@@ -42,8 +42,9 @@ RUNNABLE = [query for query in queries() if query.source != "cloudwatch"]  # the
 class Grafana:
     """Asks the data sources what Grafana would ask them for the last hour."""
 
-    def __init__(self, stores: Stores) -> None:
-        self._stores, self._stack = stores, stores.stack
+    def __init__(self, stores: Stores, sent_at: float) -> None:
+        """`sent_at`: when the last wave of reports was."""
+        self._stores, self._stack, self.sent_at = stores, stores.stack, sent_at
         self.end = time.time()
         self.values = self._chosen()
 
@@ -117,7 +118,8 @@ class Grafana:
         return list(self._get("jaeger", "/api/traces", start=start, end=end, lookback="custom", **params))
 
     def _postgres(self, _target: Json, text: str) -> list[Any]:
-        start, end = (datetime.fromtimestamp(second, UTC) for second in (self.end - 3600, self.end))
+        last = min(self.end, self.sent_at + 60)  # who plays now is told of the hour of a minute ago: that of the last wave
+        start, end = (datetime.fromtimestamp(second, UTC) for second in (last - 3600, last))
         for macro, moment in (("$__timeFrom()", start), ("$__timeTo()", end)):
             text = text.replace(macro, f"'{moment:%Y-%m-%dT%H:%M:%SZ}'")
         assert "$" not in text, text
@@ -156,8 +158,9 @@ def grafana(stack: Stack, stores: Stores, smoked: Json) -> Grafana:
         wait_for("Loki's own metrics", lambda: stores.prometheus(scraped), ARRIVES_WITHIN_S)
         for n in range(8):  # again, because a series must grow before it has a rate
             assert client.post("/v1/reports", json=players(n), headers=key | place(n) | traced()).status_code == 202
+        sent_at = time.time()
     wait_for("lines of errors", lambda: stores.loki('{service_name="gamepulse",level="error"}'), ARRIVES_WITHIN_S)
-    return Grafana(stores)
+    return Grafana(stores, sent_at)
 
 
 def players(n: int) -> Json:

@@ -7,6 +7,6 @@ import pytest
 from tests.outage.campaign import campaign
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_stores_away_and_the_collector_killed(own_folder: Path) -> None:
     campaign(own_folder / "outage", minutes=0.2)

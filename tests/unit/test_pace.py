@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from gamepulse.pace import LOAD_HIGH, LOAD_LOW, LOOK_EVERY_S, STRETCH_MAX, Pace
+from gamepulse.pace import LAG_FULL_S, LOAD_HIGH, LOAD_LOW, LOOK_EVERY_S, STRETCH_MAX, Pace
 
 
 class Idle:
@@ -69,15 +69,44 @@ async def test_whoever_is_refused_waits_as_long_but_not_all_as_long_as_each_othe
     assert more / 2 - 1 <= min(waits) < max(waits) <= more
 
 
-async def test_a_late_event_loop_is_a_load_too(pace: Pace) -> None:
-    await asyncio.sleep(LOOK_EVERY_S * 1.2)
-    assert pace.load < 0.5
-    for _ in range(3):
-        await asyncio.sleep(LOOK_EVERY_S * 0.9)
-        time.sleep(LOOK_EVERY_S * 1.2)  # noqa: ASYNC251 — holds up the event loop
+class Late:
+    """In the place of an event loop's clock and of asyncio.sleep: the loop comes so late to each timer, and then to no more."""
+
+    def __init__(self, lags_s: list[float]) -> None:
+        self.now_s, self.lags_s = 100.0, lags_s
+
+    def time(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        if not self.lags_s:
+            await asyncio.Event().wait()
+        self.now_s += seconds + self.lags_s.pop(0)
+
+
+async def test_a_late_event_loop_is_a_load_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    really = asyncio.sleep
+    for lags_s, load in (
+        ([0.0], 0.0),
+        ([0.0, LAG_FULL_S / 2], 0.25),
+        ([LAG_FULL_S, 3 * LAG_FULL_S], 0.75),
+        ([LAG_FULL_S, 0.0, 0.0], 0.125),
+    ):
+        late = Late(lags_s)
+        monkeypatch.setattr(asyncio, "get_running_loop", lambda late=late: late)
+        monkeypatch.setattr(asyncio, "sleep", late.sleep)
+        pace = Pace(Idle(), 10)  # type: ignore[arg-type]  # it asks nothing else of it
+        await really(0)
+        assert pace.load == pytest.approx(load)
+        await pace.close()
+
+
+async def test_an_event_loop_that_is_held_up_comes_late(pace: Pace) -> None:
+    await asyncio.sleep(0)
+    time.sleep(LOOK_EVERY_S + LAG_FULL_S)  # noqa: ASYNC251 — holds up the event loop
     await asyncio.sleep(0)
     await asyncio.sleep(0.01)
-    assert pace.load > 0.4
+    assert pace.load == 0.5
 
 
 @pytest.mark.parametrize("times", [1.5, 3.0, 8.0])

@@ -60,7 +60,7 @@ def grafana(stack: ComposeStack, stores: Stores) -> RealGrafana:
                 docker("unpause", postgres)
             wait_for("the region", lambda: stores.prometheus('player_rtt_seconds{region="dashboards"}'), ARRIVES_WITHIN_S)
             wait_for("it takes reports again", lambda: client.get("/health").json()["status"] == "Healthy", 60)
-    return RealGrafana(stores)
+    return RealGrafana(stores, time.time())
 
 
 @pytest.fixture(scope="module")
