@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import hashlib
 import json
-import os
 import resource
 import socket
 import time
@@ -30,7 +29,7 @@ from gamepulse.spans import RequestFacts
 from gamepulse.tally import EPOCH
 from gamepulse.telemetry import Telemetry
 from tests.batches import batch, now_ms
-from tests.conftest import INGEST_KEY, SERVER_KEY, complete, free_port, serve, service_environ
+from tests.conftest import INGEST_KEY, SERVER_KEY, complete, free_port, serve, service_environ, smaller
 
 HEADERS = {"authorization": f"Bearer {INGEST_KEY}"}
 KEY = IngestKey(1, 1, "demo", is_server=False)
@@ -78,13 +77,6 @@ async def refused(waiting: Awaitable[object]) -> tuple[str, float]:
     with pytest.raises(errors.Problem) as caught:
         await waiting
     return caught.value.kind.code, time.monotonic() - started
-
-
-def smaller(folder: Path, *limits: str) -> dict[str, str]:
-    """An environment in which the service's constants are set to these: "module.NAME = value"."""
-    lines = [f"import gamepulse.{line.partition('.')[0]}\ngamepulse.{line}\n" for line in limits]
-    (folder / "sitecustomize.py").write_text("".join(lines))
-    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
 
 
 # -- commits ----------------------------------------------------------------------------------------------------------------------

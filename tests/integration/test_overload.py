@@ -20,8 +20,7 @@ from gamepulse.receive import Sent
 from gamepulse.spans import RequestFacts
 from gamepulse.telemetry import Telemetry
 from tests.batches import batch, now_ms
-from tests.conftest import INGEST_KEY, serve, service_environ, wait_for
-from tests.integration.test_limits import smaller
+from tests.conftest import INGEST_KEY, serve, service_environ, smaller, wait_for
 from tests.integration.test_tenants import OTHER_KEY, other_studio
 
 __all__ = ["other_studio"]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
@@ -27,9 +27,8 @@ from gamepulse.limits import Answer, Charge, Limit, Limits, Local, Shared, Store
 from gamepulse.metrics import Metrics
 from gamepulse.telemetry import Telemetry
 from tests.batches import batch, now_ms
-from tests.conftest import INGEST_KEY, PLAYER_HASH_KEY, SERVER_KEY, free_port, serve, service_environ
+from tests.conftest import INGEST_KEY, PLAYER_HASH_KEY, SERVER_KEY, free_port, serve, service_environ, smaller
 from tests.integration.test_away import listening, relay
-from tests.integration.test_limits import smaller
 from tests.people import PASSWORD, register
 
 SLOW = Limit("slow", 10, 3600, 5)
@@ -40,7 +39,23 @@ KEY_HEADER = {"authorization": f"Bearer {INGEST_KEY}"}
 
 
 def connect(url: str) -> redis.Redis:
-    return valkey.connect(settings.load(service_environ("postgresql://x", GAMEPULSE_VALKEY_URL=url)))
+    """Waits for long: a machine that stands for a moment must not take Valkey to be away."""
+    return valkey.connect(settings.load(service_environ("postgresql://x", GAMEPULSE_VALKEY_URL=url)), 20)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So do the tests' own limits. No Valkey hangs here but in a service's."""
+    monkeypatch.setattr(valkey, "TIMEOUT_S", 20)
+
+
+class Spent(Limits):
+    """Spends as a service would, and nowhere else than in Valkey: there the service knows of it."""
+
+    async def spend(self, charges: Sequence[Charge], is_asked: bool) -> list[Answer]:
+        answers = await super().spend(charges, is_asked)
+        assert self.is_shared, "Valkey was away"
+        return answers
 
 
 @pytest.fixture
@@ -57,10 +72,10 @@ def store(request: pytest.FixtureRequest, connection_to_valkey: redis.Redis) -> 
 
 
 @pytest.fixture
-async def spent(valkey_url: str) -> AsyncIterator[Limits]:
+async def spent(valkey_url: str) -> AsyncIterator[Spent]:
     """Spends as the module's service would."""
     connection = connect(valkey_url)
-    yield Limits(connection, valkey.policy(), SECRET, Metrics())
+    yield Spent(connection, valkey.policy(), SECRET, Metrics())
     await connection.aclose()
 
 
@@ -280,7 +295,7 @@ async def test_guessing_a_password_is_limited_by_name_and_by_address(api: httpx.
             assert '"sign-ins-name";q=10;w=900' in refused.headers["ratelimit-policy"]
 
 
-async def test_many_names_are_limited_by_address(api: httpx.AsyncClient, spent: Limits) -> None:
+async def test_many_names_are_limited_by_address(api: httpx.AsyncClient, spent: Spent) -> None:
     """All but the last few tries have been spent: each takes the time of a password."""
     few = 3
     await spent.tell(Charge(limits.SIGN_INS_ADDRESS, spent.hashed("203.0.113.50"), limits.SIGN_INS_ADDRESS.quota - few))
@@ -307,7 +322,7 @@ async def test_who_knows_the_password_is_not_locked_out_by_signing_in(api: httpx
     assert (await api.post("/v1/account/password", json=change, headers=person.headers)).status_code == 429
 
 
-async def test_an_address_registers_so_many_accounts(api: httpx.AsyncClient, spent: Limits) -> None:
+async def test_an_address_registers_so_many_accounts(api: httpx.AsyncClient, spent: Spent) -> None:
     await spent.tell(Charge(limits.REGISTRATIONS, spent.hashed("203.0.113.3"), limits.REGISTRATIONS.quota - 2))
 
     async def create(n: int, address: str) -> int:
@@ -318,7 +333,7 @@ async def test_an_address_registers_so_many_accounts(api: httpx.AsyncClient, spe
     assert await create(99, "203.0.113.4") == 201
 
 
-async def test_questions_are_limited_by_what_they_cost(api: httpx.AsyncClient, spent: Limits) -> None:
+async def test_questions_are_limited_by_what_they_cost(api: httpx.AsyncClient, spent: Spent) -> None:
     of_address = f"address-{spent.hashed('203.0.113.5')}"
     params = {"game": "demo"}
     answer = await api.get("/v1/quality", params=params, headers=behind("203.0.113.5"))

@@ -79,17 +79,18 @@ async def asked(pool: database.Pool, group_by: Sequence[str] = ("region",), limi
 
 
 async def counted(connection: Database) -> list[tuple[int, int, int]]:
-    """Of each dimension set: reports in deltas and minutes, in deltas and hours, in deltas and hours' totals."""
+    """Of each dimension set: reports in deltas and minutes, in deltas and hours, in deltas and hours' totals; all of one moment."""
     found = []
-    for number in range(len(SETS)):
-        sums = [
-            await connection.fetchval(f"SELECT coalesce(sum(reports), 0)::bigint FROM {table} WHERE dimension_set = $1", number)
-            for table in ("rollup_delta", "rollup_minute", "rollup_hour")
-        ]
-        total = await connection.fetchval(
-            "SELECT coalesce(sum(reports), 0)::bigint FROM rollup_total WHERE dimension_set = $1 AND step = 'hour'", number
-        )
-        found.append((sums[0] + sums[1], sums[0] + sums[2], sums[0] + total))
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        for number in range(len(SETS)):
+            sums = [
+                await connection.fetchval(f"SELECT coalesce(sum(reports), 0)::bigint FROM {table} WHERE dimension_set = $1", number)
+                for table in ("rollup_delta", "rollup_minute", "rollup_hour")
+            ]
+            total = await connection.fetchval(
+                "SELECT coalesce(sum(reports), 0)::bigint FROM rollup_total WHERE dimension_set = $1 AND step = 'hour'", number
+            )
+            found.append((sums[0] + sums[1], sums[0] + sums[2], sums[0] + total))
     return found
 
 
@@ -404,7 +405,9 @@ async def test_answers_are_the_same_before_and_after_they_are_rolled_up(
 ) -> None:
     reports = await send(client, random.Random(5), 60)
     await complete(client)
-    span = {"from": (datetime.now(UTC) - timedelta(hours=24)).isoformat(), "group_by": group_by, "limit": 7}
+    now = datetime.now(UTC)
+    end = roll.floor(now, "hour") + 2 * ONE_HOUR  # otherwise it would be another one when an hour begins meanwhile
+    span = {"from": (now - timedelta(hours=24)).isoformat(), "to": end.isoformat(), "group_by": group_by, "limit": 7}
     before = [await ask(client, **span, order=order) for order in ("count", "sessions", "bad_sessions")]
     await rolled(connection)
     for answer, order in zip(before, ("count", "sessions", "bad_sessions"), strict=True):
@@ -541,11 +544,14 @@ async def test_answers_are_the_same_in_small_slices(
         sizes.clear()
 
 
+SEEN_TODAY = "SELECT seen = (now() AT TIME ZONE 'UTC')::date FROM dimension WHERE region = 'old-7' AND dimension_set = 0"
+
+
 async def test_values_that_were_not_seen_for_long_are_free_again(client: httpx.AsyncClient, connection: Database) -> None:
     limit = VALUES_MAX["region"]
     await connection.execute(
         "INSERT INTO dimension (studio_id, game_id, dimension_set, region, country, seen)"
-        " SELECT 1, 1, 0, 'old-' || n, 'ZZ', current_date - $2::integer FROM generate_series(1, $1::integer) AS n",
+        " SELECT 1, 1, 0, 'old-' || n, 'ZZ', (now() AT TIME ZONE 'UTC')::date - $2::integer FROM generate_series(1, $1::integer) AS n",
         limit, labels.ACTIVE_DAYS + 1,
     )  # fmt: skip
     await client.post("/v1/reports", json=batch([report(0, region="new"), report(1, region="old-7")]))
@@ -553,7 +559,7 @@ async def test_values_that_were_not_seen_for_long_are_free_again(client: httpx.A
     found = (await ask(client, group_by="region"))["groups"]
     assert {group["region"] for group in found} == {"new", "old-7"}
     assert await connection.fetchval("SELECT count(*) FROM dimension WHERE region = 'old-7' AND dimension_set = 0") == 1
-    assert await connection.fetchval("SELECT seen = current_date FROM dimension WHERE region = 'old-7' AND dimension_set = 0")
+    assert await connection.fetchval(SEEN_TODAY)
 
 
 async def test_what_is_beyond_a_limit_is_marked(client: httpx.AsyncClient) -> None:

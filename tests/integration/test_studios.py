@@ -14,10 +14,9 @@ import pytest
 from gamepulse import studios
 from gamepulse.games import KEYS_MAX, REGIONS_MAX
 from tests.batches import batch, report
-from tests.conftest import complete, serve
+from tests.conftest import complete, serve, smaller
 from tests.integration.conftest import Studio
 from tests.integration.test_accounts import told
-from tests.integration.test_limits import smaller
 from tests.people import PASSWORD, Person, enrol, first_admin, member, register, signed_in
 
 FELT_S = 5.0
