@@ -3,13 +3,13 @@
 import asyncio
 import random
 import re
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partialmethod
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -291,13 +291,15 @@ async def test_a_roll_takes_so_many_deltas_and_bytes_and_the_next_one_follows(
 async def test_a_piece_that_fails_again_is_left_out_for_longer(
     connection: Database, aggregator: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roll, "LEFT_OUT_FIRST_S", 0.05)
-    monkeypatch.setattr(roll, "LEFT_OUT_S", 0.2)
+    now = 1000.0
+    monkeypatch.setattr(roll, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(roll, "LEFT_OUT_FIRST_S", 1.0)
+    monkeypatch.setattr(roll, "LEFT_OUT_S", 4.0)
     await put_delta(connection, HOUR, block([1]), 1)
     tried: list[float] = []
 
     async def fail(*_: object) -> bool:
-        tried.append(time.monotonic())
+        tried.append(now)
         raise asyncpg.DeadlockDetectedError
 
     with monkeypatch.context() as patched:
@@ -306,11 +308,9 @@ async def test_a_piece_that_fails_again_is_left_out_for_longer(
         roller = roll.Roller(telemetry)
         while len(tried) < 6:
             assert await roller.roll(aggregator) is False
-            await asyncio.sleep(0.002)
-    waits = [later - earlier for earlier, later in pairwise(tried)]
-    assert all(wait >= least for wait, least in zip(waits, (0.05, 0.1, 0.2, 0.2, 0.2), strict=True))
-    assert waits[0] < 0.2
-    await asyncio.sleep(0.2)
+            now += 0.25
+    assert [later - earlier for earlier, later in pairwise(tried)] == [1, 2, 4, 4, 4]
+    now += 4
     assert await roller.roll(aggregator) is True
 
 
@@ -318,13 +318,15 @@ async def test_what_takes_long_to_find_is_done_all_the_same(
     connection: Database, aggregator: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With many deltas it takes longer to find what is due than rolling up may take; and finding it may fail."""
-    due = roll._due
+    due, now = roll._due, 1000.0
+    monkeypatch.setattr(roll, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(roll, "ROLL_FOR_S", 0.5)
     for n in range(2):
         await put_delta(connection, HOUR - n * timedelta(hours=1), block([1]), 1)
 
     async def slow(own: Database) -> list[roll.Piece]:
-        await asyncio.sleep(1)
+        nonlocal now
+        now += 1
         return await due(own)
 
     async def fail(_: Database) -> list[roll.Piece]:
