@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from gamepulse import database, errors, keys, limits, valkey
 from gamepulse.keys import Keys
 from gamepulse.limits import Charge
 from gamepulse.metrics import Metrics
+from tests.awake import awake_s
 from tests.batches import batch
 from tests.conftest import INGEST_KEY, SERVER_KEY, serve
 from tests.integration.conftest import Studio
@@ -173,9 +173,9 @@ async def test_a_proxy_on_the_machine_that_nobody_named_is_told_of_once(studio: 
         async with httpx.AsyncClient(base_url=service.url) as client:
             for headers in ({}, behind(ELSEWHERE), behind(FLOOD)):
                 assert (await client.get("/v1/meta", headers=headers)).status_code == 200
-        deadline = time.monotonic() + 30
+        deadline = awake_s() + 30
         while "GAMEPULSE_TRUSTED_PROXIES=127.0.0.0/8,::1/128" not in (log := service.log.read_text()):
-            assert time.monotonic() < deadline, log
+            assert awake_s() < deadline, log
             await asyncio.sleep(0.1)
         service.stop()
     told = [line for line in service.log.read_text().splitlines() if "GAMEPULSE_TRUSTED_PROXIES" in line]

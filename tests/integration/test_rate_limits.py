@@ -26,6 +26,7 @@ from gamepulse.leases import Budget, Leases
 from gamepulse.limits import Answer, Charge, Limit, Limits, Local, Shared, Store, client_of
 from gamepulse.metrics import Metrics
 from gamepulse.telemetry import Telemetry
+from tests.awake import awake_s
 from tests.batches import batch, now_ms
 from tests.conftest import INGEST_KEY, PLAYER_HASH_KEY, SERVER_KEY, free_port, serve, service_environ, smaller
 from tests.integration.test_away import listening, relay
@@ -423,9 +424,9 @@ async def test_valkey_may_go_hang_and_come_back(database_url: str, valkey_url: s
 
 
 async def _until(ask: Callable[[], Awaitable[Any]], wanted: Any, meanwhile: Callable[[], Awaitable[Any]]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = awake_s() + 60
     while (found := await ask()) != wanted:
-        assert time.monotonic() < deadline, found
+        assert awake_s() < deadline, found
         await meanwhile()
         await asyncio.sleep(0.1)
 
