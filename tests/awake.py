@@ -1,5 +1,6 @@
 """A clock that stands while the machine does: a bound on time is on what the product takes, not on what a host takes from both."""
 
+import asyncio
 import threading
 import time
 
@@ -41,3 +42,11 @@ def awake_s() -> float:
     if not _clock:
         _clock.append(_Clock())
     return _clock[0].now()
+
+
+async def sleep_awake(seconds: float) -> None:
+    """As asyncio.sleep(), of awake_s()."""
+    until, left = awake_s() + seconds, seconds
+    while left > 0:
+        await asyncio.sleep(min(left, 0.1))
+        left = until - awake_s()

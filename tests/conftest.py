@@ -219,6 +219,24 @@ def serve(database_url: str, valkey_url: str, log: Path, **environ: str) -> Iter
         process.wait()
 
 
+def smaller(folder: Path, *limits: str) -> dict[str, str]:
+    """An environment in which the service's constants are set to these: "module.NAME = value"."""
+    lines = [f"import gamepulse.{line.partition('.')[0]}\ngamepulse.{line}\n" for line in limits]
+    (folder / "sitecustomize.py").write_text("".join(lines))
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+
+
+PATIENT_WITH_VALKEY = ("valkey.TIMEOUT_S = 20", "valkey.connect.__defaults__ = (20,)")
+"""For `smaller`, where this is not what is tested: a machine that stands for a second does not take Valkey to be away."""
+PATIENT = (
+    *PATIENT_WITH_VALKEY,
+    *(f"database.{name}_TIMEOUT_S = 60" for name in ("COMMIT", "LOOK_UP", "QUESTION", "STATEMENT")),
+    "health.CHECK_TIMEOUT_S = 60",
+    "serve.reader.QUESTION_WAIT_S = 60",
+)
+"""Nor PostgreSQL; and a test may hold a lock for as long as it takes."""
+
+
 @pytest.fixture
 def service(database_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Service]:
     with serve(database_url, valkey_url, tmp_path / "service.log") as running:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import psutil
 import pytest
 
 from bench import database
+from tests.awake import awake_s
 from tests.batches import batch
 from tests.conftest import INGEST_KEY, SERVER_KEY, Service, free_port, gamepulse, serve
 
@@ -52,9 +52,9 @@ async def test_a_hung_database_is_told_in_seconds_and_does_not_hold_up_the_end(r
             assert max(took) < 8, took
             assert (await client.get("/health/live")).status_code == 200
             assert (await client.get("/health/ready")).status_code == 200
-            started = time.monotonic()
+            started = awake_s()
             assert (await client.get("/health")).status_code == 503
-            assert time.monotonic() - started < 3
+            assert awake_s() - started < 3
         sent = batch(20)
         for _ in range(20):  # and it goes on by itself
             answer = await client.post("/v1/reports", json=sent)
@@ -65,17 +65,19 @@ async def test_a_hung_database_is_told_in_seconds_and_does_not_hold_up_the_end(r
         with hung(postmaster):
             late = asyncio.create_task(client.post("/v1/reports", json=batch(20)))
             await asyncio.sleep(0.5)
-            assert await asyncio.to_thread(service.stop, 15) < 10
+            started = awake_s()
+            await asyncio.to_thread(service.stop, 30)
+            assert awake_s() - started < 10
             assert (await late).status_code == 503
 
 
 async def _refused_after_s(client: httpx.AsyncClient, delay_s: float) -> float:
     await asyncio.sleep(delay_s)
-    started = time.monotonic()
+    started = awake_s()
     answer = await client.post("/v1/reports", json=batch(20))
     assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
     assert int(answer.headers["retry-after"]) > 0
-    return time.monotonic() - started
+    return awake_s() - started
 
 
 async def test_no_process_outlives_a_killed_parent(running: tuple[Service, psutil.Process]) -> None:

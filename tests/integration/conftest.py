@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gamepulse import database
-from tests.conftest import Cluster, Service, serve
+from tests.conftest import PATIENT_WITH_VALKEY, Cluster, Service, serve, smaller
 from tests.people import Person, first_admin
 
 
@@ -29,7 +29,8 @@ def studio(cluster: Cluster, valkey_url: str, tmp_path_factory: pytest.TempPathF
     name = f"test_{secrets.token_hex(6)}"
     cluster.sql(f"CREATE DATABASE {name} TEMPLATE bench OWNER bench")
     url = cluster.url(name)
-    with serve(url, valkey_url, tmp_path_factory.mktemp("studio") / "log") as running:
+    folder = tmp_path_factory.mktemp("studio")
+    with serve(url, valkey_url, folder / "log", **smaller(folder, *PATIENT_WITH_VALKEY)) as running:
         admin, studio_id = asyncio.run(_admin(running.url, url))
         yield Studio(running, url, admin, studio_id)
     cluster.sql(f"DROP DATABASE {name} WITH (FORCE)")

@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,32 @@ import httpx
 import pytest
 
 from gamepulse import database
+from tests.awake import awake_s, sleep_awake
 from tests.batches import Json, batch
-from tests.conftest import INGEST_KEY, Service, complete, serve, wait_for
+from tests.conftest import INGEST_KEY, PATIENT, Service, complete, serve, smaller, wait_for
+from tests.integration.test_limits import locked, wait_for_locks
 
 HEADERS = {"authorization": f"Bearer {INGEST_KEY}"}
 type Database = asyncpg.Connection[asyncpg.Record]
 
 
-@asynccontextmanager
-async def commits_held(connection: Database) -> AsyncIterator[None]:
+@pytest.fixture
+def service(database_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Service]:
+    """It waits for a commit for as long as a test holds it up."""
+    with serve(database_url, valkey_url, tmp_path / "service.log", **smaller(tmp_path, *PATIENT)) as running:
+        yield running
+
+
+def commits_held(connection: Database) -> AbstractAsyncContextManager[None]:
     """While this lasts no commit of batches can end."""
-    async with connection.transaction():
-        await connection.execute("LOCK TABLE batch_key IN ACCESS EXCLUSIVE MODE")
-        yield
+    return locked(connection, "batch_key")
 
 
 async def test_no_answer_before_the_commit(client: httpx.AsyncClient, connection: Database) -> None:
     await client.post("/v1/reports", json=batch())
     async with commits_held(connection):
         waiting = [asyncio.create_task(client.post("/v1/reports", json=batch(20))) for _ in range(10)]
+        await wait_for_locks(connection, "ingest")
         done, _ = await asyncio.wait(waiting, timeout=1)
         assert not done
     answers = await asyncio.gather(*waiting)
@@ -43,7 +49,7 @@ async def test_requests_that_wait_share_the_next_commit(client: httpx.AsyncClien
     await client.post("/v1/reports", json=batch())
     async with commits_held(connection):
         waiting = [asyncio.create_task(client.post("/v1/reports", json=batch())) for _ in range(30)]
-        await asyncio.sleep(1)
+        await sleep_awake(1)
     await asyncio.gather(*waiting)
     commits = await connection.fetchval("SELECT count(DISTINCT xid) FROM raw_batch")
     assert commits <= 4  # the first, the one in flight, and those that waited (which may have arrived around it)
@@ -52,22 +58,27 @@ async def test_requests_that_wait_share_the_next_commit(client: httpx.AsyncClien
 async def test_too_much_is_refused_at_once_and_nothing_else_is_lost(
     database_url: str, valkey_url: str, connection: Database, tmp_path: Path
 ) -> None:
-    with serve(database_url, valkey_url, tmp_path / "log", GAMEPULSE_PENDING_REPORTS_MAX="500") as service:
-        async with httpx.AsyncClient(base_url=service.url, headers=HEADERS, timeout=20) as client:
+    limits = smaller(tmp_path, *PATIENT, "reports.TELL_EVERY_S = 5", "pace.LOOK_EVERY_S = 3600")  # all is told together
+    with serve(database_url, valkey_url, tmp_path / "log", GAMEPULSE_PENDING_REPORTS_MAX="500", **limits) as service:
+        async with httpx.AsyncClient(base_url=service.url, headers=HEADERS, timeout=60) as client:
             await client.post("/v1/reports", json=batch())
             async with commits_held(connection):
                 waiting = [asyncio.create_task(client.post("/v1/reports", json=batch(100))) for _ in range(5)]
-                await asyncio.wait(waiting, timeout=1)
-                started = time.monotonic()
+                is_full = False
+                while not is_full:  # until all of them wait
+                    await asyncio.sleep(0.05)
+                    is_full = (await client.post("/v1/reports", headers={"authorization": "none"})).status_code == 503
+                assert not any(one.done() for one in waiting)
+                started = awake_s()
                 refused = await client.post("/v1/reports", json=batch(1))
-                took_s = time.monotonic() - started
+                took_s = awake_s() - started
                 assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "overloaded", "1")
                 assert took_s < 1  # at once, not after the commit that it would wait for
                 assert await _answers_on_one_connection(service.url, batch(500), batch(1)) == [503, 503]
             assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [202] * 5
             assert (await client.post("/v1/reports", json=batch(500))).status_code == 202
         told = await asyncio.to_thread(_line, service.log, "requests turned away")
-    assert (told["count"], told["error.code"], told["trace_id"]) == (3, "overloaded", refused.json()["trace_id"])
+    assert (told["count"], told["error.code"], told["trace_id"]) == (4, "overloaded", refused.json()["trace_id"])
 
 
 async def _answers_on_one_connection(url: str, *batches: Json) -> list[int]:
@@ -97,15 +108,17 @@ def _line(log: Path, event: str) -> dict[str, Any]:
 
 
 async def test_a_commit_that_takes_too_long_is_answered_503_and_the_batch_may_come_again(
-    client: httpx.AsyncClient, connection: Database
+    database_url: str, valkey_url: str, connection: Database, tmp_path: Path
 ) -> None:
-    await client.post("/v1/reports", json=batch())
-    sent = batch(20)
-    async with commits_held(connection):
-        answer = await client.post("/v1/reports", json=sent)
-        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
-        assert int(answer.headers["retry-after"]) > 0
-    again = (await client.post("/v1/reports", json=sent)).json()
+    with serve(database_url, valkey_url, tmp_path / "log") as service:
+        async with httpx.AsyncClient(base_url=service.url, headers=HEADERS, timeout=20) as client:
+            await client.post("/v1/reports", json=batch())
+            sent = batch(20)
+            async with commits_held(connection):
+                answer = await client.post("/v1/reports", json=sent)
+                assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+                assert int(answer.headers["retry-after"]) > 0
+            again = (await client.post("/v1/reports", json=sent)).json()
     assert again["accepted"] + again["duplicate"] == 20
     assert await connection.fetchval("SELECT count(*) FROM raw_batch") == 2
 
@@ -119,7 +132,7 @@ async def test_one_poisonous_batch_does_not_sink_its_neighbours(client: httpx.As
     async with commits_held(connection):
         good = [asyncio.create_task(client.post("/v1/reports", json=batch())) for _ in range(5)]
         bad = asyncio.create_task(client.post("/v1/reports", json=batch(platform="poison")))
-        await asyncio.sleep(1)
+        await sleep_awake(1)
     assert [answer.status_code for answer in await asyncio.gather(*good)] == [202] * 5
     refused = await bad
     assert (refused.status_code, refused.json()["code"]) == (422, "not_storable")
@@ -145,7 +158,7 @@ async def test_a_commit_that_fails_for_another_reason_is_told_and_may_come_again
     sent = batch(20)
     async with commits_held(connection):  # so that they share a commit
         waiting = [asyncio.create_task(client.post("/v1/reports", json=one)) for one in (batch(), batch(), sent)]
-        await asyncio.sleep(0.5)
+        await sleep_awake(0.5)
     for answer in await asyncio.gather(*waiting):
         assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "commit_failed", "5")
     assert await connection.fetchval("SELECT count(*) FROM batch_key") == 1

@@ -1,7 +1,6 @@
 """A PostgreSQL that is away: questions are refused at once after a few, people see why, and it ends by itself."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from gamepulse import database, resilience
 from gamepulse.health import KEPT_S
+from tests.awake import awake_s
 from tests.batches import batch
 from tests.conftest import INGEST_KEY, free_port, serve
 
@@ -75,19 +75,19 @@ async def test_questions_are_refused_at_once_until_it_is_back(database_url: str,
         async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
             refused = [await client.get(QUESTION) for _ in range(resilience.FAILURES_MAX)]
             assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {(503, "database_unavailable")}
-            started = time.monotonic()
+            started = awake_s()
             for _ in range(10):
                 assert (await client.get(QUESTION)).status_code == 503
-            assert time.monotonic() - started < resilience.OPEN_S
+            assert awake_s() - started < resilience.OPEN_S
             health = (await client.get("/health")).json()
             of_postgresql = health["entries"]["postgresql"]
             assert (health["status"], of_postgresql["status"]) == ("Unhealthy", "Unhealthy")
             assert of_postgresql["data"]["postgresql-account"] == "open"
             assert (await client.post("/v1/reports", json=batch(), headers=HEADERS)).status_code == 503
             await back.enter_async_context(relay(port, target))
-            deadline = time.monotonic() + 10
+            deadline = awake_s() + 10
             while (answer := await client.get(QUESTION)).status_code != 200:
-                assert time.monotonic() < deadline, answer.text
+                assert awake_s() < deadline, answer.text
                 await asyncio.sleep(0.1)
             assert (await client.post("/v1/reports", json=batch(), headers=HEADERS)).status_code == 202
             await asyncio.sleep(KEPT_S)  # what was told before is told for so long

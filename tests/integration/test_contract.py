@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tests.batches import batch, report
-from tests.conftest import INGEST_KEY, Service, complete, serve
+from tests.conftest import INGEST_KEY, PATIENT, Service, complete, serve, smaller
 from tests.people import Person, first_admin, member, register
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +59,10 @@ ENDS_THE_SIGN_IN = "/v1/sign-ins/current"
 
 @pytest.fixture
 def contract(database_url: str, valkey_url: str, tmp_path: Path) -> Iterator[Service]:
-    with serve(database_url, valkey_url, tmp_path / "log", GAMEPULSE_ANCESTOR_GAME="demo") as running:
+    """Without 503: that may be an answer of any, and would be one when the machine stands."""
+    with serve(
+        database_url, valkey_url, tmp_path / "log", GAMEPULSE_ANCESTOR_GAME="demo", **smaller(tmp_path, *PATIENT)
+    ) as running:
         yield running
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -12,13 +11,14 @@ import pytest
 
 from gamepulse import database, errors, keys, limits, valkey
 from gamepulse.keys import Keys
-from gamepulse.limits import Charge, Limits
+from gamepulse.limits import Charge
 from gamepulse.metrics import Metrics
+from tests.awake import awake_s
 from tests.batches import batch
 from tests.conftest import INGEST_KEY, SERVER_KEY, serve
 from tests.integration.conftest import Studio
 from tests.integration.test_limits import locked
-from tests.integration.test_rate_limits import SECRET, behind, connect
+from tests.integration.test_rate_limits import SECRET, Spent, behind, connect
 from tests.people import PASSWORD, enrol, register, signed_in
 
 FLOOD = "203.0.113.70"
@@ -27,10 +27,11 @@ POLICY = '"unknown-secrets";q=300;w=60'
 
 
 @pytest.fixture
-async def spent(valkey_url: str) -> AsyncIterator[Limits]:
+async def spent(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Spent]:
     """Spends as the service would."""
+    monkeypatch.setattr(valkey, "TIMEOUT_S", 20)
     connection = connect(valkey_url)
-    yield Limits(connection, valkey.policy(), SECRET, Metrics())
+    yield Spent(connection, valkey.policy(), SECRET, Metrics())
     await connection.aclose()
 
 
@@ -57,7 +58,7 @@ async def test_made_up_tokens_are_no_longer_looked_up_and_who_is_signed_in_goes_
         assert (await api.get("/v1/account", headers=bearer(token, address))).status_code == 200
 
 
-async def test_a_token_that_comes_along_means_nothing_when_one_signs_in(api: httpx.AsyncClient, spent: Limits) -> None:
+async def test_a_token_that_comes_along_means_nothing_when_one_signs_in(api: httpx.AsyncClient, spent: Spent) -> None:
     """Also from where so many were made up that none is looked up: the address itself has requests left."""
     await register(api, "stale")
     await spent.tell(Charge(limits.UNKNOWN_SECRETS, spent.hashed("203.0.113.75"), 1_000))
@@ -87,7 +88,7 @@ async def test_made_up_keys_are_no_longer_looked_up_and_a_new_right_one_is(api: 
 
 
 async def test_who_guesses_waits_and_takes_no_place(
-    database_url: str, connection: "asyncpg.Connection[asyncpg.Record]", spent: Limits, monkeypatch: pytest.MonkeyPatch
+    database_url: str, connection: "asyncpg.Connection[asyncpg.Record]", spent: Spent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keys, "FRESH_S", 0)  # each is looked up anew
     pool = await database.open_pool({"dsn": database_url}, "ingest", size=2)
@@ -117,7 +118,7 @@ async def test_who_guesses_waits_and_takes_no_place(
     pool.terminate()
 
 
-async def test_the_description_is_limited_and_what_a_load_balancer_asks_is_not(api: httpx.AsyncClient, spent: Limits) -> None:
+async def test_the_description_is_limited_and_what_a_load_balancer_asks_is_not(api: httpx.AsyncClient, spent: Spent) -> None:
     path, here = "/docs/schema/openapi.json", behind("203.0.113.73")
     answer = await api.get(path, headers=here)
     assert (answer.status_code, answer.headers["ratelimit-policy"]) == (200, '"address";q=300;w=60')
@@ -128,7 +129,7 @@ async def test_the_description_is_limited_and_what_a_load_balancer_asks_is_not(a
 
 
 @pytest.mark.parametrize("path", ["/v1/account/password", "/v1/account/totp"])
-async def test_passwords_are_guessed_nowhere(api: httpx.AsyncClient, spent: Limits, path: str) -> None:
+async def test_passwords_are_guessed_nowhere(api: httpx.AsyncClient, spent: Spent, path: str) -> None:
     """A right one gives all tries back, and the answer says so; amid too many it is refused as well."""
     person = await register(api, f"guessed-{path[-4:]}")
     tries, right = Charge(limits.SIGN_INS_NAME, spent.hashed(person.name), 9), {"password": PASSWORD}
@@ -149,7 +150,7 @@ async def test_passwords_are_guessed_nowhere(api: httpx.AsyncClient, spent: Limi
     assert (await api.post(path, json=change, headers=other.headers)).is_success
 
 
-async def test_codes_are_guessed_nowhere(api: httpx.AsyncClient, spent: Limits) -> None:
+async def test_codes_are_guessed_nowhere(api: httpx.AsyncClient, spent: Spent) -> None:
     person = await enrol(api, await register(api, "coded"))
     await spent.tell(Charge(limits.SIGN_INS_NAME, spent.hashed("coded"), 9))
     for status, code in ((401, "wrong_code"), (429, "rate_limited")):
@@ -172,9 +173,9 @@ async def test_a_proxy_on_the_machine_that_nobody_named_is_told_of_once(studio: 
         async with httpx.AsyncClient(base_url=service.url) as client:
             for headers in ({}, behind(ELSEWHERE), behind(FLOOD)):
                 assert (await client.get("/v1/meta", headers=headers)).status_code == 200
-        deadline = time.monotonic() + 30
+        deadline = awake_s() + 30
         while "GAMEPULSE_TRUSTED_PROXIES=127.0.0.0/8,::1/128" not in (log := service.log.read_text()):
-            assert time.monotonic() < deadline, log
+            assert awake_s() < deadline, log
             await asyncio.sleep(0.1)
         service.stop()
     told = [line for line in service.log.read_text().splitlines() if "GAMEPULSE_TRUSTED_PROXIES" in line]

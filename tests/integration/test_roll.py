@@ -3,13 +3,13 @@
 import asyncio
 import random
 import re
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partialmethod
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -79,17 +79,18 @@ async def asked(pool: database.Pool, group_by: Sequence[str] = ("region",), limi
 
 
 async def counted(connection: Database) -> list[tuple[int, int, int]]:
-    """Of each dimension set: reports in deltas and minutes, in deltas and hours, in deltas and hours' totals."""
+    """Of each dimension set: reports in deltas and minutes, in deltas and hours, in deltas and hours' totals; all of one moment."""
     found = []
-    for number in range(len(SETS)):
-        sums = [
-            await connection.fetchval(f"SELECT coalesce(sum(reports), 0)::bigint FROM {table} WHERE dimension_set = $1", number)
-            for table in ("rollup_delta", "rollup_minute", "rollup_hour")
-        ]
-        total = await connection.fetchval(
-            "SELECT coalesce(sum(reports), 0)::bigint FROM rollup_total WHERE dimension_set = $1 AND step = 'hour'", number
-        )
-        found.append((sums[0] + sums[1], sums[0] + sums[2], sums[0] + total))
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        for number in range(len(SETS)):
+            sums = [
+                await connection.fetchval(f"SELECT coalesce(sum(reports), 0)::bigint FROM {table} WHERE dimension_set = $1", number)
+                for table in ("rollup_delta", "rollup_minute", "rollup_hour")
+            ]
+            total = await connection.fetchval(
+                "SELECT coalesce(sum(reports), 0)::bigint FROM rollup_total WHERE dimension_set = $1 AND step = 'hour'", number
+            )
+            found.append((sums[0] + sums[1], sums[0] + sums[2], sums[0] + total))
     return found
 
 
@@ -290,13 +291,15 @@ async def test_a_roll_takes_so_many_deltas_and_bytes_and_the_next_one_follows(
 async def test_a_piece_that_fails_again_is_left_out_for_longer(
     connection: Database, aggregator: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roll, "LEFT_OUT_FIRST_S", 0.05)
-    monkeypatch.setattr(roll, "LEFT_OUT_S", 0.2)
+    now = 1000.0
+    monkeypatch.setattr(roll, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(roll, "LEFT_OUT_FIRST_S", 1.0)
+    monkeypatch.setattr(roll, "LEFT_OUT_S", 4.0)
     await put_delta(connection, HOUR, block([1]), 1)
     tried: list[float] = []
 
     async def fail(*_: object) -> bool:
-        tried.append(time.monotonic())
+        tried.append(now)
         raise asyncpg.DeadlockDetectedError
 
     with monkeypatch.context() as patched:
@@ -305,11 +308,9 @@ async def test_a_piece_that_fails_again_is_left_out_for_longer(
         roller = roll.Roller(telemetry)
         while len(tried) < 6:
             assert await roller.roll(aggregator) is False
-            await asyncio.sleep(0.002)
-    waits = [later - earlier for earlier, later in pairwise(tried)]
-    assert all(wait >= least for wait, least in zip(waits, (0.05, 0.1, 0.2, 0.2, 0.2), strict=True))
-    assert waits[0] < 0.2
-    await asyncio.sleep(0.2)
+            now += 0.25
+    assert [later - earlier for earlier, later in pairwise(tried)] == [1, 2, 4, 4, 4]
+    now += 4
     assert await roller.roll(aggregator) is True
 
 
@@ -317,13 +318,15 @@ async def test_what_takes_long_to_find_is_done_all_the_same(
     connection: Database, aggregator: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With many deltas it takes longer to find what is due than rolling up may take; and finding it may fail."""
-    due = roll._due
+    due, now = roll._due, 1000.0
+    monkeypatch.setattr(roll, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(roll, "ROLL_FOR_S", 0.5)
     for n in range(2):
         await put_delta(connection, HOUR - n * timedelta(hours=1), block([1]), 1)
 
     async def slow(own: Database) -> list[roll.Piece]:
-        await asyncio.sleep(1)
+        nonlocal now
+        now += 1
         return await due(own)
 
     async def fail(_: Database) -> list[roll.Piece]:
@@ -404,7 +407,9 @@ async def test_answers_are_the_same_before_and_after_they_are_rolled_up(
 ) -> None:
     reports = await send(client, random.Random(5), 60)
     await complete(client)
-    span = {"from": (datetime.now(UTC) - timedelta(hours=24)).isoformat(), "group_by": group_by, "limit": 7}
+    now = datetime.now(UTC)
+    end = roll.floor(now, "hour") + 2 * ONE_HOUR  # otherwise it would be another one when an hour begins meanwhile
+    span = {"from": (now - timedelta(hours=24)).isoformat(), "to": end.isoformat(), "group_by": group_by, "limit": 7}
     before = [await ask(client, **span, order=order) for order in ("count", "sessions", "bad_sessions")]
     await rolled(connection)
     for answer, order in zip(before, ("count", "sessions", "bad_sessions"), strict=True):
@@ -541,11 +546,14 @@ async def test_answers_are_the_same_in_small_slices(
         sizes.clear()
 
 
+SEEN_TODAY = "SELECT seen = (now() AT TIME ZONE 'UTC')::date FROM dimension WHERE region = 'old-7' AND dimension_set = 0"
+
+
 async def test_values_that_were_not_seen_for_long_are_free_again(client: httpx.AsyncClient, connection: Database) -> None:
     limit = VALUES_MAX["region"]
     await connection.execute(
         "INSERT INTO dimension (studio_id, game_id, dimension_set, region, country, seen)"
-        " SELECT 1, 1, 0, 'old-' || n, 'ZZ', current_date - $2::integer FROM generate_series(1, $1::integer) AS n",
+        " SELECT 1, 1, 0, 'old-' || n, 'ZZ', (now() AT TIME ZONE 'UTC')::date - $2::integer FROM generate_series(1, $1::integer) AS n",
         limit, labels.ACTIVE_DAYS + 1,
     )  # fmt: skip
     await client.post("/v1/reports", json=batch([report(0, region="new"), report(1, region="old-7")]))
@@ -553,7 +561,7 @@ async def test_values_that_were_not_seen_for_long_are_free_again(client: httpx.A
     found = (await ask(client, group_by="region"))["groups"]
     assert {group["region"] for group in found} == {"new", "old-7"}
     assert await connection.fetchval("SELECT count(*) FROM dimension WHERE region = 'old-7' AND dimension_set = 0") == 1
-    assert await connection.fetchval("SELECT seen = current_date FROM dimension WHERE region = 'old-7' AND dimension_set = 0")
+    assert await connection.fetchval(SEEN_TODAY)
 
 
 async def test_what_is_beyond_a_limit_is_marked(client: httpx.AsyncClient) -> None:
