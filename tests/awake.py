@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Awaitable
 
 SLEEP_S = 0.01
 LATE_S = 0.05
@@ -50,3 +51,11 @@ async def sleep_awake(seconds: float) -> None:
     while left > 0:
         await asyncio.sleep(min(left, 0.1))
         left = until - awake_s()
+
+
+async def in_time[T](waiting: Awaitable[T], seconds: float) -> T:
+    """What comes, and within so many seconds of awake_s()."""
+    started = awake_s()
+    found = await asyncio.wait_for(waiting, 30)
+    assert awake_s() - started < seconds
+    return found

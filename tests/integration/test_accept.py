@@ -15,7 +15,7 @@ from gamepulse import database
 from tests.awake import awake_s, sleep_awake
 from tests.batches import Json, batch
 from tests.conftest import INGEST_KEY, PATIENT, Service, complete, serve, smaller, wait_for
-from tests.integration.test_limits import locked, wait_for_locks
+from tests.locks import locked, wait_for_locks
 
 HEADERS = {"authorization": f"Bearer {INGEST_KEY}"}
 type Database = asyncpg.Connection[asyncpg.Record]

@@ -17,8 +17,8 @@ from tests.awake import awake_s
 from tests.batches import batch
 from tests.conftest import INGEST_KEY, SERVER_KEY, serve
 from tests.integration.conftest import Studio
-from tests.integration.test_limits import locked
 from tests.integration.test_rate_limits import SECRET, Spent, behind, connect
+from tests.locks import locked
 from tests.people import PASSWORD, enrol, register, signed_in
 
 FLOOD = "203.0.113.70"

@@ -22,8 +22,8 @@ from gamepulse.telemetry import Telemetry
 from tests.awake import awake_s
 from tests.batches import batch, now_ms
 from tests.conftest import INGEST_KEY, PATIENT, serve, service_environ, smaller, wait_for
-from tests.integration.test_limits import locked, wait_for_locks, wait_until
 from tests.integration.test_tenants import OTHER_KEY, other_studio
+from tests.locks import locked, wait_for_locks, wait_until
 
 __all__ = ["other_studio"]
 HEADERS = {"authorization": f"Bearer {INGEST_KEY}"}
