@@ -102,7 +102,7 @@ class Local:
         self._free_at: dict[str, float] = {}
 
     async def spend(self, charges: Sequence[Charge], is_asked: bool) -> list[Answer]:
-        now, found = time.monotonic() * 1e6, []
+        now, found = int(time.monotonic() * 1e6), []  # whole, or sums would be rounded: all that is free could then lack 1 µs
         for limit, subject, cost in charges:
             before = max(self._free_at.get(_key(limit, subject), 0.0), now)
             after = before + cost * limit.each_us

@@ -214,6 +214,16 @@ async def test_a_process_remembers_so_many_subjects(monkeypatch: pytest.MonkeyPa
     assert [key[-1] for key in local._free_at] == ["b", "c", "d"]
 
 
+async def test_all_that_is_free_may_be_spent_at_once_whatever_time_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of a clock's fractions are rounded: at an uptime of an hour a quarter of them to a µs too few."""
+    chance, local = random.Random(4), Local()
+    for n in range(2_000):
+        now_s = chance.uniform(0, 10_000)
+        monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda now_s=now_s: now_s))
+        told = [await local.spend([Charge(SLOW, str(n), cost)], is_asked=True) for cost in (5, 1)]
+        assert [answer.wait_us for [answer] in told] == [0, SLOW.each_us], now_s
+
+
 async def test_a_process_forgets_those_for_whom_all_is_free() -> None:
     local = Local()
     for n in range(100):
