@@ -17,7 +17,7 @@ down: .venv/installed ## Stop everything; the data stays (5 s)
 status: .venv/installed ## Say what runs, since when, and what is wrong (1 s)
 	@$(BIN)/python -m stack status
 
-test: .venv/installed $(PAGE) tools ## Run all tests, on the real programs (25 to 45 min; first time 15 min more to build them)
+test: .venv/installed $(PAGE) tools ## Run all tests, on the real programs (45 to 55 min; first time 10 min more to build them)
 	@$(BIN)/python -m stack build
 	$(BIN)/pytest --durations=40 --durations-min=5
 
