@@ -31,6 +31,7 @@ from bench import database
 from stack.prepare import free_offset
 from stack.settings import CHECKOUT, wheel_folder
 from tests.awake import awake_s
+from tests.rubbish import examples
 
 INGEST_KEY = "client-key-for-tests-0123456789abcdef"
 SERVER_KEY = "server-key-for-tests-0123456789abcdef"
@@ -40,10 +41,8 @@ PLAYER_HASH_KEY = "5a" * 32
 _given: deque[int] = deque(maxlen=1_000)
 
 
-# The same examples in each run, as long as each may take. More and others: tests/rubbish.py.
-hypothesis.settings.register_profile(
-    "here", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+# Made-up examples: as tests/rubbish.py has them, each for as long as it takes.
+hypothesis.settings.register_profile("here", examples(100), suppress_health_check=[HealthCheck.too_slow])
 hypothesis.settings.load_profile("here")
 
 
