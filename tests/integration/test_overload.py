@@ -110,9 +110,9 @@ class Clients:
         return Counter(status for at, status, _ in self.answers if since <= at < until)
 
     def is_calm(self, now: float) -> bool:
-        """In the last six seconds some were stored, and hardly any refused."""
-        counts = self.between(now - 6, now)
-        return counts[202] > 10 and counts[503] <= 0.05 * counts.total()
+        """In the last 20 seconds some were stored, and hardly any refused: fewer seconds would be a matter of chance."""
+        counts = self.between(now - 20, now)
+        return counts[202] > 40 and counts[503] <= 0.05 * counts.total()
 
     def tell(self, began: float, seconds: int) -> None:
         """What was answered in every two seconds, and until when those who were stored were asked to wait (pytest -s)."""
@@ -124,6 +124,7 @@ class Clients:
             )
 
 
+@pytest.mark.timeout(240)
 async def test_an_overload_ends_without_a_human(database_url: str, valkey_url: str, tmp_path: Path) -> None:
     """Commits of 500 reports each 0.5 s are the most here: 20 batches/s; 60 clients who come each second are three times that."""
     small = smaller(tmp_path, "accept.COMMIT_EVERY_S = 0.5")
@@ -134,10 +135,10 @@ async def test_an_overload_ends_without_a_human(database_url: str, valkey_url: s
             clients = Clients(client)
             living = [asyncio.create_task(clients.live(n / 60)) for n in range(60)]
             began, awake_since = time.monotonic(), awake_s()
-            await asyncio.sleep(20)
+            await asyncio.sleep(30)
             ends = time.monotonic()
             stood_s = ends - began - (awake_s() - awake_since)
-            while stood_s > 0.5 and not clients.is_calm(ends) and ends < began + 60:
+            while stood_s > 0.5 and not clients.is_calm(ends) and ends < began + 70:
                 await asyncio.sleep(1)  # a machine that has stood has all of them come back at once
                 ends = time.monotonic()
             clients.tell(began, int(ends - began))
@@ -145,7 +146,7 @@ async def test_an_overload_ends_without_a_human(database_url: str, valkey_url: s
                 one.cancel()
             ingest = (await client.get("/health")).json()["entries"]["ingest"]
             await asyncio.sleep(0)
-            at_first, at_last = clients.between(began, began + 4), clients.between(ends - 6, ends)
+            at_first, at_last = clients.between(began, began + 4), clients.between(ends - 20, ends)
             assert at_first[503] > 0.3 * at_first.total(), at_first  # it was an overload
             assert clients.is_calm(ends), (at_first, at_last)
             told = [wait_s for _, status, wait_s in clients.answers if status == 202]
