@@ -134,12 +134,11 @@ async def test_an_overload_ends_without_a_human(database_url: str, valkey_url: s
         async with httpx.AsyncClient(base_url=service.url, timeout=20, limits=limits) as client:
             clients = Clients(client)
             living = [asyncio.create_task(clients.live(n / 60)) for n in range(60)]
-            began, awake_since = time.monotonic(), awake_s()
+            began = time.monotonic()
             await asyncio.sleep(30)
             ends = time.monotonic()
-            stood_s = ends - began - (awake_s() - awake_since)
-            while stood_s > 0.5 and not clients.is_calm(ends) and ends < began + 70:
-                await asyncio.sleep(1)  # a machine that has stood has all of them come back at once
+            while not clients.is_calm(ends) and ends < began + 70:
+                await asyncio.sleep(1)  # how many come together is a matter of chance, and of a machine that has stood
                 ends = time.monotonic()
             clients.tell(began, int(ends - began))
             for one in living[12:]:
