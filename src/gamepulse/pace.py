@@ -31,6 +31,12 @@ class Pace:
         self._task = asyncio.create_task(self._look_forever())
 
     @property
+    def told_s(self) -> int:
+        """For whoever is stored: `next_report_s`, under load up to a third sooner, or those told together stay together."""
+        more = self.next_report_s - self._shortest_s
+        return self._shortest_s + round(more * random.uniform(2 / 3, 1.0))
+
+    @property
     def retry_after_s(self) -> int:
         """For whoever is refused: spread, or all come at once."""
         return max(1, round((self._stretch - 1) * self._shortest_s * random.uniform(0.5, 1.0)))

@@ -141,7 +141,7 @@ class Ingest:
             accepted=0 if stored.is_duplicate else stored.accepted,
             duplicate=stored.accepted if stored.is_duplicate else 0,
             rejected=stored.rejected,
-            next_report_s=self._pace.next_report_s,
+            next_report_s=self._pace.told_s,
         )
 
     async def _store(self, sent: receive.Sent) -> Stored:

@@ -391,7 +391,7 @@ async def test_hours_and_days_are_made_from_minutes_and_made_anew(client: httpx.
     assert sum(group["count"] for group in await groups(client, "region", **span)) == 10  # it is the day that answers
 
 
-async def _until(connection: Database, question: str, *arguments: object, timeout_s: float = 60) -> None:
+async def _until(connection: Database, question: str, *arguments: object, timeout_s: float = 20) -> None:
     deadline = awake_s() + timeout_s
     while awake_s() < deadline:
         if await connection.fetchval(question, *arguments):

@@ -30,7 +30,7 @@ async def pace() -> AsyncIterator[Pace]:
 async def test_it_stays_at_the_setting_without_load(pace: Pace) -> None:
     for load in (0.0, LOAD_HIGH, 0.0) * 100:
         pace.note(load)
-        assert (pace.next_report_s, pace.retry_after_s) == (10, 1)
+        assert (pace.next_report_s, pace.told_s, pace.retry_after_s) == (10, 10, 1)
 
 
 async def test_it_grows_twelvefold_at_the_most_and_falls_again_more_slowly(pace: Pace) -> None:
@@ -67,6 +67,15 @@ async def test_whoever_is_refused_waits_as_long_but_not_all_as_long_as_each_othe
     waits = [pace.retry_after_s for _ in range(100)]
     more = pace.next_report_s - 10
     assert more / 2 - 1 <= min(waits) < max(waits) <= more
+
+
+async def test_whoever_is_stored_is_not_told_the_same_as_each_other(pace: Pace) -> None:
+    for _ in range(200):
+        pace.note(1.0)
+    told = [pace.told_s for _ in range(200)]
+    most = pace.next_report_s
+    assert 10 + (most - 10) * 2 // 3 <= min(told) < max(told) <= most
+    assert len(set(told)) > 20
 
 
 class Late:
@@ -129,7 +138,7 @@ async def test_in_a_simulation_no_overload_lasts(pace: Pace, times: float) -> No
                 heappush(due, (now + pace.retry_after_s, client))
             crest = max(crest, len(waiting) / room)
         for _ in range(min(len(waiting), per_s // ticks_per_s)):
-            heappush(due, (now + pace.next_report_s, waiting.popleft()))
+            heappush(due, (now + pace.told_s, waiting.popleft()))
         if tick % (ticks_per_s * LOOK_EVERY_S) == 0:
             pace.note(crest)
             crest = len(waiting) / room
